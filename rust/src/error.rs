@@ -1,0 +1,282 @@
+//! One error type for the whole crate: what failed, where, what was expected, what was found, what to do.
+//!
+//! Variants carry data; nothing is turned into a string before the Python boundary (`bindings/error.rs`).
+//! What belongs to the protocol (a full ring, an input that is not there yet) is a value, never an error.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where in the data something happened.
+///
+/// ```
+/// # use nanofast::error::Place;
+/// assert_eq!(Place::row("a.parquet", 3, 17).to_string(), "`a.parquet`, row group 3, row 17");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The shard.
+    pub path: PathBuf,
+    /// Row group within the shard, where known.
+    pub row_group: Option<usize>,
+    /// Row within the row group, where known.
+    pub row: Option<u64>,
+}
+
+impl Place {
+    /// A whole shard.
+    pub fn shard(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), row_group: None, row: None }
+    }
+
+    /// A row group of a shard.
+    pub fn row_group(path: impl Into<PathBuf>, row_group: usize) -> Self {
+        Self { path: path.into(), row_group: Some(row_group), row: None }
+    }
+
+    /// A row of a row group of a shard.
+    pub fn row(path: impl Into<PathBuf>, row_group: usize, row: u64) -> Self {
+        Self { path: path.into(), row_group: Some(row_group), row: Some(row) }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.path.display())?;
+        if let Some(row_group) = self.row_group {
+            write!(f, ", row group {row_group}")?;
+        }
+        if let Some(row) = self.row {
+            write!(f, ", row {row}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The exception of Python that a user of each error already catches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `FileNotFoundError`
+    NotFound,
+    /// `OSError`
+    Io,
+    /// `TypeError`
+    Type,
+    /// `ValueError`
+    Value,
+    /// `MemoryError`
+    Memory,
+    /// `RuntimeError`
+    Runtime,
+}
+
+/// Everything that can go wrong. Cheap to clone, so that a failed loader can raise it again at every `next()`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A named file or folder does not exist.
+    #[error("no such file or folder: `{}`; check the path", path.display())]
+    NotFound {
+        /// What was asked for.
+        path: PathBuf,
+    },
+
+    /// A folder, glob or list without a single parquet shard.
+    #[error("no parquet shards in `{}` ({found}); expected files that end in `.parquet`", path.display())]
+    NoShards {
+        /// What was asked for.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+
+    /// The operating system refused a read.
+    #[error("cannot read {place}: {source}")]
+    Io {
+        /// Where.
+        place: Place,
+        /// The system's reason.
+        source: Arc<io::Error>,
+    },
+
+    /// Bytes that are not what parquet says they should be.
+    #[error("bad parquet data in {place}: {reason}; the file is damaged or incomplete: fetch or write it again")]
+    Parquet {
+        /// Where.
+        place: Place,
+        /// What the reader found.
+        reason: String,
+    },
+
+    /// The text column does not exist.
+    #[error("column `{column}` not in `{}` (has: {}); pass text_column=", path.display(), names(available))]
+    MissingColumn {
+        /// The shard.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// The columns there are.
+        available: Vec<String>,
+    },
+
+    /// The text column holds something else than text.
+    #[error("column `{column}` of `{}` is {found}; expected text (string, large_string, string_view or dictionary of these){}", path.display(), columns_that_do(candidates))]
+    ColumnType {
+        /// The shard.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// Its type.
+        found: String,
+        /// Columns that hold text.
+        candidates: Vec<String>,
+    },
+
+    /// A document that is not valid UTF-8.
+    #[error("invalid UTF-8 in {place}, byte {byte} of the document; re-encode the file, or leave the document out")]
+    InvalidUtf8 {
+        /// Where.
+        place: Place,
+        /// Byte offset within the document of the first bad byte.
+        byte: usize,
+    },
+
+    /// A shard changed between two reads.
+    #[error("`{}` changed while it was in use ({what}: expected {expected}, found {found}); restore the file or begin a new loader", path.display())]
+    Changed {
+        /// The shard.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// The value at the start.
+        expected: String,
+        /// The value at the moment.
+        found: String,
+    },
+
+    /// A vocabulary that cannot be used.
+    #[error("vocabulary `{name}`: {reason}")]
+    Vocabulary {
+        /// Its name or file.
+        name: String,
+        /// What is wrong, where, and what to do.
+        reason: String,
+    },
+
+    /// A setting that breaks a rule.
+    #[error("{field} = {value}: {rule}")]
+    Config {
+        /// The setting's name.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// The rule it breaks and what to do.
+        rule: String,
+    },
+
+    /// A state that does not belong to this loader, or is no state at all.
+    #[error("cannot resume: {reason}")]
+    State {
+        /// What does not match, with both values.
+        reason: String,
+    },
+
+    /// Something that must match between a state and a loader does not.
+    #[error(
+        "cannot resume: {field} differs: the state has {expected}, this loader has {found}; build the loader as the state was"
+    )]
+    Identity {
+        /// The name of what differs.
+        field: String,
+        /// The state's value.
+        expected: String,
+        /// The loader's value.
+        found: String,
+    },
+
+    /// A text encoding failed or panicked inside a library.
+    #[error("cannot tokenize {place}: {reason}")]
+    Tokenize {
+        /// Where.
+        place: Place,
+        /// What the encoder said.
+        reason: String,
+    },
+
+    /// A bug: a thread panicked.
+    #[error("internal error while {stage}{}: {reason}; please report it", at(place))]
+    Panic {
+        /// What the thread was doing.
+        stage: &'static str,
+        /// Where in the data.
+        place: Option<Place>,
+        /// The panic's message.
+        reason: String,
+    },
+
+    /// The operating system gave no memory or no thread.
+    #[error("cannot get {what}: {reason}")]
+    Resource {
+        /// What was asked for.
+        what: &'static str,
+        /// The system's reason.
+        reason: String,
+    },
+
+    /// Use after `close()`.
+    #[error("the loader is closed; make a new one and load_state_dict() to go on")]
+    Closed,
+
+    /// Use in a process forked from the one that started the loader's threads.
+    #[error("the loader was started before a fork and does not work in the child; make it in the child, or pickle it there")]
+    Forked,
+}
+
+impl Error {
+    /// A setting that breaks a rule.
+    pub fn config(field: &'static str, value: impl ToString, rule: impl Into<String>) -> Self {
+        Self::Config { field, value: value.to_string(), rule: rule.into() }
+    }
+
+    /// An I/O failure at a place; a file that is not there has its own error.
+    pub fn io(place: Place, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { path: place.path },
+            _ => Self::Io { place, source: Arc::new(source) },
+        }
+    }
+
+    /// The Python exception it becomes.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
+            Self::Io { .. } => Kind::Io,
+            Self::ColumnType { .. } => Kind::Type,
+            Self::Resource { what: "memory", .. } => Kind::Memory,
+            Self::Panic { .. } | Self::Resource { .. } | Self::Closed | Self::Forked => Kind::Runtime,
+            _ => Kind::Value,
+        }
+    }
+}
+
+fn names(list: &[String]) -> String {
+    match list {
+        [] => "no columns".into(),
+        _ => list.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn columns_that_do(list: &[String]) -> String {
+    match list {
+        [] => "; the file has no such column".into(),
+        _ => format!("; columns that would do: {}", names(list)),
+    }
+}
+
+fn at(place: &Option<Place>) -> String {
+    place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default()
+}

@@ -1,0 +1,166 @@
+//! Documents → rows of `T + 1` tokens. What comes out is a function of the documents' order alone.
+//!
+//! ```text
+//! documents  [a a a] [b] [c c c c c]        rows (T + 1 = 5)
+//! concat     BOS a a a BOS | BOS b BOS c c | c c c c ...      (a row begins with the last token of the one before)
+//! best_fit   BOS c c c c   | BOS a a a BOS ...
+//! ```
+//! A packer is handed documents one by one and writes into a slot's memory. It never waits: when the next document
+//! is not there yet it says `Pending` and is called again with the same slot, and goes on where it was.
+
+use std::sync::Arc;
+
+use crate::ragged::TokenBatch;
+use crate::state::{Address, Ledger, PackerState, Waiting};
+
+/// Set in a token whose target is not learned (padding; the other side of a conversation).
+pub const NOT_LEARNED: u32 = 1 << 31;
+
+/// One document's tokens, without BOS where the packer adds it.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Where it can be read again.
+    pub address: Address,
+    /// Changes from one row group (of one epoch) to the next; `crop` refills by chunks of one group.
+    pub group: u64,
+    /// Bytes of its text, for the ledger.
+    pub num_bytes: u64,
+    /// The batch that holds its tokens …
+    pub tokens: Arc<TokenBatch>,
+    /// … and its index there.
+    pub index: usize,
+}
+
+impl Document {
+    /// Its tokens.
+    pub fn tokens(&self) -> &[u32] {
+        self.tokens.document(self.index)
+    }
+}
+
+/// What an input answers when asked for the next document.
+#[derive(Debug)]
+pub enum Next {
+    /// The next document of the lane.
+    Document(Document),
+    /// It is not tokenized yet: give the thread back and come again.
+    Pending,
+    /// There are no more documents.
+    End,
+}
+
+/// What a packer made of its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All rows are written.
+    Full,
+    /// The input said `Pending`; call again with the same slot.
+    Pending,
+    /// The input has ended and nothing is left for even one row; the slot was not touched.
+    Dry,
+}
+
+/// A rule that turns documents into rows.
+pub trait Packer: Send {
+    /// Writes rows until the slot is full. After `End` the rows that are left are filled with padding.
+    fn fill(&mut self, input: &mut dyn FnMut() -> Next, rows: &mut Rows<'_>) -> Progress;
+
+    /// What it remembers, valid when the last `fill` returned `Full` (or before the first).
+    fn state(&self) -> PackerState;
+
+    /// Takes up `state` again: `documents` are those of `state.waiting`, read again, in the same order.
+    /// Called once, before the first `fill`, with the ledger of that moment.
+    fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger);
+
+    /// Where every token went so far.
+    fn ledger(&self) -> &Ledger;
+}
+
+/// The rows of one slot, written from left to right and top to bottom: `B` rows of `T + 1` tokens, int32.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    memory: &'a mut [i32],
+    row_length: usize,
+    cursor: Cursor,
+}
+
+/// How far a slot is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Complete rows.
+    pub row: usize,
+    /// Tokens in the row at hand.
+    pub column: usize,
+    /// Longest row before its padding, for packers that do not fill rows.
+    pub width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `row_length` = T + 1 tokens over a slot's memory, continued at `cursor`.
+    pub fn new(memory: &'a mut [i32], row_length: usize, cursor: Cursor) -> Self {
+        debug_assert_eq!(memory.len() % row_length, 0);
+        Self { memory, row_length, cursor }
+    }
+
+    /// How far they are written.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// T + 1.
+    pub fn row_length(&self) -> usize {
+        self.row_length
+    }
+
+    /// Whether every row is complete.
+    pub fn is_full(&self) -> bool {
+        self.cursor.row * self.row_length == self.memory.len()
+    }
+
+    /// Whether nothing is written yet.
+    pub fn is_untouched(&self) -> bool {
+        self.cursor.row == 0 && self.cursor.column == 0
+    }
+
+    /// Tokens that the row at hand still takes: T + 1 when it is empty.
+    pub fn space(&self) -> usize {
+        self.row_length - self.cursor.column
+    }
+
+    /// Appends tokens to the row at hand, and completes it when they fill it.
+    ///
+    /// # Panics
+    /// When there are more tokens than `space()`.
+    pub fn push(&mut self, tokens: &[u32]) {
+        assert!(tokens.len() <= self.space(), "tokens never cross the end of a row");
+        let start = self.cursor.row * self.row_length + self.cursor.column;
+        for (to, &from) in self.memory[start..start + tokens.len()].iter_mut().zip(tokens) {
+            *to = from as i32;
+        }
+        self.advance(tokens.len());
+    }
+
+    /// Completes the row at hand with padding; returns how many tokens of it.
+    pub fn pad(&mut self, pad_id: u32) -> usize {
+        let (start, space) = (self.cursor.row * self.row_length + self.cursor.column, self.space());
+        self.cursor.width = self.cursor.width.max(self.cursor.column);
+        self.memory[start..start + space].fill((pad_id | NOT_LEARNED) as i32);
+        self.cursor.column = 0;
+        self.cursor.row += 1;
+        space
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.cursor.column += count;
+        if self.cursor.column == self.row_length {
+            self.cursor.width = self.row_length;
+            self.cursor.column = 0;
+            self.cursor.row += 1;
+        }
+    }
+}
+
+/// A packer's `waiting` entry for a document.
+pub(crate) fn waiting(document: &Document, skip_tokens: usize, arrival: u64) -> Waiting {
+    Waiting { address: document.address, byte_offset: 0, skip_tokens: skip_tokens as u64, arrival }
+}

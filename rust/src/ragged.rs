@@ -1,0 +1,173 @@
+//! Values and offsets: many texts, or many token lists, in few allocations.
+//!
+//! ```text
+//! DocumentBatch   buffers [page A........][page B....]     spans (A, 0, 11) (A, 11, 40) (B, 0, 9)
+//! TokenBatch      values  [17 4 99 | 3 | 5 5 5 ...]        offsets 0 3 4 ...
+//! ```
+//! A `DocumentBatch` points into the decoder's own pages: text is never copied and not yet checked to be UTF-8.
+
+use bytes::Bytes;
+
+/// Consecutive documents as raw bytes (UTF-8 not checked), sharing the decoder's buffers.
+#[derive(Clone, Debug, Default)]
+pub struct DocumentBatch {
+    buffers: Vec<Bytes>,
+    spans: Vec<Span>,
+    num_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    buffer: u32,
+    start: u32,
+    end: u32,
+}
+
+impl DocumentBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a buffer that later spans may refer to; returns its index.
+    ///
+    /// # Panics
+    /// When the buffer is over 4 GiB (parquet pages are at most 2 GiB).
+    pub fn add_buffer(&mut self, buffer: Bytes) -> u32 {
+        assert!(u32::try_from(buffer.len()).is_ok(), "a buffer is at most 4 GiB");
+        self.buffers.push(buffer);
+        (self.buffers.len() - 1) as u32
+    }
+
+    /// Adds the document `buffers[buffer][start..end]`.
+    ///
+    /// # Panics
+    /// When the range lies outside the buffer.
+    pub fn push(&mut self, buffer: u32, start: usize, end: usize) {
+        assert!(start <= end && end <= self.buffers[buffer as usize].len(), "a span lies inside its buffer");
+        self.spans.push(Span { buffer, start: start as u32, end: end as u32 });
+        self.num_bytes += end - start;
+    }
+
+    /// A batch of copied texts (tests, small inputs).
+    pub fn from_texts<T: AsRef<[u8]>>(texts: impl IntoIterator<Item = T>) -> Self {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for text in texts {
+            bytes.extend_from_slice(text.as_ref());
+            ends.push(bytes.len());
+        }
+        let mut batch = Self::new();
+        let buffer = batch.add_buffer(Bytes::from(bytes));
+        let mut start = 0;
+        for end in ends {
+            batch.push(buffer, start, end);
+            start = end;
+        }
+        batch
+    }
+
+    /// Number of documents.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are no documents.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Bytes of text in all documents.
+    pub fn num_bytes(&self) -> usize {
+        self.num_bytes
+    }
+
+    /// The bytes of document `index`.
+    pub fn document(&self, index: usize) -> &[u8] {
+        let span = self.spans[index];
+        &self.buffers[span.buffer as usize][span.start as usize..span.end as usize]
+    }
+
+    /// All documents in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.document(index))
+    }
+
+    /// Documents `range` of this batch, sharing its buffers.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let spans = self.spans[range].to_vec();
+        let num_bytes = spans.iter().map(|span| (span.end - span.start) as usize).sum();
+        Self { buffers: self.buffers.clone(), spans, num_bytes }
+    }
+}
+
+/// Token lists: list `i` is `values[offsets[i]..offsets[i + 1]]`; never with a BOS of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBatch {
+    values: Vec<u32>,
+    offsets: Vec<usize>,
+}
+
+impl Default for TokenBatch {
+    fn default() -> Self {
+        Self { values: Vec::new(), offsets: vec![0] }
+    }
+}
+
+impl TokenBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where an encoder appends the tokens of the document at hand; `end_document` closes it.
+    pub fn values_mut(&mut self) -> &mut Vec<u32> {
+        &mut self.values
+    }
+
+    /// Closes the document whose tokens were appended since the last call.
+    pub fn end_document(&mut self) {
+        self.offsets.push(self.values.len());
+    }
+
+    /// Appends one document.
+    pub fn push(&mut self, tokens: &[u32]) {
+        self.values.extend_from_slice(tokens);
+        self.end_document();
+    }
+
+    /// Removes all documents and keeps the allocations.
+    pub fn clear(&mut self) {
+        self.values.clear();
+        self.offsets.truncate(1);
+    }
+
+    /// Number of documents.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no documents.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens in all documents.
+    pub fn num_tokens(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The tokens of document `index`.
+    pub fn document(&self, index: usize) -> &[u32] {
+        &self.values[self.offsets[index]..self.offsets[index + 1]]
+    }
+
+    /// All documents in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        (0..self.len()).map(|index| self.document(index))
+    }
+
+    /// Values and offsets.
+    pub fn into_parts(self) -> (Vec<u32>, Vec<usize>) {
+        (self.values, self.offsets)
+    }
+}
