@@ -7,9 +7,12 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+#[cfg(feature = "python")]
+mod bindings;
 pub mod error;
 pub mod packing;
 pub mod ragged;
 pub mod state;
+pub mod tokenizer;
 
 pub use error::{Error, Result};
