@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from nanofast.data import stdlib
@@ -70,7 +71,7 @@ def split_shards(documents: Sequence[str]) -> list[Sequence[str]]:
     num_train = len(documents) - max(1, len(documents) // VALIDATION_SHARE)
     num_shards = max(2, round(num_train / ROW_GROUP_DOCUMENTS))
     borders = [num_train * index // num_shards for index in range(num_shards + 1)]
-    shards = [documents[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
+    shards = [documents[begin:end] for begin, end in pairwise(borders)]
     return [*shards, documents[num_train:]]
 
 
