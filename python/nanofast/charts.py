@@ -81,7 +81,7 @@ def line_chart(
             mean,
             color=colour,
             label=curve.label,
-            alpha=0.3 if curve.faint else 1.0,
+            alpha=0.45 if curve.faint else 1.0,
             linewidth=1.0 if curve.faint else 1.8,
             linestyle="--" if curve.dashed else "-",
             marker="o" if curve.marked or len(x) == 1 else None,

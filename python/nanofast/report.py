@@ -68,12 +68,12 @@ def write_report(run_dir: Path | str, other: Path | str | None = None) -> Path:
     Raises:
         FileNotFoundError: The folder has no log.
     """
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
+    from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
     run = Run.read(run_dir)
     runs = [run] if other is None else [run, Run.read(other)]
     environment = Environment(
-        loader=PackageLoader("nanofast", "templates"),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=ChainableUndefined,
         trim_blocks=True,
