@@ -92,6 +92,7 @@ def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: 
     """A loader over one split of the data, as the configuration wants it."""
     import nanofast
 
+    assert config.schedule.device_batch_size is not None
     return nanofast.TokenLoader(
         data,
         tokenizer,
@@ -227,8 +228,8 @@ def _announce(trainer: Trainer, facts: dict[str, Any], resumed: Found | None) ->
     )
     say(
         f"batch      {config.schedule.device_batch_size} rows x {config.model.sequence_length} tokens x "
-        f"{trainer.world.world_size} processes x {trainer.accumulation_steps} = {trainer.tokens_per_step:,} tokens a step, "
-        f"{trainer.num_iterations:,} steps"
+        f"{trainer.world.world_size} processes x {trainer.accumulation_steps} = {trainer.tokens_per_step:,} tokens "
+        f"a step, {trainer.num_iterations:,} steps"
     )
     say(f"device     {trainer.world.device}, {facts['dtype']} ({facts['dtype_reason']})")
     say(f"threads    torch {threads['torch']}, loader {threads['loader']} ({threads['reason']})")

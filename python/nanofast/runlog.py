@@ -11,12 +11,12 @@ Readers ignore kinds and fields that they do not know. A number may be null (not
 Seconds are floats, bytes integers, losses nats per target, `bpb` bits per byte of text. Kinds:
 
     run         at the start and at each resume: run_dir, command, config, step, resumed_from, num_iterations,
-                tokens_per_step, tokenizer {name, vocab_size, fingerprint}, parameters {kind: count, total}, flops_per_token, dtype,
-                dtype_reason, threads {torch, loader, reason}, versions {…}, machine {…}, world_size, stage, started
-                (ISO 8601, UTC)
+                tokens_per_step, tokenizer {name, vocab_size, fingerprint}, parameters {kind: count, total},
+                flops_per_token, dtype, dtype_reason, threads {torch, loader, reason}, versions {…}, machine {…},
+                world_size, stage, started (ISO 8601, UTC)
     step        one a step, of the whole step on all ranks: step (from 1), loss, loss_smooth, bpb, lr (of the matrices),
-                lr_fraction, grad_norm (before clipping), momentum, tokens (positions so far), targets (learned in this step),
-                seconds, phase_seconds {data, forward_backward, optimizer}, tokens_per_second, wait_fraction,
+                lr_fraction, grad_norm (before clipping), momentum, tokens (positions so far), targets (learned in
+                this step), bytes (of those), seconds, phase_seconds {data, forward_backward, optimizer}, tokens_per_second, wait_fraction,
                 memory_bytes, mfu
     ledger      step, ledger {…}, loader (all of the loader's metrics)
     validation  step, loss, bpb, tokens, bytes, seconds
@@ -75,7 +75,7 @@ class RunLog:
 
 def _still_counts(entry: dict[str, Any], since: int) -> bool:
     """True for what happened up to the step that a resume began at."""
-    return entry.get("step", 0) <= since and entry["kind"] != "end"
+    return bool(entry.get("step", 0) <= since and entry["kind"] != "end")
 
 
 def read_log(run_dir: Path | str) -> list[dict[str, Any]]:

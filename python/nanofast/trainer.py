@@ -59,7 +59,7 @@ class Counters:
 
 @dataclass
 class StepRecord:
-    """One step on its way to the log; `sums` (of evaluate.py, and a stop flag) and `grad_norm` still lie on the device."""
+    """One step on its way to the log; `sums` (see evaluate.py, and a stop flag) and `grad_norm` are on the device."""
 
     step: int
     lr_fraction: float
