@@ -104,7 +104,9 @@ pub enum Error {
     },
 
     /// Bytes that are not what parquet says they should be.
-    #[error("bad parquet data in {place}: {reason}; the file is damaged or incomplete: fetch or write it again")]
+    #[error(
+        "bad parquet data in {place}: {reason}; the file is damaged or incomplete: fetch or write it again"
+    )]
     Parquet {
         /// Where.
         place: Place,
@@ -137,7 +139,9 @@ pub enum Error {
     },
 
     /// A document that is not valid UTF-8.
-    #[error("invalid UTF-8 in {place}, byte {byte} of the document; re-encode the file, or leave the document out")]
+    #[error(
+        "invalid UTF-8 in {place}, byte {byte} of the document; re-encode the file, or leave the document out"
+    )]
     InvalidUtf8 {
         /// Where.
         place: Place,
@@ -232,7 +236,9 @@ pub enum Error {
     Closed,
 
     /// Use in a process forked from the one that started the loader's threads.
-    #[error("the loader was started before a fork and does not work in the child; make it in the child, or pickle it there")]
+    #[error(
+        "the loader was started before a fork and does not work in the child; make it in the child, or pickle it there"
+    )]
     Forked,
 }
 

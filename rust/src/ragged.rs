@@ -94,7 +94,12 @@ impl DocumentBatch {
 
     /// Documents `range` of this batch, sharing its buffers.
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
-        let spans = self.spans[range].to_vec();
+        self.select(range)
+    }
+
+    /// Documents `indices` of this batch, sharing its buffers.
+    pub fn select(&self, indices: impl IntoIterator<Item = usize>) -> Self {
+        let spans: Vec<Span> = indices.into_iter().map(|index| self.spans[index]).collect();
         let num_bytes = spans.iter().map(|span| (span.end - span.start) as usize).sum();
         Self { buffers: self.buffers.clone(), spans, num_bytes }
     }

@@ -2,8 +2,30 @@
 //!
 //! A state holds positions, never tokens or text: where the next document of each lane is, and where the
 //! documents are that wait in the lane's packer. Everything here is plain data.
+//!
+//! As JSON (version 1): a head, the identity that all states of a run share, and one entry a lane:
+//!
+//! ```text
+//! {"format": "nanofast.state", "version": 1, "rank": 0, "world_size": 1, "round": 7, "turn": 3, …, "check": "…",
+//!  "identity": {"tokenizer": "…", "shards": [{"name": "shard_00000.parquet", …}], …},
+//!  "lanes": {"0": {"ordinal": 12, "row": 431, "arrivals": 9801, "waiting": "base64 varints", "ledger": {…}, "check": "…"}}}
+//! ```
+//! `check` is a hash of what stands beside it, so that a torn or flipped state is refused and never half-loaded.
 
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Marks a JSON object as a state of ours.
+pub const FORMAT: &str = "nanofast.state";
+/// The only version that this code writes and reads.
+pub const VERSION: u64 = 1;
 
 /// A document of a lane: row `row` of the lane's `ordinal`-th unit.
 ///
@@ -82,5 +104,349 @@ impl Ledger {
         self.padding += other.padding;
         self.cropped += other.cropped;
         self.carried += other.carried;
+    }
+}
+
+/// Where one lane stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneEntry {
+    /// The next document to admit.
+    pub position: Address,
+    /// What its packer holds.
+    pub packer: PackerState,
+    /// Where its tokens went.
+    pub ledger: Ledger,
+}
+
+/// What is known of a shard without reading its data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardIdentity {
+    /// File name without its folder.
+    pub name: String,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// Rows in all row groups.
+    pub num_rows: u64,
+    /// Number of row groups.
+    pub num_row_groups: u64,
+    /// Hash of the footer.
+    pub footer: String,
+}
+
+/// What must be the same for a state to mean the same stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Fingerprint of the tokenizer.
+    pub tokenizer: String,
+    /// Token before each document.
+    pub bos_id: u32,
+    /// Token of padding.
+    pub pad_id: u32,
+    /// The text column.
+    pub text_column: String,
+    /// `concat`, `best_fit/carry`, …
+    pub packing: String,
+    /// Number of lanes.
+    pub lanes: usize,
+    /// Documents a unit as resolved, 0 for whole row groups.
+    pub unit_documents: u64,
+    /// `stream` or `per_file`.
+    pub deal: String,
+    /// Whether units and documents are permuted.
+    pub shuffle: bool,
+    /// Documents that are permuted together.
+    pub shuffle_window: u64,
+    /// Seed of the permutations.
+    pub seed: u64,
+    /// `all`, `train` or `val`.
+    pub split: String,
+    /// The shards, in order.
+    pub shards: Vec<ShardIdentity>,
+}
+
+impl Identity {
+    /// A hash of everything in it.
+    pub fn digest(&self) -> String {
+        hash(&json!(self))
+    }
+
+    /// Refuses by name the first thing in which `self` (a loader's) differs from `expected` (a state's).
+    pub fn require(&self, expected: &Self) -> Result<()> {
+        let (Value::Object(expected), Value::Object(found)) = (json!(expected), json!(self)) else {
+            unreachable!("a struct serializes as an object")
+        };
+        for (field, expected) in &expected {
+            let found = &found[field];
+            if expected == found {
+                continue;
+            }
+            let (field, expected, found) = match (expected, found) {
+                (Value::Array(expected), Value::Array(found)) => differing_shard(expected, found),
+                _ => (field.clone(), expected.to_string(), found.to_string()),
+            };
+            return Err(Error::Identity { field, expected, found });
+        }
+        Ok(())
+    }
+}
+
+fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, String) {
+    let pairs = expected.iter().zip(found).enumerate();
+    for (index, (expected, found)) in pairs.filter(|(_, (expected, found))| expected != found) {
+        return (format!("shard {index}"), expected.to_string(), found.to_string());
+    }
+    ("number of shards".into(), expected.len().to_string(), found.len().to_string())
+}
+
+/// A rank's state, or that of several ranks together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoaderState {
+    /// What it belongs to.
+    pub identity: Identity,
+    /// The rank that it was taken on; `None` when it holds those of all ranks.
+    pub rank: Option<usize>,
+    /// Number of ranks when it was taken.
+    pub world_size: usize,
+    /// Complete rounds.
+    pub round: u64,
+    /// Batches that each rank has delivered in the round at hand.
+    pub turn: u64,
+    /// Rows a batch when it was taken.
+    pub batch_size: usize,
+    /// Inputs a row when it was taken.
+    pub sequence_length: usize,
+    /// Where each lane stands.
+    pub lanes: BTreeMap<usize, LaneEntry>,
+}
+
+impl LoaderState {
+    /// As JSON without the identity, which is shared by all states of a loader: the caller adds it as `identity`.
+    pub fn to_json(&self, identity_digest: &str) -> Value {
+        let lanes = self.lanes.iter().map(|(lane, entry)| (lane.to_string(), entry_json(*lane, entry, identity_digest)));
+        let mut value = self.head_json(identity_digest);
+        value["check"] = json!(hash(&value));
+        value["lanes"] = Value::Object(lanes.collect());
+        value
+    }
+
+    fn head_json(&self, identity_digest: &str) -> Value {
+        json!({
+            "format": FORMAT, "version": VERSION, "rank": self.rank, "world_size": self.world_size,
+            "round": self.round, "turn": self.turn, "batch_size": self.batch_size,
+            "sequence_length": self.sequence_length, "identity_digest": identity_digest,
+        })
+    }
+
+    /// Reads a state with its identity; anything torn, flipped or foreign is refused.
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let refuse = |reason: String| Error::State { reason };
+        let Some(object) = value.as_object() else {
+            return Err(refuse("this is no state: expected the dict that state_dict() gave".into()));
+        };
+        match object.get("format").and_then(Value::as_str) {
+            Some(FORMAT) => {}
+            found => {
+                let found = found.map_or("no format".into(), |name| format!("format `{name}`"));
+                return Err(refuse(format!("this is no state of a nanofast loader: expected format `{FORMAT}`, found {found}")));
+            }
+        }
+        match object.get("version").and_then(Value::as_u64) {
+            Some(VERSION) => {}
+            found => {
+                let found = found.map_or("none".into(), |version| version.to_string());
+                return Err(refuse(format!("state version {found} is unknown here (this release reads version {VERSION})")));
+            }
+        }
+        let damaged = |what: &str| refuse(format!("the state is damaged ({what}); take the one before it"));
+        let identity: Identity = serde_json::from_value(value["identity"].clone())
+            .map_err(|error| damaged(&format!("identity: {error}")))?;
+        let digest = identity.digest();
+        let number = |field: &str| value[field].as_u64().ok_or_else(|| damaged(field));
+        let mut state = Self {
+            rank: match &value["rank"] {
+                Value::Null => None,
+                _ => Some(number("rank")? as usize),
+            },
+            world_size: number("world_size")? as usize,
+            round: number("round")?,
+            turn: number("turn")?,
+            batch_size: number("batch_size")? as usize,
+            sequence_length: number("sequence_length")? as usize,
+            identity,
+            lanes: BTreeMap::new(),
+        };
+        if value["check"] != json!(hash(&state.head_json(&digest))) {
+            return Err(damaged("head or identity"));
+        }
+        for (lane, entry) in value["lanes"].as_object().ok_or_else(|| damaged("lanes"))? {
+            let broken = || damaged(&format!("lane {lane}"));
+            let number = lane.parse::<usize>().map_err(|_| broken())?;
+            let read = entry_from_json(entry).ok_or_else(broken)?;
+            if entry_json(number, &read, &digest) != *entry {
+                return Err(broken());
+            }
+            state.lanes.insert(number, read);
+        }
+        Ok(state)
+    }
+}
+
+fn entry_json(lane: usize, entry: &LaneEntry, identity_digest: &str) -> Value {
+    let mut value = json!({
+        "ordinal": entry.position.ordinal, "row": entry.position.row, "arrivals": entry.packer.arrivals,
+        "waiting": pack_waiting(&entry.packer.waiting), "ledger": entry.ledger,
+    });
+    value["check"] = json!(hash(&json!([lane, identity_digest, value])));
+    value
+}
+
+fn entry_from_json(value: &Value) -> Option<LaneEntry> {
+    let number = |field: &str| value.get(field)?.as_u64();
+    Some(LaneEntry {
+        position: Address { ordinal: number("ordinal")?, row: number("row")? },
+        packer: PackerState {
+            arrivals: number("arrivals")?,
+            waiting: unpack_waiting(value.get("waiting")?.as_str()?)?,
+        },
+        ledger: serde_json::from_value(value.get("ledger")?.clone()).ok()?,
+    })
+}
+
+/// SHA-256 of the JSON text (object keys are sorted), 16 hex digits of it.
+fn hash(value: &Value) -> String {
+    let digest = Sha256::digest(value.to_string().as_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waiting documents as base64 of zigzag varints, each number as its difference from the one before.
+fn pack_waiting(waiting: &[Waiting]) -> String {
+    let mut bytes = Vec::with_capacity(waiting.len() * 6);
+    let mut before = [0u64; 5];
+    for document in waiting {
+        let numbers = numbers_of(document);
+        for (number, before) in numbers.iter().zip(&mut before) {
+            let difference = number.wrapping_sub(*before) as i64;
+            let mut zigzag = ((difference << 1) ^ (difference >> 63)) as u64;
+            while zigzag >= 0x80 {
+                bytes.push(zigzag as u8 | 0x80);
+                zigzag >>= 7;
+            }
+            bytes.push(zigzag as u8);
+            *before = *number;
+        }
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn unpack_waiting(text: &str) -> Option<Vec<Waiting>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (mut waiting, mut numbers, mut rest) = (Vec::new(), [0u64; 5], bytes.as_slice());
+    while !rest.is_empty() {
+        for number in &mut numbers {
+            let length = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
+            if length > 10 {
+                return None;
+            }
+            let (varint, behind) = rest.split_at(length);
+            let zigzag = varint.iter().rev().fold(0u64, |value, byte| value << 7 | (byte & 0x7f) as u64);
+            *number = number.wrapping_add(((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)) as u64);
+            rest = behind;
+        }
+        let [ordinal, row, byte_offset, skip_tokens, arrival] = numbers;
+        waiting.push(Waiting { address: Address { ordinal, row }, byte_offset, skip_tokens, arrival });
+    }
+    Some(waiting)
+}
+
+fn numbers_of(document: &Waiting) -> [u64; 5] {
+    let Waiting { address: Address { ordinal, row }, byte_offset, skip_tokens, arrival } = *document;
+    [ordinal, row, byte_offset, skip_tokens, arrival]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn state(waiting: Vec<Waiting>) -> LoaderState {
+        let identity = Identity {
+            tokenizer: "t".into(),
+            bos_id: 1,
+            pad_id: 1,
+            text_column: "text".into(),
+            packing: "concat".into(),
+            lanes: 2,
+            unit_documents: 0,
+            deal: "stream".into(),
+            shuffle: false,
+            shuffle_window: 4096,
+            seed: 0,
+            split: "all".into(),
+            shards: vec![ShardIdentity {
+                name: "a.parquet".into(),
+                size_bytes: 10,
+                num_rows: 2,
+                num_row_groups: 1,
+                footer: "00".into(),
+            }],
+        };
+        let packer = PackerState { arrivals: 9, waiting };
+        let entry = LaneEntry { position: Address { ordinal: 3, row: 7 }, packer, ledger: Ledger::default() };
+        let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
+        LoaderState { identity, rank: Some(0), world_size: 1, round: 4, turn: 1, batch_size: 2, sequence_length: 8, lanes }
+    }
+
+    fn whole_json(state: &LoaderState) -> Value {
+        let mut value = state.to_json(&state.identity.digest());
+        value["identity"] = json!(state.identity);
+        value
+    }
+
+    proptest! {
+        #[test]
+        fn any_state_survives_json(numbers in prop::collection::vec(any::<[u64; 5]>(), 0..20)) {
+            let waiting = numbers.into_iter().map(|[ordinal, row, byte_offset, skip_tokens, arrival]| Waiting {
+                address: Address { ordinal, row }, byte_offset, skip_tokens, arrival,
+            }).collect();
+            let state = state(waiting);
+            let text = whole_json(&state).to_string();
+            prop_assert_eq!(LoaderState::from_json(&serde_json::from_str(&text).unwrap()).unwrap(), state);
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused(position in 0usize..2000, byte in 32u8..127) {
+            let waiting = Waiting { address: Address { ordinal: 3, row: 5 }, byte_offset: 0, skip_tokens: 4, arrival: 8 };
+            let mut text = whole_json(&state(vec![waiting])).to_string().into_bytes();
+            let position = position % text.len();
+            prop_assume!(text[position] != byte);
+            text[position] = byte;
+            if let Ok(value) = serde_json::from_slice(&text) {
+                prop_assert!(LoaderState::from_json(&value).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_of_256_documents_stays_small() {
+        let waiting = (0..256).map(|i| Waiting {
+            address: Address { ordinal: 123_456 + i / 10, row: 100_000 + i * 3 },
+            byte_offset: 0,
+            skip_tokens: if i % 7 == 0 { 5000 + i } else { 0 },
+            arrival: 10_000_000 + i * 3,
+        });
+        let json = state(waiting.collect()).to_json("d");
+        assert!(json["lanes"]["0"].to_string().len() < 4000);
+    }
+
+    #[test]
+    fn what_differs_is_named_with_both_values() {
+        let (expected, mut found) = (state(vec![]).identity, state(vec![]).identity);
+        found.seed = 5;
+        assert!(found.require(&expected).unwrap_err().to_string().contains("seed differs: the state has 0, this loader has 5"));
+        found.seed = 0;
+        found.shards[0].size_bytes = 11;
+        assert!(found.require(&expected).unwrap_err().to_string().contains("shard 0 differs"));
+        found.shards[0].size_bytes = 10;
+        assert!(found.require(&expected).is_ok());
     }
 }

@@ -7,11 +7,28 @@
 //! ```
 //! A packer is handed documents one by one and writes into a slot's memory. It never waits: when the next document
 //! is not there yet it says `Pending` and is called again with the same slot, and goes on where it was.
+//! `naive` says the same rules slowly, and the tests hold every packer to it.
+
+mod best_fit;
+mod buffer;
+mod concat;
+mod crop;
+mod held;
+pub mod naive;
+mod one_per_row;
+mod pad;
 
 use std::sync::Arc;
 
+pub use best_fit::Carry;
+pub use concat::Concat;
+pub use crop::Crop;
+pub use one_per_row::OnePerRow;
+pub use pad::Pad;
+
+use crate::error::Result;
 use crate::ragged::TokenBatch;
-use crate::state::{Address, Ledger, PackerState, Waiting};
+use crate::state::{Address, Ledger, PackerState};
 
 /// Set in a token whose target is not learned (padding; the other side of a conversation).
 pub const NOT_LEARNED: u32 = 1 << 31;
@@ -45,7 +62,7 @@ pub enum Next {
     Document(Document),
     /// It is not tokenized yet: give the thread back and come again.
     Pending,
-    /// There are no more documents.
+    /// There are no more documents; whoever asks again hears it again.
     End,
 }
 
@@ -69,8 +86,9 @@ pub trait Packer: Send {
     fn state(&self) -> PackerState;
 
     /// Takes up `state` again: `documents` are those of `state.waiting`, read again, in the same order.
-    /// Called once, before the first `fill`, with the ledger of that moment.
-    fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger);
+    /// Called once, before the first `fill`, with the ledger of that moment. A document that is to be continued
+    /// from `byte_offset` comes with the tokens from there on. Refuses positions that no such packer leaves behind.
+    fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger) -> Result<()>;
 
     /// Where every token went so far.
     fn ledger(&self) -> &Ledger;
@@ -91,7 +109,7 @@ pub struct Cursor {
     pub row: usize,
     /// Tokens in the row at hand.
     pub column: usize,
-    /// Longest row before its padding, for packers that do not fill rows.
+    /// Longest complete row, not counting the padding of `end_row`.
     pub width: usize,
 }
 
@@ -122,6 +140,21 @@ impl<'a> Rows<'a> {
         self.cursor.row == 0 && self.cursor.column == 0
     }
 
+    /// Whether the row at hand is empty.
+    pub fn is_row_start(&self) -> bool {
+        self.cursor.column == 0
+    }
+
+    /// Columns of the slot that are delivered: T + 1, or with `end_row` the longest row's, at least 2.
+    pub fn width(&self) -> usize {
+        self.cursor.width.max(2)
+    }
+
+    /// Number of rows.
+    pub fn num_rows(&self) -> usize {
+        self.memory.len() / self.row_length
+    }
+
     /// Tokens that the row at hand still takes: T + 1 when it is empty.
     pub fn space(&self) -> usize {
         self.row_length - self.cursor.column
@@ -140,14 +173,21 @@ impl<'a> Rows<'a> {
         self.advance(tokens.len());
     }
 
-    /// Completes the row at hand with padding; returns how many tokens of it.
+    /// Completes the row at hand with padding that counts as part of it; returns how many tokens of it.
     pub fn pad(&mut self, pad_id: u32) -> usize {
+        let space = self.space();
+        self.end_row(pad_id);
+        self.cursor.width = self.row_length;
+        space
+    }
+
+    /// Completes the row at hand where it is: what follows is padding that widens no batch.
+    pub fn end_row(&mut self, pad_id: u32) {
         let (start, space) = (self.cursor.row * self.row_length + self.cursor.column, self.space());
         self.cursor.width = self.cursor.width.max(self.cursor.column);
         self.memory[start..start + space].fill((pad_id | NOT_LEARNED) as i32);
         self.cursor.column = 0;
         self.cursor.row += 1;
-        space
     }
 
     fn advance(&mut self, count: usize) {
@@ -160,7 +200,27 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A packer's `waiting` entry for a document.
-pub(crate) fn waiting(document: &Document, skip_tokens: usize, arrival: u64) -> Waiting {
-    Waiting { address: document.address, byte_offset: 0, skip_tokens: skip_tokens as u64, arrival }
+/// What is left to do when the input has ended and no token is left: nothing, or rows of padding.
+fn finish(rows: &mut Rows<'_>, pad_id: u32, ledger: &mut Ledger) -> Progress {
+    if rows.is_untouched() {
+        return Progress::Dry;
+    }
+    while !rows.is_full() {
+        ledger.padding += rows.pad(pad_id) as u64;
+    }
+    Progress::Full
+}
+
+/// Counts a document that is handed over by the input.
+fn admit(ledger: &mut Ledger, document: &Document) {
+    ledger.documents += 1;
+    ledger.bytes += document.num_bytes;
+    ledger.read += document.tokens().len() as u64;
+}
+
+/// Counts a document's tokens that are written into a row.
+fn deliver(ledger: &mut Ledger, tokens: &[u32]) {
+    let masked = tokens.iter().map(|token| u64::from(token >> 31)).sum::<u64>();
+    ledger.masked += masked;
+    ledger.learned += tokens.len() as u64 - masked;
 }

@@ -1,0 +1,150 @@
+"""The sample corpus: what is trained on when no data is named. Made once from the Python installation that runs.
+
+    NANOFAST_HOME/data/cpython-3.11.7-1d7b82b4/      manifest.json  shard_00000.parquet … shard_00006.parquet
+    NANOFAST_HOME/tokenizers/cpython-3.11.7-1d7b82b4-4096/tokenizer.json
+
+Shards look as people publish them: a `text` column, zstd, row groups of about 1,000 documents, and the last shard is
+for validation. The same Python gives the same bytes. A folder gets its name only when everything in it is complete,
+so that a run that was killed leaves nothing that a later one could take for whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from nanofast.data import stdlib
+from nanofast.data.aside import folder_aside
+
+FORMAT_VERSION = 1
+VOCAB_SIZE = 4096
+SPECIAL_TOKENS = (
+    "<|bos|>",
+    "<|user_start|>",
+    "<|user_end|>",
+    "<|assistant_start|>",
+    "<|assistant_end|>",
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|output_start|>",
+    "<|output_end|>",
+)
+# The split pattern of GPT-4's vocabulary as OpenAI published it with tiktoken (cl100k_base).
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+ROW_GROUP_DOCUMENTS = 1000
+# One document in 20 is for validation, the share that the loader takes of a single shard: the corpus is too small to
+# give more away (Python 3.11: 0.57 MB, 160,000 tokens).
+VALIDATION_SHARE = 20
+# Fewer documents than this are no corpus: the installation has lost its sources.
+MIN_DOCUMENTS = 1000
+
+
+def ensure_sample(
+    home: Path, *, data_home: Path | None = None, tokenizer_home: Path | None = None
+) -> tuple[Path, Path]:
+    """Make the sample corpus and its tokenizer, unless they are there; returns (data folder, `tokenizer.json`).
+
+    `data_home` and `tokenizer_home` stand in for `home/data` and `home/tokenizers`. Several processes may call this
+    at once: each builds aside, the first to finish gives its folder the name, and the others use that.
+
+    Raises:
+        FileNotFoundError: The Python installation has no sources to make a corpus from.
+    """
+    name = stdlib.name()
+    data = (data_home or home / "data") / name
+    if not _is_complete(data):
+        _make_data(data)
+    tokenizer = (tokenizer_home or home / "tokenizers") / f"{name}-{VOCAB_SIZE}" / "tokenizer.json"
+    if not _has_tokenizer(tokenizer.parent):
+        _make_tokenizer(tokenizer)
+    return data, tokenizer
+
+
+def split_shards(documents: Sequence[str]) -> list[Sequence[str]]:
+    """Training shards of about a row group each, of equal counts; the last shard is validation's."""
+    num_train = len(documents) - max(1, len(documents) // VALIDATION_SHARE)
+    num_shards = max(2, round(num_train / ROW_GROUP_DOCUMENTS))
+    borders = [num_train * index // num_shards for index in range(num_shards + 1)]
+    shards = [documents[begin:end] for begin, end in pairwise(borders)]
+    return [*shards, documents[num_train:]]
+
+
+def train_bpe(documents: Sequence[str], path: Path) -> None:
+    """Train a byte-level BPE vocabulary of `VOCAB_SIZE` tokens on `documents` and write it to `path`.
+
+    The special tokens come first, in the order of `SPECIAL_TOKENS`: `<|bos|>` is 0.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    tokenizer.save(str(path))
+
+
+def _is_complete(data: Path) -> bool:
+    """Whether the manifest is this version's and every file has the size that it states."""
+    try:
+        manifest = json.loads((data / "manifest.json").read_text("utf-8"))
+        sizes = {name: (data / name).stat().st_size for name in manifest["files"]}
+        return bool(
+            manifest["format_version"] == FORMAT_VERSION
+            and sizes == {name: file["size_bytes"] for name, file in manifest["files"].items()}
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file()
+
+
+def _make_data(data: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    documents = stdlib.documents()
+    if len(documents) < MIN_DOCUMENTS:
+        raise FileNotFoundError(
+            f"cannot make the sample corpus: this Python's standard library gives {len(documents)} documents; expected "
+            f"at least {MIN_DOCUMENTS}; install Python with its sources, or name your own data with --data"
+        )
+    with folder_aside(data, _is_complete) as folder:
+        files = {}
+        for index, texts in enumerate(split_shards(documents)):
+            path = folder / f"shard_{index:05d}.parquet"
+            pq.write_table(
+                pa.table({"text": pa.array(texts, pa.string())}), path, compression="zstd", row_group_size=len(texts)
+            )
+            content = path.read_bytes()
+            files[path.name] = {
+                "size_bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "num_documents": len(texts),
+            }
+        manifest = {"format_version": FORMAT_VERSION, "source": "Python standard library", "files": files}
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def _make_tokenizer(path: Path) -> None:
+    *train, _ = split_shards(stdlib.documents())
+    with folder_aside(path.parent, _has_tokenizer) as folder:
+        train_bpe([text for shard in train for text in shard], folder / path.name)

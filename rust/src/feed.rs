@@ -1,0 +1,412 @@
+//! One lane's documents in order: what to read next, and the pieces as they finish.
+//!
+//! ```text
+//! plan ──▶ Feed: segments of units ──▶ steps for any thread ──▶ tokenized pieces ──▶ Inbox: documents in order
+//!          (under the pipeline's lock)  (outside the lock)      (under the lock)     (whoever packs the lane)
+//! ```
+//! A segment is what has to be complete before its documents can be ordered: one unit, delivered piece by piece; a
+//! shuffle window; or the scattered documents that a restored packer holds.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::packing::{Document, Next};
+use crate::plan::{Plan, permuted};
+use crate::ragged::TokenBatch;
+use crate::reorder::Reorder;
+use crate::row_groups::UnitReader;
+use crate::state::{Address, Waiting};
+
+/// Some documents of a unit, tokenized.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// The unit, as an ordinal of the lane.
+    pub(crate) ordinal: u64,
+    /// See `Document::group`.
+    pub(crate) group: u64,
+    /// Row of each document.
+    pub(crate) rows: Vec<u64>,
+    /// Bytes of text of each document.
+    pub(crate) num_bytes: Vec<u64>,
+    /// Their tokens.
+    pub(crate) tokens: Arc<TokenBatch>,
+}
+
+impl Piece {
+    fn document(&self, index: usize) -> Document {
+        Document {
+            address: Address { ordinal: self.ordinal, row: self.rows[index] },
+            group: self.group,
+            num_bytes: self.num_bytes[index],
+            tokens: self.tokens.clone(),
+            index,
+        }
+    }
+}
+
+/// A piece of work: read the next rows of a unit, then tokenize them.
+#[derive(Debug)]
+pub(crate) struct Step {
+    segment: u64,
+    unit: usize,
+    sequence: u64,
+    /// Reads the rows; goes back to the feed before tokenizing, so that another thread can read on.
+    pub(crate) reader: UnitReader,
+    /// The unit, as an ordinal of the lane.
+    pub(crate) ordinal: u64,
+    /// See `Document::group`.
+    pub(crate) group: u64,
+    /// Rows that are needed, ascending; `None`: all.
+    pub(crate) wanted: Option<Arc<Vec<u64>>>,
+}
+
+/// Where a finished piece belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    segment: u64,
+    unit: usize,
+    sequence: u64,
+}
+
+#[derive(Debug)]
+struct UnitRead {
+    ordinal: u64,
+    group: u64,
+    /// `None` while a thread reads with it, and once every row was read.
+    reader: Option<UnitReader>,
+    wanted: Option<Arc<Vec<u64>>>,
+    finished: bool,
+    /// Steps given out …
+    issued: u64,
+    /// … and come back as pieces.
+    deposited: u64,
+    pieces: Reorder<Piece>,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// Piece by piece as the unit is read.
+    Rows,
+    /// All documents of the window, permuted; those before `from` are done.
+    Permuted { first: u64, key: u64, from: u64, num_documents: u64, starts: Vec<Start> },
+    /// The documents that a restored packer holds.
+    Listed(Vec<Waiting>),
+}
+
+/// Where a unit of a window begins.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    ordinal: u64,
+    /// Documents of the window before it.
+    place: u64,
+    /// Its first row.
+    row: u64,
+}
+
+#[derive(Debug)]
+struct Segment {
+    order: Order,
+    units: Vec<UnitRead>,
+}
+
+impl Segment {
+    fn is_complete(&self) -> bool {
+        self.units.iter().all(|unit| unit.finished && unit.deposited == unit.issued)
+    }
+}
+
+/// The reading side of a lane.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    lane: usize,
+    /// Where the next segment begins; `None` when the plan has ended.
+    opens: Option<Address>,
+    segments: VecDeque<Segment>,
+    /// Number of the segment at the front.
+    front: u64,
+    /// Bytes of text that are read, or being read, and not yet taken by the packer.
+    queued_bytes: usize,
+    in_flight: usize,
+}
+
+/// Text of one step, about: what a reader's batch is made to hold.
+const STEP_BYTES: usize = 256 << 10;
+
+impl Feed {
+    /// The documents of a lane from `position` on, after those that a restored packer holds.
+    pub(crate) fn new(plan: &Plan, lane: usize, position: Address, waiting: &[Waiting]) -> Self {
+        let mut feed = Self {
+            lane,
+            opens: Some(position),
+            segments: VecDeque::new(),
+            front: 0,
+            queued_bytes: 0,
+            in_flight: 0,
+        };
+        if !waiting.is_empty() {
+            let mut rows: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+            for document in waiting {
+                rows.entry(document.address.ordinal).or_default().push(document.address.row);
+            }
+            let units = rows.into_iter().filter_map(|(ordinal, mut rows)| {
+                rows.sort_unstable();
+                feed.read_unit(plan, ordinal, Some(rows))
+            });
+            let units = units.collect();
+            feed.segments.push_back(Segment { order: Order::Listed(waiting.to_vec()), units });
+        }
+        feed
+    }
+
+    fn read_unit(&self, plan: &Plan, ordinal: u64, wanted: Option<Vec<u64>>) -> Option<UnitRead> {
+        let unit = plan.unit(self.lane, ordinal)?;
+        let (start, end) = match &wanted {
+            Some(rows) => (*rows.first()?, rows.last()? + 1),
+            None => (unit.start, unit.end),
+        };
+        Some(UnitRead {
+            ordinal,
+            group: plan.group_of(self.lane, ordinal),
+            reader: Some(UnitReader::new(unit, start, end)),
+            wanted: wanted.map(Arc::new),
+            finished: false,
+            issued: 0,
+            deposited: 0,
+            pieces: Reorder::new(),
+        })
+    }
+
+    /// The next thing to read, if reading further ahead than `target_bytes` is not needed for that.
+    pub(crate) fn next_step(&mut self, plan: &Plan, target_bytes: usize) -> Option<Step> {
+        let ahead = self.queued_bytes + self.in_flight * STEP_BYTES >= target_bytes;
+        let mut index = 0;
+        loop {
+            // A window at the front must be read whole to be of any use; what lies behind only fills the time.
+            let gathers = |segment: &Segment| !matches!(segment.order, Order::Rows);
+            if ahead && !(index == 0 && self.segments.front().is_some_and(gathers)) {
+                return None;
+            }
+            if index == self.segments.len() && !self.open_segment(plan) {
+                return None;
+            }
+            let segment = self.front + index as u64;
+            for (unit, read) in self.segments[index].units.iter_mut().enumerate() {
+                if let Some(reader) = read.reader.take() {
+                    let sequence = read.issued;
+                    read.issued += 1;
+                    self.in_flight += 1;
+                    let (ordinal, group, wanted) = (read.ordinal, read.group, read.wanted.clone());
+                    return Some(Step { segment, unit, sequence, reader, ordinal, group, wanted });
+                }
+            }
+            index += 1;
+        }
+    }
+
+    fn open_segment(&mut self, plan: &Plan) -> bool {
+        let Some(position) = self.opens.take() else { return false };
+        let segment = if plan.config().shuffle { self.open_window(plan, position) } else { self.open_unit(plan, position) };
+        match segment {
+            Some((segment, next)) => {
+                self.segments.push_back(segment);
+                self.opens = Some(next);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn open_unit(&self, plan: &Plan, position: Address) -> Option<(Segment, Address)> {
+        let mut read = self.read_unit(plan, position.ordinal, None)?;
+        if let Some(unit) = read.reader.as_ref().map(UnitReader::unit) {
+            let start = position.row.max(unit.start);
+            read.reader = (start < unit.end).then(|| UnitReader::new(unit, start, unit.end));
+            read.finished = read.reader.is_none();
+        }
+        let next = Address { ordinal: position.ordinal + 1, row: 0 };
+        Some((Segment { order: Order::Rows, units: vec![read] }, next))
+    }
+
+    fn open_window(&self, plan: &Plan, position: Address) -> Option<(Segment, Address)> {
+        let window = plan.window(self.lane, position.ordinal)?;
+        let units = (window.first..window.end).map_while(|ordinal| Some((ordinal, plan.unit(self.lane, ordinal)?)));
+        let units: Vec<_> = units.collect();
+        let mut starts = Vec::with_capacity(units.len());
+        let mut num_documents = 0;
+        for (ordinal, unit) in &units {
+            starts.push(Start { ordinal: *ordinal, place: num_documents, row: unit.start });
+            num_documents += unit.end - unit.start;
+        }
+        let from = position.row;
+        let wanted = (from > 0).then(|| {
+            let mut wanted = vec![Vec::new(); units.len()];
+            for place in (from..num_documents).map(|index| permuted(index, num_documents, window.key)) {
+                let at = starts.partition_point(|start| start.place <= place) - 1;
+                wanted[at].push(starts[at].row + place - starts[at].place);
+            }
+            wanted.iter_mut().for_each(|rows| rows.sort_unstable());
+            wanted
+        });
+        let reads = units.iter().enumerate().filter_map(|(at, (ordinal, _))| {
+            self.read_unit(plan, *ordinal, wanted.as_ref().map(|wanted| wanted[at].clone()))
+        });
+        let units = reads.collect();
+        let order = Order::Permuted { first: window.first, key: window.key, from, num_documents, starts };
+        Some((Segment { order, units }, Address { ordinal: window.end, row: 0 }))
+    }
+
+    /// Gives the reader back once the rows are read.
+    pub(crate) fn read(&mut self, step: Step) -> Ticket {
+        let unit = &mut self.segments[(step.segment - self.front) as usize].units[step.unit];
+        unit.finished = step.reader.is_finished();
+        unit.reader = (!unit.finished).then_some(step.reader);
+        Ticket { segment: step.segment, unit: step.unit, sequence: step.sequence }
+    }
+
+    /// Puts a finished piece into its place.
+    pub(crate) fn deposit(&mut self, ticket: Ticket, piece: Piece) {
+        self.in_flight -= 1;
+        self.queued_bytes += piece.num_bytes.iter().sum::<u64>() as usize;
+        let unit = &mut self.segments[(ticket.segment - self.front) as usize].units[ticket.unit];
+        unit.deposited += 1;
+        unit.pieces.push(ticket.sequence, piece);
+    }
+
+    /// Moves everything that is in order to the packing side.
+    pub(crate) fn deliver(&mut self, plan: &Plan, inbox: &mut Inbox) {
+        while let Some(segment) = self.segments.front_mut() {
+            if let Order::Rows = segment.order {
+                let unit = &mut segment.units[0];
+                while let Some(piece) = unit.pieces.pop() {
+                    inbox.batches.push_back(Batch::Rows { piece, next: 0 });
+                }
+            }
+            if !segment.is_complete() {
+                return;
+            }
+            self.front += 1;
+            if let Some(Segment { order, units }) = self.segments.pop_front() {
+                inbox.gather(order, units);
+            }
+        }
+        inbox.ended = self.opens.is_none_or(|position| plan.unit(self.lane, position.ordinal).is_none());
+    }
+
+    /// Tells that the packer took documents with so many bytes of text.
+    pub(crate) fn taken(&mut self, num_bytes: usize) {
+        self.queued_bytes -= num_bytes;
+    }
+
+    /// Bytes of text that are read and not yet taken.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+}
+
+#[derive(Debug)]
+enum Batch {
+    Rows { piece: Piece, next: usize },
+    Permuted { pieces: Vec<Piece>, order: VecDeque<(u32, u32)>, position: Address },
+}
+
+/// The packing side of a lane: documents in order.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    batches: VecDeque<Batch>,
+    restored: Option<Vec<Document>>,
+    ended: bool,
+    position: Address,
+    taken_bytes: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new(position: Address) -> Self {
+        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken_bytes: 0 }
+    }
+
+    fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
+        match order {
+            Order::Rows => {}
+            Order::Listed(waiting) => {
+                let mut documents = BTreeMap::new();
+                for piece in pieces_of(&mut units) {
+                    for index in 0..piece.rows.len() {
+                        let document = piece.document(index);
+                        self.taken_bytes += document.num_bytes as usize;
+                        documents.insert(document.address, document);
+                    }
+                }
+                let documents = waiting.iter().filter_map(|waiting| documents.get(&waiting.address).cloned());
+                self.restored = Some(documents.collect());
+            }
+            Order::Permuted { first, key, from, num_documents, starts } => {
+                let pieces = pieces_of(&mut units);
+                let mut places = vec![(0, 0); num_documents as usize];
+                for (at, piece) in pieces.iter().enumerate() {
+                    let start = starts[starts.partition_point(|start| start.ordinal < piece.ordinal)];
+                    for (index, row) in piece.rows.iter().enumerate() {
+                        let place = start.place + row - start.row;
+                        places[place as usize] = (at as u32, index as u32);
+                    }
+                }
+                let order = (from..num_documents).map(|index| places[permuted(index, num_documents, key) as usize]);
+                let order = order.collect();
+                let position = Address { ordinal: first, row: from };
+                self.batches.push_back(Batch::Permuted { pieces, order, position });
+            }
+        }
+    }
+
+    /// The documents that a restored packer holds, once they are all read.
+    pub(crate) fn take_restored(&mut self) -> Option<Vec<Document>> {
+        self.restored.take()
+    }
+
+    /// The next document.
+    pub(crate) fn next(&mut self) -> Next {
+        loop {
+            let document = match self.batches.front_mut() {
+                None => return if self.ended { Next::End } else { Next::Pending },
+                Some(Batch::Rows { piece, next }) if *next < piece.rows.len() => {
+                    let document = piece.document(*next);
+                    *next += 1;
+                    self.position = Address { row: document.address.row + 1, ..document.address };
+                    Some(document)
+                }
+                Some(Batch::Permuted { pieces, order, position }) => order.pop_front().map(|(piece, index)| {
+                    position.row += 1;
+                    self.position = *position;
+                    pieces[piece as usize].document(index as usize)
+                }),
+                Some(Batch::Rows { .. }) => None,
+            };
+            match document {
+                Some(document) => {
+                    self.taken_bytes += document.num_bytes as usize;
+                    return Next::Document(document);
+                }
+                None => drop(self.batches.pop_front()),
+            }
+        }
+    }
+
+    /// The next document to admit.
+    pub(crate) fn position(&self) -> Address {
+        self.position
+    }
+
+    /// Bytes of text of the documents taken since the last call.
+    pub(crate) fn take_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.taken_bytes)
+    }
+}
+
+fn pieces_of(units: &mut [UnitRead]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for unit in units {
+        while let Some(piece) = unit.pieces.pop() {
+            pieces.push(piece);
+        }
+    }
+    pieces
+}

@@ -1,0 +1,185 @@
+//! One lane's packing: from its inbox into a slot, and the entry that goes with the slot.
+//!
+//! A `LanePacker` is in the hands of one thread at a time. It never waits: it packs until its slot is full or its
+//! inbox is empty, and goes on from there the next time.
+
+use crate::feed::Inbox;
+use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows};
+use crate::ring::SlotWriter;
+use crate::state::LaneEntry;
+
+/// What travels with a slot.
+#[derive(Clone, Debug)]
+pub struct SlotHeader {
+    /// The lane it is of.
+    pub lane: usize,
+    /// Columns in use: T + 1, or less where rows end early in the whole batch (`one_per_row`).
+    pub width: usize,
+    /// Targets that are learned.
+    pub num_targets: usize,
+    /// Whether any token carries the not-learned bit.
+    pub masked: bool,
+    /// Where the lane stands behind this batch.
+    pub entry: LaneEntry,
+}
+
+/// Where a lane's next batch is written.
+#[derive(Debug)]
+enum Target {
+    Slot(SlotWriter),
+    /// Packed aside to find out whether there is another batch; copied once a slot is free.
+    Aside(Vec<i32>),
+}
+
+/// What became of the batch.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Its slot is committed.
+    Delivered(SlotHeader),
+    /// It is complete and waits for a slot.
+    Aside,
+    /// More documents are needed.
+    Pending,
+    /// The lane has ended.
+    Dry,
+}
+
+/// The packing side of a lane.
+pub(crate) struct LanePacker {
+    lane: usize,
+    row_length: usize,
+    slot_len: usize,
+    pad_id: u32,
+    inbox: Inbox,
+    packer: Box<dyn Packer>,
+    /// The state to take up before the first batch.
+    restoring: Option<LaneEntry>,
+    target: Option<Target>,
+    cursor: Cursor,
+    /// Padding of batches behind the lane's end.
+    padding: u64,
+    /// Not-learned tokens in the ledger when the last batch was delivered.
+    not_learned: u64,
+}
+
+impl LanePacker {
+    pub(crate) fn new(
+        lane: usize,
+        row_length: usize,
+        slot_len: usize,
+        pad_id: u32,
+        packer: Box<dyn Packer>,
+        entry: LaneEntry,
+    ) -> Self {
+        let inbox = Inbox::new(entry.position);
+        Self {
+            lane,
+            row_length,
+            slot_len,
+            pad_id,
+            inbox,
+            packer,
+            restoring: Some(entry),
+            target: None,
+            cursor: Cursor::default(),
+            padding: 0,
+            not_learned: 0,
+        }
+    }
+
+    pub(crate) fn inbox_mut(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    /// Whether it needs no slot to go on.
+    pub(crate) fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// Packs on. `writer` is the slot of the lane's next batch; without one the batch is packed aside.
+    pub(crate) fn pack(&mut self, writer: Option<SlotWriter>) -> Outcome {
+        if let Some(mut writer) = writer {
+            if let Some(Target::Aside(tokens)) = &self.target {
+                writer.tokens_mut().copy_from_slice(tokens);
+            }
+            self.target = Some(Target::Slot(writer));
+        }
+        if !self.take_up() {
+            return Outcome::Pending;
+        }
+        let target = self.target.get_or_insert_with(|| Target::Aside(vec![0; self.slot_len]));
+        let tokens = match target {
+            Target::Slot(writer) => writer.tokens_mut(),
+            Target::Aside(tokens) => tokens,
+        };
+        let mut rows = Rows::new(tokens, self.row_length, self.cursor);
+        let progress = match rows.is_full() {
+            true => Progress::Full,
+            false => self.packer.fill(&mut || self.inbox.next(), &mut rows),
+        };
+        self.cursor = rows.cursor();
+        match progress {
+            Progress::Pending => Outcome::Pending,
+            Progress::Dry => Outcome::Dry,
+            Progress::Full if matches!(self.target, Some(Target::Aside(_))) => Outcome::Aside,
+            Progress::Full => self.deliver(),
+        }
+    }
+
+    /// A batch of padding, after the lane has ended.
+    pub(crate) fn pack_padding(&mut self, writer: Option<SlotWriter>) -> Outcome {
+        if let Some(writer) = writer {
+            self.target = Some(Target::Slot(writer));
+        }
+        let Some(Target::Slot(writer)) = &mut self.target else { return Outcome::Pending };
+        let mut rows = Rows::new(writer.tokens_mut(), self.row_length, Cursor::default());
+        while !rows.is_full() {
+            self.padding += rows.pad(self.pad_id) as u64;
+        }
+        self.cursor = Cursor { width: self.row_length, ..rows.cursor() };
+        self.deliver()
+    }
+
+    /// Restores the packer once its documents are there; whether it may pack.
+    fn take_up(&mut self) -> bool {
+        let Some(entry) = &self.restoring else { return true };
+        let documents = match entry.packer.waiting.is_empty() {
+            true => Some(Vec::new()),
+            false => self.inbox.take_restored(),
+        };
+        let Some(documents) = documents else { return false };
+        self.packer.restore(&entry.packer, documents, entry.ledger);
+        self.restoring = None;
+        true
+    }
+
+    fn deliver(&mut self) -> Outcome {
+        let Some(Target::Slot(mut writer)) = self.target.take() else { return Outcome::Pending };
+        let entry = self.entry();
+        let not_learned = entry.ledger.padding + entry.ledger.masked;
+        let (mut num_masked, mut masked) = (0, false);
+        if std::mem::replace(&mut self.not_learned, not_learned) != not_learned {
+            let is_masked = |token: &i32| *token as u32 & NOT_LEARNED != 0;
+            for row in writer.tokens_mut().chunks_exact(self.row_length) {
+                num_masked += row[1..].iter().filter(|token| is_masked(token)).count();
+                masked |= is_masked(&row[0]);
+            }
+        }
+        let header = SlotHeader {
+            lane: self.lane,
+            width: self.cursor.width.max(2).min(self.row_length),
+            num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
+            masked: masked || num_masked > 0,
+            entry,
+        };
+        self.cursor = Cursor::default();
+        writer.commit();
+        Outcome::Delivered(header)
+    }
+
+    fn entry(&self) -> LaneEntry {
+        let mut ledger = *self.packer.ledger();
+        ledger.padding += self.padding;
+        LaneEntry { position: self.inbox.position(), packer: self.packer.state(), ledger }
+    }
+}

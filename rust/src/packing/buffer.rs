@@ -1,0 +1,69 @@
+//! Documents that wait for a row, in order of arrival and in order of length, each in O(log n).
+//!
+//! The rules of best fit ask for the longest that fits, the longest, the shortest and the oldest, "the oldest among
+//! equals" every time; so the index is ordered by length and, within a length, from the newest to the oldest.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::held::Held;
+use crate::state::PackerState;
+
+/// Documents by arrival and by length; a length is what the packer says it is.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    by_arrival: BTreeMap<u64, (Held, usize)>,
+    by_length: BTreeSet<(usize, Reverse<u64>)>,
+}
+
+impl Buffer {
+    pub(super) fn len(&self) -> usize {
+        self.by_arrival.len()
+    }
+
+    pub(super) fn insert(&mut self, held: Held, length: usize) {
+        self.by_length.insert((length, Reverse(held.arrival)));
+        self.by_arrival.insert(held.arrival, (held, length));
+    }
+
+    /// Takes out the document of that arrival.
+    pub(super) fn take(&mut self, arrival: u64) -> Option<Held> {
+        let (held, length) = self.by_arrival.remove(&arrival)?;
+        self.by_length.remove(&(length, Reverse(arrival)));
+        Some(held)
+    }
+
+    /// The arrival of the oldest document.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.by_arrival.keys().next().copied()
+    }
+
+    /// The arrival of the longest document of at most `limit`.
+    pub(super) fn longest_within(&self, limit: usize) -> Option<u64> {
+        self.by_length.range(..=(limit, Reverse(0))).next_back().map(|&(_, Reverse(arrival))| arrival)
+    }
+
+    /// The arrival of the longest document.
+    pub(super) fn longest(&self) -> Option<u64> {
+        self.by_length.last().map(|&(_, Reverse(arrival))| arrival)
+    }
+
+    /// The arrival of the shortest document.
+    pub(super) fn shortest(&self) -> Option<u64> {
+        self.by_length.first().and_then(|&(length, _)| self.longest_within(length))
+    }
+
+    /// Measures every document again.
+    pub(super) fn measure(&mut self, length: impl Fn(&Held) -> usize) {
+        self.by_length.clear();
+        for (&arrival, (held, known)) in &mut self.by_arrival {
+            *known = length(held);
+            self.by_length.insert((*known, Reverse(arrival)));
+        }
+    }
+
+    /// The documents as a state, in order of arrival.
+    pub(super) fn state(&self, arrivals: u64) -> PackerState {
+        PackerState { arrivals, waiting: self.by_arrival.values().map(|(held, _)| held.waiting()).collect() }
+    }
+}
