@@ -133,7 +133,7 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str | bytes], *, num_threads: int = 1
     ) -> tuple[TokenArray, npt.NDArray[np.int64]]:
-        """Return all ids as uint32 `[num_tokens]`, and int64 `[len(texts) + 1]` offsets: text i is `offsets[i:i + 2]`."""
+        """Return all ids as uint32 `[num_tokens]`, and int64 `[len(texts) + 1]` offsets: where each text begins."""
         return self._native.encode_batch(texts, num_threads)
 
     def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:

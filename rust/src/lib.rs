@@ -7,8 +7,6 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
-#[cfg(feature = "python")]
-mod bindings;
 pub mod error;
 pub mod packing;
 pub mod ragged;

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-pytest.importorskip("tiktoken")
+from nanofast.tokenizer import Tokenizer
+
+tiktoken = pytest.importorskip("tiktoken")
 zstandard = pytest.importorskip("zstandard")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-import base64
-
-import tiktoken
-from nanofast.tokenizer import Tokenizer
+Encoding = Any
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NAMES = ["r50k_base", "p50k_base", "cl100k_base", "o200k_base"]
@@ -49,7 +51,7 @@ SPECIALS = {
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def peer(request: pytest.FixtureRequest) -> tiktoken.Encoding:
+def peer(request: pytest.FixtureRequest) -> Encoding:
     name: str = request.param
     packed = (DATA / "tokenizers" / f"{name}.tiktoken.zst").read_bytes()
     lines = zstandard.ZstdDecompressor().decompressobj().decompress(packed).splitlines()
@@ -58,7 +60,7 @@ def peer(request: pytest.FixtureRequest) -> tiktoken.Encoding:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(peer: tiktoken.Encoding) -> Tokenizer:
+def tokenizer(peer: Encoding) -> Tokenizer:
     return Tokenizer.from_name(peer.name)
 
 
@@ -68,7 +70,7 @@ def texts(corpus: str, every: int = 1) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("corpus", "every"), [("web_en", 23), ("multi", 7), ("hard", 1)])
-def test_gives_the_ids_of_tiktoken(tokenizer: Tokenizer, peer: tiktoken.Encoding, corpus: str, every: int) -> None:
+def test_gives_the_ids_of_tiktoken(tokenizer: Tokenizer, peer: Encoding, corpus: str, every: int) -> None:
     sample = list(texts(corpus, every))
     # tiktoken recurses over long runs of one class; a document that overflows its stack cannot be compared.
     sample = [text for text in sample if not is_too_deep_for_tiktoken(text)]
@@ -81,12 +83,10 @@ def test_gives_the_ids_of_tiktoken(tokenizer: Tokenizer, peer: tiktoken.Encoding
 
 
 def is_too_deep_for_tiktoken(text: str) -> bool:
-    import re
-
     return re.search(r"\s{100000}", text) is not None
 
 
-def test_is_the_published_vocabulary(tokenizer: Tokenizer, peer: tiktoken.Encoding) -> None:
+def test_is_the_published_vocabulary(tokenizer: Tokenizer, peer: Encoding) -> None:
     assert tokenizer.vocab_size == peer.n_vocab
     assert tokenizer.special_tokens == SPECIALS[peer.name]
     assert tokenizer.bos_id == peer.eot_token
@@ -99,9 +99,7 @@ def test_is_the_published_vocabulary(tokenizer: Tokenizer, peer: tiktoken.Encodi
     assert np.array_equal(lengths, expected)
 
 
-def test_is_the_same_tokenizer_however_it_is_loaded(
-    tokenizer: Tokenizer, peer: tiktoken.Encoding, tmp_path: Path
-) -> None:
+def test_is_the_same_tokenizer_however_it_is_loaded(tokenizer: Tokenizer, peer: Encoding, tmp_path: Path) -> None:
     file = tmp_path / "some.tiktoken"
     lines = (base64.b64encode(token) + b" %d\n" % rank for token, rank in peer._mergeable_ranks.items())
     file.write_bytes(b"".join(lines))

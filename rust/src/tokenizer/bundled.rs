@@ -46,7 +46,8 @@ pub(super) fn definition(name: &str) -> Result<Definition> {
             &[("<|endoftext|>", 199_999), ("<|endofprompt|>", 200_018)],
         ),
         _ => {
-            let reason = format!("no such bundled vocabulary; expected one of {NAMES}, or load a file with from_file");
+            let reason =
+                format!("no such bundled vocabulary; expected one of {NAMES}, or load a file with from_file");
             return Err(Error::Vocabulary { name: name.into(), reason });
         }
     };

@@ -97,7 +97,10 @@ impl Definition {
         let name = &self.name;
         let refuse = |reason| Err(Error::Vocabulary { name: name.clone(), reason });
         if self.specials.len() > MAX_SPECIALS {
-            return refuse(format!("{} special tokens; at most {MAX_SPECIALS} are taken", self.specials.len()));
+            return refuse(format!(
+                "{} special tokens; at most {MAX_SPECIALS} are taken",
+                self.specials.len()
+            ));
         }
         self.specials.sort_by_key(|special| special.id);
         for special in &self.specials {
@@ -110,7 +113,10 @@ impl Definition {
             }
             let token = self.vocabulary.token(id);
             if !token.is_empty() && token != special.content.as_bytes() {
-                return refuse(format!("id {id} is both the token {} and the special token {content}", shown(token)));
+                return refuse(format!(
+                    "id {id} is both the token {} and the special token {content}",
+                    shown(token)
+                ));
             }
         }
         for pair in self.specials.windows(2) {
@@ -147,7 +153,8 @@ impl Definition {
             Merges::ByRank => field(b"by rank"),
             Merges::List(pairs) => {
                 field(b"by list");
-                let bytes: Vec<u8> = pairs.iter().flat_map(|(a, b)| [a.to_le_bytes(), b.to_le_bytes()].concat()).collect();
+                let bytes: Vec<u8> =
+                    pairs.iter().flat_map(|(a, b)| [a.to_le_bytes(), b.to_le_bytes()].concat()).collect();
                 field(&bytes);
             }
         }
@@ -168,7 +175,9 @@ impl Definition {
 
     /// The id that begins a document: `<|bos|>`, else the one the file declares, else `<|endoftext|>`.
     pub(super) fn bos_id(&self) -> Option<u32> {
-        let named = |name: &str| self.specials.iter().find(|special| special.content == name).map(|special| special.id);
+        let named = |name: &str| {
+            self.specials.iter().find(|special| special.content == name).map(|special| special.id)
+        };
         named("<|bos|>").or(self.declared_bos).or_else(|| named("<|endoftext|>"))
     }
 }

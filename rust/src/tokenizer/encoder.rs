@@ -102,7 +102,11 @@ impl Encoder {
     ///
     /// # Errors
     /// The first document that cannot be encoded; `out` then holds those before it.
-    pub fn encode_batch(&mut self, documents: &DocumentBatch, out: &mut TokenBatch) -> Result<(), DocumentError> {
+    pub fn encode_batch(
+        &mut self,
+        documents: &DocumentBatch,
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
         for (document, text) in documents.iter().enumerate() {
             self.encode(text, out.values_mut()).map_err(|error| DocumentError { document, error })?;
             out.end_document();

@@ -86,8 +86,14 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Definition> {
     let unsupported = [
         (model.byte_fallback, "BPE with byte fallback (SentencePiece style)"),
         (model.dropout.is_some_and(|rate| rate > 0.0), "BPE with dropout"),
-        (model.continuing_subword_prefix.as_ref().is_some_and(|it| !it.is_empty()), "BPE with a continuing-subword prefix"),
-        (model.end_of_word_suffix.as_ref().is_some_and(|it| !it.is_empty()), "BPE with an end-of-word suffix"),
+        (
+            model.continuing_subword_prefix.as_ref().is_some_and(|it| !it.is_empty()),
+            "BPE with a continuing-subword prefix",
+        ),
+        (
+            model.end_of_word_suffix.as_ref().is_some_and(|it| !it.is_empty()),
+            "BPE with an end-of-word suffix",
+        ),
     ];
     if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
         return Err(refuse(format!("its model is {what}; only byte-level BPE is supported")));
@@ -176,7 +182,10 @@ fn pattern(value: Option<&Value>) -> std::result::Result<Pattern, String> {
     let mut byte_level = false;
     for step in value.map(|value| sequence(value, "pretokenizers")).unwrap_or_default() {
         if byte_level {
-            return Err(format!("pre-tokenizer {} comes after ByteLevel; expected ByteLevel last", kind(step)));
+            return Err(format!(
+                "pre-tokenizer {} comes after ByteLevel; expected ByteLevel last",
+                kind(step)
+            ));
         }
         match kind(step) {
             "Split" => stages.push(split(step)?),
@@ -193,7 +202,11 @@ fn pattern(value: Option<&Value>) -> std::result::Result<Pattern, String> {
                     stages.push(Stage { regex: BYTE_LEVEL.into(), keep_gaps: true });
                 }
             }
-            other => return Err(format!("pre-tokenizer {other} is not supported; expected Split, Digits and ByteLevel")),
+            other => {
+                return Err(format!(
+                    "pre-tokenizer {other} is not supported; expected Split, Digits and ByteLevel"
+                ));
+            }
         }
     }
     match byte_level {
@@ -214,9 +227,9 @@ fn split(step: &Value) -> std::result::Result<Stage, String> {
     match (behavior, flag(step, "invert", false)) {
         ("Isolated", _) => Ok(Stage { regex, keep_gaps: true }),
         ("Removed", true) => Ok(Stage { regex, keep_gaps: false }),
-        (_, invert) => {
-            Err(format!("pre-tokenizer Split with behavior {behavior} and invert {invert} is not supported; expected Isolated"))
-        }
+        (_, invert) => Err(format!(
+            "pre-tokenizer Split with behavior {behavior} and invert {invert} is not supported; expected Isolated"
+        )),
     }
 }
 
@@ -236,7 +249,8 @@ fn declared_bos(value: &Value, added: &[AddedToken]) -> Option<u32> {
     sequence(value, "processors").into_iter().find_map(|step| match kind(step) {
         "TemplateProcessing" => {
             let name = step.get("single")?.get(0)?.get("SpecialToken")?.get("id")?.as_str()?;
-            let declared = step.get("special_tokens").and_then(|it| it.get(name)?.get("ids")?.get(0)?.as_u64());
+            let declared =
+                step.get("special_tokens").and_then(|it| it.get(name)?.get("ids")?.get(0)?.as_u64());
             let listed = || added.iter().find(|token| token.content == name).map(|token| token.id);
             declared.and_then(|id| u32::try_from(id).ok()).or_else(listed)
         }

@@ -84,11 +84,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
                 f.write_str("a merge \"a b\" or [\"a\", \"b\"]")
             }
             fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                let (left, right) = text.split_once(' ').ok_or_else(|| E::custom(format!("merge {text:?} is no pair")))?;
+                let (left, right) =
+                    text.split_once(' ').ok_or_else(|| E::custom(format!("merge {text:?} is no pair")))?;
                 Ok(Merge(left.into(), right.into()))
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                let (left, right) = text.split_once(' ').ok_or_else(|| E::custom(format!("merge {text:?} is no pair")))?;
+                let (left, right) =
+                    text.split_once(' ').ok_or_else(|| E::custom(format!("merge {text:?} is no pair")))?;
                 Ok(Merge(left.to_owned().into(), right.to_owned().into()))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {

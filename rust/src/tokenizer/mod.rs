@@ -102,7 +102,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When a line or the pattern is bad, or ids collide.
-    pub fn from_tiktoken(bytes: &[u8], pattern: &str, specials: &[(String, u32)], name: &str) -> Result<Self> {
+    pub fn from_tiktoken(
+        bytes: &[u8],
+        pattern: &str,
+        specials: &[(String, u32)],
+        name: &str,
+    ) -> Result<Self> {
         Self::from_ranked(tiktoken_file::parse(bytes, name)?, pattern, specials, name)
     }
 
@@ -123,7 +128,12 @@ impl Tokenizer {
         Self::from_ranked(builder.build()?, pattern, specials, name)
     }
 
-    fn from_ranked(vocabulary: Vocabulary, pattern: &str, specials: &[(String, u32)], name: &str) -> Result<Self> {
+    fn from_ranked(
+        vocabulary: Vocabulary,
+        pattern: &str,
+        specials: &[(String, u32)],
+        name: &str,
+    ) -> Result<Self> {
         Self::from_definition(Definition {
             name: name.into(),
             vocabulary,
@@ -198,7 +208,10 @@ impl Tokenizer {
         for (position, &id) in ids.iter().enumerate() {
             let token = self.token_bytes(id).ok_or_else(|| Error::Vocabulary {
                 name: self.name().into(),
-                reason: format!("no token has id {id} (position {position}); ids go from 0 to {}", self.vocab_size() - 1),
+                reason: format!(
+                    "no token has id {id} (position {position}); ids go from 0 to {}",
+                    self.vocab_size() - 1
+                ),
             })?;
             bytes.extend_from_slice(token);
         }

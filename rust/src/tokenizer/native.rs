@@ -56,14 +56,18 @@ pub(super) fn write(definition: &Definition) -> Vec<u8> {
 /// Reads a file of this format; messages call it `name` until its own name is known.
 pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Definition> {
     let refuse = |reason| Error::Vocabulary { name: name.into(), reason };
-    let file: File = serde_json::from_slice(bytes).map_err(|error| refuse(format!("bad nanofast tokenizer: {error}")))?;
+    let file: File =
+        serde_json::from_slice(bytes).map_err(|error| refuse(format!("bad nanofast tokenizer: {error}")))?;
     if file.version != VERSION {
         let found = file.version;
-        return Err(refuse(format!("format version {found}; this release reads version {VERSION}; save it again")));
+        return Err(refuse(format!(
+            "format version {found}; this release reads version {VERSION}; save it again"
+        )));
     }
     let mut builder = VocabularyBuilder::new(&file.name);
     for (id, token) in &file.tokens {
-        let token = STANDARD.decode(token).map_err(|error| refuse(format!("token {id}: bad base64 ({error})")))?;
+        let token =
+            STANDARD.decode(token).map_err(|error| refuse(format!("token {id}: bad base64 ({error})")))?;
         match u32::try_from(*id).is_ok_and(|id| file.unreachable.binary_search(&id).is_ok()) {
             true => builder.insert_unreachable(*id, &token)?,
             false => builder.insert(*id, &token)?,

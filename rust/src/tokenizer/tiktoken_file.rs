@@ -18,7 +18,10 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Vocabulary> {
         if line.is_empty() {
             continue;
         }
-        let refuse = |reason: &str| Error::Vocabulary { name: name.into(), reason: format!("line {}: {reason}", index + 1) };
+        let refuse = |reason: &str| Error::Vocabulary {
+            name: name.into(),
+            reason: format!("line {}: {reason}", index + 1),
+        };
         if line.len() > MAX_TOKEN_BYTES * 2 {
             return Err(refuse(&format!("{} bytes; expected `base64 rank`", line.len())));
         }

@@ -77,7 +77,9 @@ impl VocabularyBuilder {
         }
         if token.len() > MAX_TOKEN_BYTES {
             let length = token.len();
-            return Err(self.refuse(format!("id {id} has {length} bytes; a token has at most {MAX_TOKEN_BYTES}")));
+            return Err(
+                self.refuse(format!("id {id} has {length} bytes; a token has at most {MAX_TOKEN_BYTES}"))
+            );
         }
         let slot = id as usize;
         if self.spans.len() <= slot {
@@ -85,7 +87,11 @@ impl VocabularyBuilder {
         }
         if self.spans[slot].length > 0 {
             let other = self.token(slot);
-            return Err(self.refuse(format!("id {id} is both {} and {}; ids are unique", shown(other), shown(token))));
+            return Err(self.refuse(format!(
+                "id {id} is both {} and {}; ids are unique",
+                shown(other),
+                shown(token)
+            )));
         }
         self.spans[slot] = Span { start: self.arena.len() as u32, length: token.len() as u32 };
         self.arena.extend_from_slice(token);
@@ -138,7 +144,9 @@ impl VocabularyBuilder {
         let missing = |byte: &u8| vocabulary.id(&[*byte]).is_none();
         if let Some(byte) = (0..=255).find(missing) {
             let remedy = "train with the whole byte alphabet";
-            return Err(refuse(format!("no token for the single byte {byte:#04x}; expected all 256 bytes; {remedy}")));
+            return Err(refuse(format!(
+                "no token for the single byte {byte:#04x}; expected all 256 bytes; {remedy}"
+            )));
         }
         Ok(vocabulary)
     }

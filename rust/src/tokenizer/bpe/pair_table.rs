@@ -69,7 +69,10 @@ impl PairTable {
             let entry = self.slots[slot];
             if entry >> 24 == key {
                 let priority = (entry & PRIORITY) as u32;
-                return Some(Merge { priority, id: self.ids.get(priority as usize).copied().unwrap_or(priority) });
+                return Some(Merge {
+                    priority,
+                    id: self.ids.get(priority as usize).copied().unwrap_or(priority),
+                });
             }
             if entry == EMPTY {
                 return None;
@@ -118,7 +121,9 @@ fn listed(name: &str, vocabulary: &Vocabulary, pairs: &[(u32, u32)]) -> Result<(
     for (priority, &(left, right)) in (0_u64..).zip(pairs) {
         let merged = [vocabulary.token(left), vocabulary.token(right)].concat();
         let id = vocabulary.id(&merged);
-        ids.push(id.ok_or_else(|| refuse(format!("merge {priority} gives {}, which is no token", shown(&merged))))?);
+        ids.push(id.ok_or_else(|| {
+            refuse(format!("merge {priority} gives {}, which is no token", shown(&merged)))
+        })?);
         entries.push(key(left, right) << 24 | priority);
     }
     Ok((entries, ids))
