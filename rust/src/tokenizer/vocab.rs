@@ -214,7 +214,7 @@ impl Vocabulary {
 
 /// Folded multiplication, eight bytes a step: short keys dominate. Collisions cost time, never correctness.
 #[inline]
-fn hash(token: &[u8]) -> u64 {
+pub(crate) fn hash(token: &[u8]) -> u64 {
     const KEY: u64 = 0x9e37_79b9_7f4a_7c15;
     let fold = |state: u64, word: u64| {
         let product = u128::from(state ^ word) * u128::from(KEY);

@@ -6,5 +6,6 @@
 pub mod heap;
 pub mod naive;
 mod pair_table;
+pub mod small;
 
-pub use pair_table::{Merge, PairTable};
+pub use pair_table::{Merge, NONE, PairTable};
