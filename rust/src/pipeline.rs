@@ -24,7 +24,7 @@ use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::sync::lock;
-use crate::tokenizer::{Encoder, Tokenizer};
+use crate::tokenizer::{EncodeError, Encoder, Tokenizer};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
@@ -215,10 +215,7 @@ impl Shared {
                 Job::Read(lane, step) => ("reading and tokenizing", *lane, Some(self.place(step.reader.unit()))),
             };
             let result = catch_unwind(AssertUnwindSafe(|| match job {
-                Job::Pack(lane, packer, writer, padding) => {
-                    self.pack(lane, packer, writer, padding);
-                    Ok(())
-                }
+                Job::Pack(lane, packer, writer, padding) => self.pack(lane, packer, writer, padding),
                 Job::Read(lane, step) => {
                     let encoder = encoder.get_or_insert_with(|| self.work.tokenizer.encoder());
                     self.read(lane, step, encoder)
@@ -295,7 +292,7 @@ impl Shared {
         })
     }
 
-    fn pack(&self, index: usize, mut packer: LanePacker, mut writer: Option<SlotWriter>, padding: bool) {
+    fn pack(&self, index: usize, mut packer: LanePacker, mut writer: Option<SlotWriter>, padding: bool) -> Result<()> {
         let start = Instant::now();
         loop {
             {
@@ -306,7 +303,7 @@ impl Shared {
             }
             let outcome = match padding {
                 true => packer.pack_padding(writer.take()),
-                false => packer.pack(writer.take()),
+                false => packer.pack(writer.take())?,
             };
             let mut schedule = lock(&self.schedule);
             let (count, round) = (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
@@ -329,7 +326,7 @@ impl Shared {
             drop(schedule);
             self.work.metrics.spent(Stage::Pack, start);
             self.job.notify_all();
-            return;
+            return Ok(());
         }
     }
 
@@ -351,9 +348,12 @@ impl Shared {
 
         let start = Instant::now();
         let mut tokens = TokenBatch::new();
-        encoder.encode_batch(&documents, &mut tokens).map_err(|error| {
-            let place = Place { row: Some(rows[error.document]), ..self.place(unit) };
-            error.at(place)
+        encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
+            let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
+            match failed.error {
+                EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+                other => Error::Tokenize { place, reason: other.to_string() },
+            }
         })?;
         self.work.metrics.spent(Stage::Tokenize, start);
         self.work.metrics.tokenized(documents.len(), documents.num_bytes(), tokens.num_tokens());

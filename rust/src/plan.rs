@@ -83,7 +83,8 @@ impl Plan {
         if plan.config.deal == Deal::PerFile {
             plan.dealt = vec![Vec::new(); plan.config.lanes];
             for index in 0..num_units {
-                plan.dealt[plan.unit_at(index).row_group % plan.config.lanes].push(index);
+                let lane = plan.unit_at(index).row_group % plan.config.lanes;
+                plan.dealt[lane].push(index);
             }
         }
         plan.refuse_empty_lanes()?;
