@@ -10,6 +10,7 @@
 pub mod error;
 pub mod packing;
 pub mod ragged;
+pub mod source;
 pub mod state;
 
 pub use error::{Error, Result};
