@@ -28,7 +28,7 @@ VENV_PYTHON = VENV_BIN / ("python.exe" if os.name == "nt" else "python")
 MATURIN = "maturin>=1.9.4,<2"
 PIP_INSTALL = (VENV_PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 # What the extension is built from. Python files are used where they lie.
-SOURCES = ("Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "rust/src")
+SOURCES = ("Cargo.toml", "Cargo.lock", "build.rs", "rust-toolchain.toml", "rust/src")
 
 
 class MissingError(Exception):

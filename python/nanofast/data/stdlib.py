@@ -34,6 +34,7 @@ _SKIPPED_FOLDERS = frozenset(
 _SKIPPED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
 # Shorter pieces (an empty `__init__.py`, a bare import) teach nothing.
 _MIN_CHARACTERS = 40
+_BOUND = re.compile(r"\$\w+(, )?")
 _HEADING = re.compile(r"^(?P<title>\S.*)\n(?P<line>[*=\-~]{3,})$", re.MULTILINE)
 
 
@@ -130,4 +131,5 @@ def _described(name: str, thing: object) -> str:
         return ""
     signature = getattr(thing, "__text_signature__", None) or "(...)"
     body = "\n".join(f"    {line}".rstrip() for line in documentation.strip().splitlines())
-    return f"{name}{signature.replace('$', '')}\n{body}"
+    # `($self, x, /)` marks with $ the argument that a caller does not write.
+    return f"{name}{_BOUND.sub('', signature)}\n{body}"

@@ -1,0 +1,86 @@
+"""Command-line words to a `Config`: tyro reads the dataclasses, this file makes its answers short and forgiving.
+
+Accepted besides tyro's own: `--key=value`, underscores for hyphens, and nanochat's names (ALIASES). A mistake is one
+line that names the flag, the rule and near names, as `ConfigError`.
+
+    config = parse(["--depth", "6", "--max_seq_len=512"], defaults=Config())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+
+from nanofast.config import Config, ConfigError
+
+# Names that users of nanochat's base trainer type, and what they are called here.
+ALIASES = {
+    "max-seq-len": "sequence-length",
+    "unembedding-lr": "head-lr",
+    "target-param-data-ratio": "tokens-per-parameter",
+    "device-type": "device",
+    "model-tag": "run",
+    "n-layer": "depth",
+}
+
+
+def flag_names() -> list[str]:
+    """Every flag, without hyphens in front, in the order of the groups."""
+    groups = [type(getattr(Config(), group.name)) for group in dataclasses.fields(Config)]
+    return [field.name.replace("_", "-") for group in groups for field in dataclasses.fields(group)]
+
+
+def normalise(argv: list[str]) -> list[str]:
+    """Our spelling of each flag; unknown ones are refused with near names."""
+    known = flag_names()
+    switches = ["report", "shuffle"]
+    accepted = [*known, *(f"no-{name}" for name in switches), "help"]
+    words = []
+    for word in argv:
+        if word == "-h" or not re.match(r"--?[A-Za-z]", word):
+            words.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        name = name.replace("_", "-")
+        name = ALIASES.get(name, name)
+        if not word.startswith("--") or name not in accepted:
+            near = difflib.get_close_matches(name, [*known, *ALIASES], n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join('--' + n for n in near)}?" if near else "--help lists all"
+            raise ConfigError(f"unknown flag `{word.partition('=')[0]}`; {hint}")
+        words.append(f"--{name}")
+        if equals:
+            words.append(value)
+    return words
+
+
+def _one_line(boxed: str) -> str:
+    """The sentence inside one of tyro's boxes, without its frame and hints."""
+    lines: list[str] = []
+    for line in boxed.splitlines():
+        text = line.strip("│╭╮╰╯─ \t")
+        if line.lstrip().startswith("╭"):
+            continue
+        if not text:
+            if lines:
+                break
+            continue
+        lines.append(text)
+    return re.sub(r"\s+", " ", " ".join(lines)).rstrip(".") or "the command line could not be read"
+
+
+def parse(argv: list[str], defaults: Config, prog: str = "python -m nanofast.train") -> Config:
+    """Lay the command line over `defaults`. `--help` prints and exits 0; a mistake raises ConfigError."""
+    import tyro
+
+    words = normalise(argv)
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(Config, prog=prog, args=words, default=defaults, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ConfigError(f"{_one_line(captured.getvalue())}; --help lists all flags") from None

@@ -1,0 +1,161 @@
+"""Checkpoints that are whole or not there: one folder each, written aside, synced to disk, renamed into place.
+
+    checkpoints/step_00000500/
+      manifest.json           format version, and of each other file its size and SHA-256
+      model.safetensors       weights by parameter name
+      optimizer.safetensors   optimizer state by parameter name, and `rng/…`: torch's random states
+      state.json              step, configuration, dtype, versions, …
+      loader.json             the loader's state, one entry a rank
+
+No pickle anywhere. A folder that is not complete is never chosen: `newest_complete` checks sizes and hashes, newest
+first, and says what it passed over and why. Nothing here knows what the tensors and values mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nanofast.config import ConfigError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+ASIDE_PREFIX = ".writing-"
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that cannot be used. The message names the file and what is wrong with it."""
+
+
+@dataclass
+class Snapshot:
+    """What a checkpoint holds, file by file: tensors become NAME.safetensors, values NAME.json."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def folder_name(step: int) -> str:
+    """The folder of a step's checkpoint; names sort as steps do."""
+    return f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step in a folder's name."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save(snapshot: Snapshot, checkpoints: Path, step: int) -> Path:
+    """Write a checkpoint; it appears under its name complete or not at all. Raises OSError when the disk says no."""
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for litter in checkpoints.glob(f"{ASIDE_PREFIX}*"):  # left by a process that was killed while writing
+        shutil.rmtree(litter, ignore_errors=True)
+    target = checkpoints / folder_name(step)
+    aside = checkpoints / f"{ASIDE_PREFIX}{target.name}"
+    try:
+        aside.mkdir()
+        for name, tensors in snapshot.tensors.items():
+            _save_tensors(
+                {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, aside / f"{name}.safetensors"
+            )
+        for name, value in snapshot.values.items():
+            (aside / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+        files = sorted(aside.iterdir())
+        entries = {file.name: {"bytes": file.stat().st_size, "sha256": _hash(file)} for file in files}
+        manifest = {"format": "nanofast checkpoint", "format_version": FORMAT_VERSION, "step": step, "files": entries}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for file in [*files, aside / MANIFEST, aside]:
+            _sync(file)
+        if target.exists():  # the same step again: a resumed run reached it once more
+            shutil.rmtree(target)
+        aside.rename(target)
+        _sync(checkpoints)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return target
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except Exception as error:  # safetensors wraps a full disk in an error of its own
+        raise OSError(f"could not write `{path}`: {error}") from error
+
+
+def check(folder: Path) -> None:
+    """Raise CheckpointError unless the folder is exactly what its manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version, files = manifest["format_version"], manifest["files"]
+    except FileNotFoundError:
+        raise CheckpointError(f"`{folder}` has no {MANIFEST}: it is no complete checkpoint") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"`{folder / MANIFEST}` does not parse: it is no complete checkpoint") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"`{folder}` has format version {version}; this nanofast reads version {FORMAT_VERSION}")
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"`{path}` is missing")
+        if path.stat().st_size != entry["bytes"]:
+            raise CheckpointError(f"`{path}` has {path.stat().st_size} bytes; its manifest says {entry['bytes']}")
+        if _hash(path) != entry["sha256"]:
+            raise CheckpointError(f"`{path}` has other content than its manifest's SHA-256 says")
+
+
+def load(folder: Path) -> Snapshot:
+    """Check a checkpoint and read it, tensors onto the CPU."""
+    check(folder)
+    snapshot = Snapshot()
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            snapshot.tensors[path.stem] = load_file(path)
+        elif path.suffix == ".json" and path.name != MANIFEST:
+            snapshot.values[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    return snapshot
+
+
+def is_checkpoint_name(path: Path) -> bool:
+    """True for folders that are named as checkpoints are."""
+    return path.is_dir() and path.name.startswith("step_") and path.name.removeprefix("step_").isdigit()
+
+
+def newest_complete(checkpoints: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, and a line for each newer one that was passed over, saying why."""
+    if not checkpoints.is_dir():
+        return None, []
+    skipped = [f"`{path}` was never finished" for path in sorted(checkpoints.glob(f"{ASIDE_PREFIX}*"))]
+    for folder in sorted(filter(is_checkpoint_name, checkpoints.iterdir()), key=step_of, reverse=True):
+        try:
+            check(folder)
+        except CheckpointError as error:
+            skipped.append(str(error))
+            continue
+        return folder, skipped
+    return None, skipped

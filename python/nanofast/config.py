@@ -1,0 +1,347 @@
+"""Every setting of a training run, as frozen dataclasses. A field's docstring, with its unit, is its command-line help.
+
+A field that is None is derived: `derive` fills it in from the others and gives back a configuration without holes,
+which is printed, logged and saved with each checkpoint. All rules are checked here, once, before anything is built; an
+error names the field, the value, the rule and the nearest legal values. Nothing here imports torch, so a wrong flag is
+refused at once.
+
+    config = derive(Config(model=ModelSettings(depth=6)), world_size=1, device_type="cpu")
+    config.model.n_embd      # 384
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# The default run: a depth-4 model on the sample corpus. Steps and batch were chosen on a 2-core Zen 4 server VM so that
+# the whole of it, set-up, evaluation and report included, stays under four minutes; see docs/LOG.md for the runs
+# compared.
+DEFAULT_ITERATIONS = 200
+DEFAULT_TOTAL_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 524_288}
+# Tokens in one forward pass when nobody says: on the CPU more than this leaves the cache, on a GPU less leaves it idle.
+DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65_536}
+# Hoffmann et al. 2022 (Chinchilla): about 20 tokens for each parameter train best for a given amount of compute.
+DEFAULT_TOKENS_PER_PARAMETER = 20.0
+
+
+class ConfigError(ValueError):
+    """A setting that breaks a rule. The message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What the model looks like."""
+
+    depth: int = 4
+    """The one dial (layers): width, heads, learning rates and batch follow from it where they are not set."""
+    sequence_length: int = 256
+    """Tokens that the model sees at once (tokens)."""
+    n_embd: int | None = None
+    """Width of the residual stream (channels). Derived: 64 x depth."""
+    n_head: int | None = None
+    """Attention heads of a layer. Derived: heads of 128 channels from width 512 on, of 64 below."""
+    rope_base: float = 10_000.0
+    """Base of the rotary position frequencies."""
+    logit_soft_cap: float = 15.0
+    """Logits are squeezed smoothly into plus and minus this; 0 switches it off."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where text comes from and how it becomes rows."""
+
+    data: str | None = None
+    """Parquet file, folder or glob. Derived: a sample corpus made from this Python's standard library."""
+    tokenizer: str | None = None
+    """Name of a bundled vocabulary or a tokenizer file. Derived: one of 4,096 tokens trained on the sample corpus."""
+    text_column: str = "text"
+    """Column that holds the text."""
+    packing: Literal["best_fit", "concat"] = "best_fit"
+    """How documents become rows."""
+    overflow: Literal["carry", "crop", "pad"] = "carry"
+    """What best_fit does when no document fits: cut and keep the rest, cut and drop it, or pad."""
+    shuffle: bool = False
+    """Read row groups and documents in a seeded random order."""
+    lanes: int | None = None
+    """Independent streams that the data is dealt to. Derived: 8, 4, 2 or 1, so that a step ends at a round's end."""
+    loader_threads: int | None = None
+    """Threads that read and tokenize. Derived from the cores that torch leaves over."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How the weights move."""
+
+    optimizer: Literal["adamw"] = "adamw"
+    """Optimizer of the matrices; embedding and head always use AdamW."""
+    matrix_lr: float = 0.003
+    """Learning rate of the matrices."""
+    embedding_lr: float = 0.03
+    """Learning rate of the embedding."""
+    head_lr: float = 0.003
+    """Learning rate of the head."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices, a fraction of the learning rate."""
+    beta1: float = 0.8
+    """AdamW's decay of the mean gradient."""
+    beta2: float = 0.95
+    """AdamW's decay of the mean squared gradient."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm; larger gradients are scaled down to it. 0 switches clipping off."""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How long, in what portions, and how the learning rate moves."""
+
+    num_iterations: int | None = None
+    """Optimizer steps. Derived: 200 on the sample corpus, else from tokens_per_parameter."""
+    tokens_per_parameter: float | None = None
+    """Horizon as tokens for each trained matrix weight. Derived: 20 (Hoffmann et al. 2022) when data is named."""
+    total_batch_size: int | None = None
+    """Tokens of one optimizer step over all processes (tokens). Derived from the device."""
+    device_batch_size: int | None = None
+    """Rows of one forward pass on one device (rows). Derived from the device and the total batch."""
+    warmup_ratio: float = 0.02
+    """Share of the steps in which the learning rate rises (0 to 1)."""
+    warmdown_ratio: float = 0.5
+    """Share of the steps in which the learning rate falls (0 to 1)."""
+    final_lr_frac: float = 0.0
+    """Where the learning rate ends, as a fraction of its height (0 to 1)."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is looked at while training. Each `every` counts steps; 0 means only at the end, -1 never."""
+
+    eval_every: int = 50
+    """Steps between validations in bits per byte."""
+    eval_tokens: int = 32_768
+    """Tokens of one validation, rounded up to whole rounds of the loader (tokens)."""
+    sample_every: int = 100
+    """Steps between samples."""
+    sample_tokens: int = 96
+    """Length of a sample (tokens)."""
+    sample_prompts: tuple[str, ...] = ("def ", "class ", "import ", "Return the ")
+    """Beginnings that the model continues."""
+    temperature: float = 0.8
+    """Sampling temperature; 0 takes the likeliest token."""
+    top_k: int = 50
+    """Sample among this many likeliest tokens; 0 means all."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where the run lives and what it runs on."""
+
+    run: str | None = None
+    """Name or folder of the run. Derived: the depth and the date."""
+    home: str | None = None
+    """Folder of data, tokenizers and runs. Derived: NANOFAST_HOME, else ~/.cache/nanofast."""
+    resume: str | None = None
+    """`auto`, a run folder or a checkpoint folder to continue exactly."""
+    save_every: int = 100
+    """Steps between checkpoints; 0 means only at the end, -1 never."""
+    seed: int = 0
+    """Seed of weights, shuffling and samples."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Activations' type. auto: bfloat16 on GPUs that have it, on a CPU where a measurement says it is faster."""
+    torch_threads: int | None = None
+    """Threads of torch's own kernels. Derived: OMP_NUM_THREADS when set, else this process's share of the cores."""
+    log_every: int | None = None
+    """Steps between readings of the device's losses. Derived: 1 on the CPU, 10 elsewhere."""
+    report: bool = True
+    """Write report.html at the end."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, by group."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """A nested dict of plain values that JSON can hold."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`; unknown groups and fields are refused by name."""
+    groups = {}
+    known = {f.name: f for f in dataclasses.fields(Config)}
+    for name, group_values in values.items():
+        if name not in known:
+            raise ConfigError(f"configuration has an unknown group `{name}` (there are: {', '.join(known)})")
+        group = type(getattr(Config(), name))
+        names = [f.name for f in dataclasses.fields(group)]
+        for key in group_values:
+            if key not in names:
+                raise ConfigError(
+                    f"configuration group `{name}` has an unknown setting `{key}` (there are: {', '.join(names)})"
+                )
+        as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in group_values.items()}
+        groups[name] = group(**as_tuples)
+    return Config(**groups)
+
+
+def nearest_multiples(value: int, step: int) -> str:
+    """The legal values around `value` where only positive multiples of `step` are legal, for a message."""
+    below = value // step * step
+    return f"{below} or {below + step}" if below > 0 else str(step)
+
+
+def _at_least(name: str, value: float, least: float, unit: str = "") -> None:
+    if not value >= least:
+        raise ConfigError(
+            f"{name} must be at least {least}{unit and ' ' + unit}; found {value}; nearest legal value: {least}"
+        )
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(
+            f"{name} must lie between 0 and 1; found {value}; nearest legal value: {0 if value < 0 else 1}"
+        )
+
+
+def _positive(name: str, value: float, example: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{name} must be more than 0; found {value}; for example {example}")
+
+
+def derive_n_head(n_embd: int) -> int:
+    """Heads of 128 channels from width 512 on, of 64 below; smaller ones where the width is no multiple."""
+    for size in (128, 64, 32, 16, 8, 4, 2):
+        if n_embd % size == 0 and (size < 128 or n_embd >= 512):
+            return n_embd // size
+    raise ConfigError(f"n_embd must be even; found {n_embd}; nearest legal values: {nearest_multiples(n_embd, 2)}")
+
+
+def _derive_model(model: ModelSettings) -> ModelSettings:
+    _at_least("depth", model.depth, 1, "layer")
+    _at_least("sequence_length", model.sequence_length, 1, "token")
+    _at_least("logit_soft_cap", model.logit_soft_cap, 0)
+    _positive("rope_base", model.rope_base, 10000)
+    n_embd = 64 * model.depth if model.n_embd is None else model.n_embd
+    _at_least("n_embd", n_embd, 2, "channels")
+    n_head = derive_n_head(n_embd) if model.n_head is None else model.n_head
+    _at_least("n_head", n_head, 1, "head")
+    if n_embd % (2 * n_head):
+        raise ConfigError(
+            f"n_embd must be a multiple of 2 x n_head = {2 * n_head} (rotary positions pair channels); found {n_embd}; "
+            f"nearest legal values: {nearest_multiples(n_embd, 2 * n_head)}"
+        )
+    return dataclasses.replace(model, n_embd=n_embd, n_head=n_head)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(d for d in range(max(1, min(number, most)), 0, -1) if number % d == 0)
+
+
+def _derive_batch(
+    schedule: ScheduleSettings, sequence_length: int, world_size: int, device_type: str
+) -> ScheduleSettings:
+    """Fill in total and device batch. total = device batch x sequence length x processes x accumulation steps."""
+    total, rows = schedule.total_batch_size, schedule.device_batch_size
+    wanted_rows = max(1, DEFAULT_MICRO_BATCH_TOKENS.get(device_type, 8192) // sequence_length)
+    if rows is not None:
+        _at_least("device_batch_size", rows, 1, "row")
+    if total is None:
+        portion = (rows or 1) * sequence_length * world_size
+        wanted = DEFAULT_TOTAL_BATCH_TOKENS.get(device_type, 16_384)
+        total = max(1, round(wanted / portion)) * portion
+    _at_least("total_batch_size", total, 1, "token")
+    if rows is None:
+        share = total // (sequence_length * world_size)
+        rows = _largest_divisor(share, wanted_rows) if share else 1
+    portion = rows * sequence_length * world_size
+    if total % portion:
+        raise ConfigError(
+            "total_batch_size must be a multiple of device_batch_size x sequence_length x processes = "
+            f"{rows} x {sequence_length} x {world_size} = {portion} tokens; found {total}; "
+            f"nearest legal values: {nearest_multiples(total, portion)}"
+        )
+    return dataclasses.replace(schedule, total_batch_size=total, device_batch_size=rows)
+
+
+def derive_lanes(batches_per_step: int, world_size: int) -> int:
+    """The most lanes (up to 8) with which a step is a whole number of rounds, a multiple of the processes."""
+    for lanes in (8, 4, 2, 1):
+        if batches_per_step % lanes == 0 and lanes % world_size == 0:
+            return lanes
+    return world_size
+
+
+def _check_rest(config: Config) -> None:
+    schedule, optimizer, evaluation, run = config.schedule, config.optimizer, config.evaluation, config.run
+    if schedule.num_iterations is not None:
+        _at_least("num_iterations", schedule.num_iterations, 1, "step")
+        if schedule.tokens_per_parameter is not None:
+            raise ConfigError("num_iterations and tokens_per_parameter both set the horizon; give one of them")
+    if schedule.tokens_per_parameter is not None:
+        _positive("tokens_per_parameter", schedule.tokens_per_parameter, DEFAULT_TOKENS_PER_PARAMETER)
+    for name in ("warmup_ratio", "warmdown_ratio", "final_lr_frac"):
+        _fraction(name, getattr(schedule, name))
+    if schedule.warmup_ratio + schedule.warmdown_ratio > 1:
+        most = round(1 - schedule.warmup_ratio, 6)
+        raise ConfigError(
+            f"warmup_ratio + warmdown_ratio must not exceed 1; found {schedule.warmup_ratio} + "
+            f"{schedule.warmdown_ratio}; nearest legal warmdown_ratio: {most}"
+        )
+    for name in ("matrix_lr", "embedding_lr", "head_lr"):
+        _positive(name, getattr(optimizer, name), 0.003)
+    _at_least("weight_decay", optimizer.weight_decay, 0)
+    _at_least("grad_clip", optimizer.grad_clip, 0)
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(optimizer, name) < 1:
+            raise ConfigError(
+                f"{name} must be at least 0 and less than 1; found {getattr(optimizer, name)}; for example 0.9"
+            )
+    for name, group in (("eval_every", evaluation), ("sample_every", evaluation), ("save_every", run)):
+        _at_least(name, getattr(group, name), -1, "(never)")
+    _at_least("eval_tokens", evaluation.eval_tokens, 1, "token")
+    _at_least("sample_tokens", evaluation.sample_tokens, 1, "token")
+    _at_least("temperature", evaluation.temperature, 0)
+    _at_least("top_k", evaluation.top_k, 0)
+    for name, value in (
+        ("lanes", config.data.lanes),
+        ("loader_threads", config.data.loader_threads),
+        ("log_every", run.log_every),
+        ("torch_threads", run.torch_threads),
+    ):
+        if value is not None:
+            _at_least(name, value, 1)
+
+
+def derive(config: Config, *, world_size: int, device_type: str) -> Config:
+    """Check every rule and fill in what is derived without building a model (the horizon needs one: see plan.py)."""
+    _check_rest(config)
+    model = _derive_model(config.model)
+    schedule = _derive_batch(config.schedule, model.sequence_length, world_size, device_type)
+    assert schedule.total_batch_size is not None
+    assert schedule.device_batch_size is not None
+    batches_per_step = schedule.total_batch_size // (schedule.device_batch_size * model.sequence_length)
+    lanes = derive_lanes(batches_per_step, world_size) if config.data.lanes is None else config.data.lanes
+    if lanes % world_size:
+        raise ConfigError(
+            f"lanes must be a multiple of the processes, {world_size}; found {lanes}; "
+            f"nearest legal values: {nearest_multiples(lanes, world_size)}"
+        )
+    log_every = (1 if device_type == "cpu" else 10) if config.run.log_every is None else config.run.log_every
+    return dataclasses.replace(
+        config,
+        model=model,
+        schedule=schedule,
+        data=dataclasses.replace(config.data, lanes=lanes),
+        run=dataclasses.replace(config.run, log_every=log_every),
+    )

@@ -1,0 +1,251 @@
+"""A GPT as small-model practice has it: rotary positions, RMSNorm without parameters, QK norm, squared ReLU, no biases,
+an untied head and a soft cap on the logits. It knows nothing of data, optimizers or devices.
+
+Shapes are suffixes: B batch, T time, C channels (n_embd), H heads, D channels of a head, V vocabulary (padded).
+`x_BTC` is a tensor [B, T, C].
+
+Weights are float32; activations are `compute_dtype`. A `Linear` casts its weight when it is used, so the optimizer
+always works on full precision and there is no second copy to keep equal.
+
+    model = GPT(GPTConfig(vocab_size=4096, sequence_length=256, n_layer=4, n_head=4, n_embd=256))
+    model.initialize(torch.Generator().manual_seed(0))
+    loss_BT = model(inputs_BT, targets_BT)      # nats per target, 0 where the target is -1
+    logits_BTV = model(inputs_BT)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORED = -1  # a target that is not learned
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a model; everything needed to build it again."""
+
+    vocab_size: int
+    sequence_length: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    rope_base: float = 10_000.0
+    logit_soft_cap: float = 15.0
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding and the head: a multiple of 64, which matrix kernels like."""
+        return -(-self.vocab_size // 64) * 64
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one attention head."""
+        return self.n_embd // self.n_head
+
+
+class Linear(nn.Linear):
+    """A matrix without bias that is cast to its input's dtype when used."""
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__(num_inputs, num_outputs, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`input` times the matrix, in the input's dtype."""
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to a root mean square of one; no learned gain."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(length: int, head_size: int, base: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of position × frequency, [T, D/2] each (RoPE, Su et al. 2021)."""
+    frequency_D = base ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+    angle_TD = torch.outer(torch.arange(length, dtype=torch.float32), frequency_D)
+    return angle_TD.cos(), angle_TD.sin()
+
+
+def rotate(x_BTHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+    """Turn each pair (channel i, channel i + D/2) by the angle of its position."""
+    left, right = x_BTHD.chunk(2, dim=-1)
+    cos, sin = cos_TD[:, None, :], sin_TD[:, None, :]
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+
+
+class KVCache:
+    """Keys and values of the positions seen so far, for sampling. One per batch of texts."""
+
+    def __init__(
+        self, config: GPTConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        shape = (config.n_layer, 2, batch_size, config.n_head, length, config.head_size)
+        self.stored = torch.zeros(shape, device=device, dtype=dtype)
+        self.capacity = length
+        self.position = 0  # positions that every layer has stored; moved on by GPT.forward
+
+    def extend(self, layer: int, key_BHTD: Tensor, value_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Store this step's keys and values and give back all of them so far."""
+        end = self.position + key_BHTD.size(2)
+        self.stored[layer, 0, :, :, self.position : end] = key_BHTD
+        self.stored[layer, 1, :, :, self.position : end] = value_BHTD
+        return self.stored[layer, 0, :, :, :end], self.stored[layer, 1, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and normed queries and keys."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.query = Linear(config.n_embd, config.n_embd)
+        self.key = Linear(config.n_embd, config.n_embd)
+        self.value = Linear(config.n_embd, config.n_embd)
+        self.output = Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x_BTC: Tensor, cos_TD: Tensor, sin_TD: Tensor, cache: KVCache | None) -> Tensor:
+        """What each position reads from those before it."""
+        B, T, C = x_BTC.shape
+        query_BTHD = self.query(x_BTC).view(B, T, self.n_head, -1)
+        key_BTHD = self.key(x_BTC).view(B, T, self.n_head, -1)
+        value_BHTD = self.value(x_BTC).view(B, T, self.n_head, -1).transpose(1, 2)
+        query_BHTD = rms_norm(rotate(query_BTHD, cos_TD, sin_TD)).transpose(1, 2)
+        key_BHTD = rms_norm(rotate(key_BTHD, cos_TD, sin_TD)).transpose(1, 2)
+        if cache is None or cache.position == 0:  # a query may look at itself and what came before it
+            mask, is_causal = None, T > 1
+        elif T == 1:  # the newest position may look at everything
+            mask, is_causal = None, False
+        else:
+            mask, is_causal = (
+                torch.ones(T, cache.position + T, dtype=torch.bool, device=x_BTC.device).tril(cache.position),
+                False,
+            )
+        if cache is not None:
+            key_BHTD, value_BHTD = cache.extend(self.layer, key_BHTD, value_BHTD)
+        y_BHTD = F.scaled_dot_product_attention(query_BHTD, key_BHTD, value_BHTD, attn_mask=mask, is_causal=is_causal)
+        y_BTC: Tensor = self.output(y_BHTD.transpose(1, 2).reshape(B, T, C))
+        return y_BTC
+
+
+class MLP(nn.Module):
+    """Four times wider, squared ReLU (Primer, So et al. 2021), and back."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.widen = Linear(config.n_embd, 4 * config.n_embd)
+        self.narrow = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Each position on its own."""
+        y_BTC: Tensor = self.narrow(F.relu(self.widen(x_BTC)).square())
+        return y_BTC
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each reading a normed copy of the residual stream and adding to it."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x_BTC: Tensor, cos_TD: Tensor, sin_TD: Tensor, cache: KVCache | None) -> Tensor:
+        """The residual stream after this block."""
+        x_BTC = x_BTC + self.attention(rms_norm(x_BTC), cos_TD, sin_TD, cache)
+        y_BTC: Tensor = x_BTC + self.mlp(rms_norm(x_BTC))
+        return y_BTC
+
+
+class GPT(nn.Module):
+    """The whole model: ids to losses, or ids to logits."""
+
+    cos_TD: Tensor
+    sin_TD: Tensor
+
+    def __init__(self, config: GPTConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.embedding = nn.Embedding(config.padded_vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.head = Linear(config.n_embd, config.padded_vocab_size)
+        cos_TD, sin_TD = rotary_tables(config.sequence_length, config.head_size, config.rope_base)
+        self.register_buffer("cos_TD", cos_TD, persistent=False)
+        self.register_buffer("sin_TD", sin_TD, persistent=False)
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> None:
+        """Fill all weights from a CPU generator, so that the start is the same on every device.
+
+        Matrices that write to the residual stream start at zero: each block begins as the identity. The other matrices
+        have the variance 1 / inputs, and the head is small, so that the first loss is ln(vocabulary).
+        """
+        for name, parameter in self.named_parameters():
+            values = torch.empty(parameter.shape)
+            if name.endswith(("output.weight", "narrow.weight")):
+                values.zero_()
+            elif name == "embedding.weight":
+                values.normal_(0.0, 1.0, generator=generator)
+            elif name == "head.weight":
+                values.normal_(0.0, 0.001, generator=generator)
+            else:
+                values.normal_(0.0, parameter.size(1) ** -0.5, generator=generator)
+            parameter.copy_(values)
+
+    def hidden(self, inputs_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The last layer's normed activations [B, T, C]."""
+        start = 0 if cache is None else cache.position
+        end = start + inputs_BT.size(1)
+        if end > self.cos_TD.size(0):
+            raise ValueError(
+                f"position {end} is past the model's sequence_length {self.cos_TD.size(0)}; pass fewer tokens"
+            )
+        cos_TD = self.cos_TD[start:end].to(self.compute_dtype)
+        sin_TD = self.sin_TD[start:end].to(self.compute_dtype)
+        x_BTC = rms_norm(self.embedding(inputs_BT).to(self.compute_dtype))
+        for block in self.blocks:
+            x_BTC = block(x_BTC, cos_TD, sin_TD, cache)
+        if cache is not None:
+            cache.position = end
+        return rms_norm(x_BTC)
+
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """With targets, losses [B, T] in nats (0 where a target is -1); else logits [B, T, vocab_size]; float32."""
+        x_BTC = self.hidden(inputs_BT, cache)
+        logits_BTV: Tensor = self.head(x_BTC)[..., : self.config.vocab_size].float()
+        cap = self.config.logit_soft_cap
+        if cap > 0:
+            logits_BTV = cap * torch.tanh(logits_BTV / cap)
+        if targets_BT is None:
+            return logits_BTV
+        loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="none")
+        return loss.view(targets_BT.shape)
+
+    def parameters_by_kind(self) -> dict[str, list[Tensor]]:
+        """Parameters as optimizers tell them apart: embedding, head, matrices."""
+        return {
+            "embedding": [self.embedding.weight],
+            "head": [self.head.weight],
+            "matrices": [parameter for block in self.blocks for parameter in block.parameters()],
+        }
+
+    def count_parameters(self) -> dict[str, int]:
+        """How many numbers each kind holds, and in all."""
+        counts = {kind: sum(p.numel() for p in group) for kind, group in self.parameters_by_kind().items()}
+        return {**counts, "total": sum(counts.values())}
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations to train on one token, forward and backward.
+
+        Six for each weight of a matrix product (two forward, four backward; the embedding is a look-up), and for
+        attention 12 · layers · channels · T, counting the whole T × T square as is the custom (PaLM, Chowdhery et al.
+        2022).
+        """
+        counts = self.count_parameters()
+        attention = 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_length
+        return 6 * (counts["matrices"] + counts["head"]) + attention

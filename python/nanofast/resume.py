@@ -1,0 +1,88 @@
+"""Which checkpoint to continue: `--resume auto`, a run folder or a checkpoint folder; and what a resumed run may not
+change.
+
+Only complete checkpoints count; what was passed over is told, with the reason.
+
+    found = find("auto", run=None, home=Path("~/.cache/nanofast"))
+    found.path, found.config, found.skipped
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanofast import checkpoint
+from nanofast.config import Config, ConfigError, from_dict
+
+# Settings of the model that may differ from the checkpoint's: weights do not depend on them.
+FREE = {"sequence_length"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint to continue, its configuration, and a line for each newer one that was passed over."""
+
+    path: Path
+    config: Config
+    skipped: list[str]
+
+
+def home_folder(home: str | None) -> Path:
+    """Folder of data, tokenizers and runs: the flag, else NANOFAST_HOME, else ~/.cache/nanofast."""
+    return Path(home or os.environ.get("NANOFAST_HOME") or "~/.cache/nanofast").expanduser().absolute()
+
+
+def run_folder(run: str, home: Path) -> Path:
+    """A run's folder: a bare name lives under HOME/runs, anything with a separator is a path."""
+    return Path(run).expanduser().absolute() if os.sep in run or run.startswith(".") else home / "runs" / run
+
+
+def find(resume: str, run: str | None, home: Path) -> Found | None:
+    """The checkpoint that `--resume` means; None where `auto` finds nothing to continue. A path must hold one."""
+    if resume == "auto":
+        if run is not None:
+            folders = [run_folder(run, home)]
+        else:  # the run that was written to last
+            folders = sorted((home / "runs").glob("*/checkpoints"), key=lambda f: f.stat().st_mtime, reverse=True)
+            folders = [folder.parent for folder in folders]
+    else:
+        path = Path(resume).expanduser().absolute()
+        if checkpoint.is_checkpoint_name(path):
+            checkpoint.check(path)
+            return Found(path, _config_of(path), [])
+        if not path.is_dir() and run_folder(resume, home).is_dir():
+            path = run_folder(resume, home)
+        folders = [path]
+    skipped: list[str] = []
+    for folder in folders:
+        newest, reasons = checkpoint.newest_complete(folder / "checkpoints")
+        skipped += reasons
+        if newest is not None:
+            return Found(newest, _config_of(newest), skipped)
+    if resume != "auto":
+        why = "; ".join(skipped) or "it has no folder checkpoints/step_…"
+        raise ConfigError(f"nothing to resume in `{resume}`: {why}; give a run folder, a checkpoint folder or auto")
+    if skipped:
+        raise ConfigError(f"no complete checkpoint to resume: {'; '.join(skipped)}; leave out --resume to begin anew")
+    return None
+
+
+def _config_of(path: Path) -> Config:
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    stored = from_dict(state["config"])
+    return dataclasses.replace(stored, run=dataclasses.replace(stored.run, run=str(path.parent.parent), resume=None))
+
+
+def check_same_model(stored: Config, config: Config) -> None:
+    """Refuse to resume into another model, naming the setting and both values."""
+    for field in dataclasses.fields(stored.model):
+        old, wanted = getattr(stored.model, field.name), getattr(config.model, field.name)
+        if old != wanted and field.name not in FREE:
+            raise ConfigError(
+                f"{field.name} is {old} in the checkpoint and {wanted} here; a resumed run keeps its model; "
+                "leave the flag out, or begin a new run"
+            )

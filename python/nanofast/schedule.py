@@ -1,0 +1,28 @@
+"""How the learning rate moves over a run: pure functions of the step, so that a resumed run needs nothing but its
+number.
+
+    warm-up            constant              warm-down
+       ______________________________________
+      /                                       \\
+     /                                          \\____ final
+
+    lr_fraction(step=0, num_iterations=200, warmup_ratio=0.02, warmdown_ratio=0.5, final=0.0)    # 0.25
+"""
+
+from __future__ import annotations
+
+
+def lr_fraction(step: int, num_iterations: int, warmup_ratio: float, warmdown_ratio: float, final: float) -> float:
+    """What part of its height the learning rate has in step `step` (0-based) of `num_iterations`.
+
+    The first step of a warm-up of n steps gets 1/n, not 0, and the last step of a run gets more than `final`, which
+    would be the step after: no step is spent on a rate of zero.
+    """
+    warmup_steps = round(warmup_ratio * num_iterations)
+    warmdown_steps = round(warmdown_ratio * num_iterations)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    left = num_iterations - step
+    if left >= warmdown_steps:
+        return 1.0
+    return final + (1.0 - final) * max(left, 0) / warmdown_steps

@@ -1,0 +1,66 @@
+"""`python -m nanofast.train [pretrain] [--flags]`: parse, build, fit, report, close. Everything else is in its own
+file.
+
+Exit code 0 when the horizon was reached, 2 for a mistake of the user's, told in one line, and 128 + signal when asked
+to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import nanofast
+from nanofast.arguments import parse
+from nanofast.config import Config, ConfigError
+from nanofast.stages import take_stage
+
+USER_MISTAKE = 2
+SIGNALLED = 128  # plus the signal's number
+
+logger = logging.getLogger("nanofast")
+
+
+def run(words: list[str]) -> int:
+    """Train as the words of a command line say; the exit code."""
+    try:
+        stage, flags = take_stage(words)
+        config, resumed = parse(flags, Config()), None
+        # torch is imported only from here on: a wrong flag is refused at once
+        from nanofast.build import build
+        from nanofast.resume import find, home_folder
+
+        if config.run.resume is not None:
+            resumed = find(config.run.resume, config.run.run, home_folder(config.run.home))
+            if resumed is not None:  # the checkpoint's settings become the defaults that the flags are laid over
+                config = parse(flags, resumed.config)
+        trainer = build(config, stage, resumed, command=["python", "-m", "nanofast.train", *words])
+    except (ConfigError, nanofast.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    try:
+        trainer.fit()
+        if trainer.config.run.report and trainer.world.is_main:
+            start = time.perf_counter()
+            try:
+                from nanofast.report import write_report
+
+                path = write_report(trainer.run_dir)
+                trainer.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
+            except Exception as error:  # the run itself is saved and whole
+                logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
+    finally:
+        trainer.close()
+    return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0
+
+
+def main() -> int:
+    """The command line of this process."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

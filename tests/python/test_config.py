@@ -1,0 +1,173 @@
+"""Settings and the command line: what is derived, what is refused and in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from nanofast.arguments import ALIASES, flag_names, normalise, parse
+from nanofast.config import (
+    Config,
+    ConfigError,
+    ModelSettings,
+    ScheduleSettings,
+    derive,
+    derive_lanes,
+    derive_n_head,
+    from_dict,
+    to_dict,
+)
+from nanofast.plan import with_horizon
+
+
+def parsed(*words: str) -> Config:
+    return derive(parse(list(words), Config()), world_size=1, device_type="cpu")
+
+
+def test_depth_alone_decides_the_shape() -> None:
+    for depth, width, heads in ((2, 128, 2), (4, 256, 4), (6, 384, 6), (8, 512, 4), (12, 768, 6)):
+        model = parsed("--depth", str(depth)).model
+        assert (model.n_embd, model.n_head) == (width, heads)
+
+
+def test_every_derived_value_can_be_set() -> None:
+    config = parsed(
+        "--n-embd", "96", "--n-head", "3", "--total-batch-size", "1024", "--device-batch-size", "2", "--lanes", "4"
+    )
+    assert (config.model.n_embd, config.model.n_head) == (96, 3)
+    assert (config.schedule.total_batch_size, config.schedule.device_batch_size, config.data.lanes) == (1024, 2, 4)
+
+
+def test_heads_divide_any_even_width() -> None:
+    for width in range(2, 1030, 2):
+        assert width % (2 * derive_n_head(width)) == 0
+
+
+def test_nanochats_spellings_are_understood() -> None:
+    config = parse(
+        ["--max_seq_len=512", "--unembedding-lr", "0.5", "--num_iterations=7", "--device-type=cpu"], Config()
+    )
+    assert config.model.sequence_length == 512
+    assert config.optimizer.head_lr == 0.5
+    assert config.schedule.num_iterations == 7
+    assert config.run.device == "cpu"
+
+
+def test_aliases_lead_to_flags_that_exist() -> None:
+    assert set(ALIASES.values()) <= set(flag_names())
+    assert not set(ALIASES) & set(flag_names())
+
+
+def test_flags_have_one_meaning() -> None:
+    names = flag_names()
+    assert len(names) == len(set(names))
+
+
+def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(["--help"], Config())
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in flag_names():
+        assert f"--{name}" in shown
+    assert "Layers" not in shown or "layers" in shown
+    assert "Tokens that the model sees at once (tokens)." in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dept", "4"], "unknown flag `--dept`; did you mean --depth"),
+        (["--max-seq-length=4"], "did you mean --max-seq-len"),
+        (["--zzz"], "unknown flag `--zzz`; --help lists all"),
+        (["--depth", "four"], "depth"),
+        (["--dtype", "float31"], "'float32'"),
+        (["stray"], "stray"),
+        (["--depth"], "--depth"),
+        (["--depth=0"], "depth must be at least 1 layer; found 0; nearest legal value: 1"),
+        (["--depth=-3"], "depth must be at least 1 layer; found -3"),
+        (["--sequence-length=0"], "sequence_length must be at least 1 token"),
+        (["--n-embd=100", "--n-head=3"], "multiple of 2 x n_head = 6 .*; found 100; nearest legal values: 96 or 102"),
+        (["--n-embd=33"], "n_embd must be even; found 33; nearest legal values: 32 or 34"),
+        (
+            ["--device-batch-size=8", "--total-batch-size=5000"],
+            "8 x 256 x 1 = 2048 tokens; found 5000; .*: 4096 or 6144",
+        ),
+        (["--total-batch-size=100"], "found 100; nearest legal values: 256"),
+        (["--num-iterations=0"], "num_iterations must be at least 1 step"),
+        (["--num-iterations=5", "--tokens-per-parameter=3"], "give one of them"),
+        (["--tokens-per-parameter=0"], "tokens_per_parameter must be more than 0"),
+        (["--warmup-ratio=1.5"], "warmup_ratio must lie between 0 and 1; found 1.5; nearest legal value: 1"),
+        (["--warmup-ratio=0.7", "--warmdown-ratio=0.5"], "must not exceed 1; .* nearest legal warmdown_ratio: 0.3"),
+        (["--matrix-lr=0"], "matrix_lr must be more than 0"),
+        (["--matrix-lr=nan"], "matrix_lr must be more than 0"),
+        (["--beta1=1"], "beta1 must be at least 0 and less than 1"),
+        (["--temperature=-1"], "temperature must be at least 0"),
+        (["--eval-every=-2"], "eval_every must be at least -1"),
+        (["--grad-clip=nan"], "grad_clip must be at least 0"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_rule(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        parsed(*words)
+    assert "\n" not in str(error.value)
+
+
+def test_negative_numbers_are_values_and_not_flags() -> None:
+    assert parsed("--eval-every", "-1").evaluation.eval_every == -1
+
+
+def test_words_are_normalised_without_touching_values() -> None:
+    assert normalise(["--max_seq_len=8", "--sample-prompts", "a_b", "def x", "--no-report"]) == [
+        "--sequence-length", "8", "--sample-prompts", "a_b", "def x", "--no-report",
+    ]  # fmt: skip
+
+
+def test_a_configuration_survives_writing_and_reading() -> None:
+    config = parsed("--depth=3", "--sample-prompts", "a", "b")
+    assert from_dict(to_dict(config)) == config
+    with pytest.raises(ConfigError, match="unknown setting `deepness`"):
+        from_dict({"model": {"deepness": 3}})
+    with pytest.raises(ConfigError, match="unknown group `modle`"):
+        from_dict({"modle": {}})
+
+
+def test_flags_are_laid_over_the_given_defaults() -> None:
+    defaults = Config(model=ModelSettings(depth=9), schedule=ScheduleSettings(num_iterations=50))
+    config = parse(["--num-iterations=60"], defaults)
+    assert config.model.depth == 9
+    assert config.schedule.num_iterations == 60
+
+
+def test_lanes_let_a_step_end_where_a_round_ends() -> None:
+    for batches in range(1, 40):
+        for world_size in (1, 2, 4, 8):
+            lanes = derive_lanes(batches * world_size, world_size)
+            assert lanes % world_size == 0
+            assert (batches * world_size) % lanes == 0
+    assert derive_lanes(16, 1) == 8
+
+
+def test_a_step_is_a_whole_number_of_micro_batches_on_any_device() -> None:
+    for device_type in ("cpu", "cuda", "mps"):
+        for sequence_length in (1, 100, 256, 1024, 2048, 5000):
+            for world_size in (1, 2, 3, 8):
+                given = Config(model=ModelSettings(sequence_length=sequence_length))
+                schedule = derive(given, world_size=world_size, device_type=device_type).schedule
+                assert schedule.total_batch_size is not None
+                assert schedule.device_batch_size is not None
+                assert schedule.total_batch_size % (schedule.device_batch_size * sequence_length * world_size) == 0
+
+
+def test_the_horizon_follows_the_ratio_where_data_is_named() -> None:
+    config = parsed("--data", "x", "--total-batch-size", "1024")
+    assert with_horizon(config, 512_000).schedule.num_iterations == 10_000
+    config = parsed("--tokens-per-parameter", "2", "--total-batch-size", "1024")
+    assert with_horizon(config, 512_000).schedule.num_iterations == 1000
+    assert with_horizon(parsed("--num-iterations=3"), 512_000).schedule.num_iterations == 3
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model.depth = 3  # type: ignore[misc]
