@@ -162,12 +162,20 @@ fn reads_the_files_of_many_writers_as_the_parquet_crate_does() {
     let mut num_columns = 0;
     for path in find_shards(&[folder]).unwrap() {
         for (column, expected) in column_values(&path) {
-            let found = open_shard(&path, &column).map(|shard| read_all(&shard));
-            let expected =
-                expected.unwrap_or_else(|reason| panic!("{}: {column}: {reason}: {found:?}", path.display()));
-            let found = found.unwrap_or_else(|error| panic!("{}: {column}: {error}", path.display()));
-            let found: Vec<_> =
-                found.into_iter().collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"));
+            let shard = open_shard(&path, &column).unwrap_or_else(|error| panic!("{column}: {error}"));
+            let found = read_all(&shard).into_iter().collect::<Result<Vec<_>, _>>();
+            if path.display().to_string().contains("corrupt-checksum") {
+                assert!(found.unwrap_err().contains("checksum is"));
+                continue;
+            }
+            let found = found.unwrap_or_else(|error| panic!("{column}: {error}"));
+            if path.ends_with("nation.dict-malformed.parquet") {
+                // pyarrow reads this one, the parquet crate does not.
+                assert!(found.len() == 25 && expected.is_err());
+                assert!(column != "name" || (found[0] == b"ALGERIA" && found[24] == b"UNITED STATES"));
+                continue;
+            }
+            let expected = expected.unwrap_or_else(|reason| panic!("{}: {column}: {reason}", path.display()));
             assert!(found == expected, "{}: {column}", path.display());
             num_columns += 1;
         }
