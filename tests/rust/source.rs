@@ -250,6 +250,9 @@ fn refuses_columns_by_type_and_names_those_that_would_do() {
             .contains("columns that would do: `date_string_col`, `string_col`")
     );
     assert!(refused("byte_array_decimal.parquet", "value").contains("is decimal (binary)"));
+    assert!(
+        refused("unknown-logical-type.parquet", "column with unknown type").contains("is unknown (binary)")
+    );
     assert!(refused("repeated_primitive_no_list.parquet", "String_list").contains("is list<string>"));
     let missing = message(&folder.join("alltypes_plain.parquet"), "body");
     assert!(missing.contains("column `body` not in") && missing.contains("`string_col`"), "{missing}");

@@ -98,7 +98,8 @@ fn primitive(field: &Type) -> String {
         Physical::FIXED_LEN_BYTE_ARRAY => "fixed-size binary",
     };
     // What the type means comes in front: its name up to the parameters.
-    let name =
-        logical.map(|logical| logical.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase());
+    let name = logical.map(|logical| {
+        logical.split(['(', ' ', '{']).next().unwrap_or_default().trim_start_matches('_').to_lowercase()
+    });
     name.map_or(physical.into(), |name| format!("{name} ({physical})"))
 }

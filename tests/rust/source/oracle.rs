@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, ConvertedType, Encoding, Repetition, Type as Physical};
+use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -72,7 +72,8 @@ pub(crate) fn column_values(path: &Path) -> Vec<(String, Result<Vec<Vec<u8>>, St
     let schema = reader.metadata().file_metadata().schema_descr_ptr();
     let mut columns = Vec::new();
     for (leaf, column) in schema.columns().iter().enumerate() {
-        let is_text = matches!(column.converted_type(), ConvertedType::NONE | ConvertedType::UTF8);
+        let is_text = matches!(column.converted_type(), ConvertedType::NONE | ConvertedType::UTF8)
+            && matches!(column.logical_type_ref(), None | Some(LogicalType::String));
         if column.physical_type() == Physical::BYTE_ARRAY
             && is_text
             && column.path().parts().len() == 1
