@@ -222,7 +222,10 @@ pub struct LoaderState {
 impl LoaderState {
     /// As JSON without the identity, which is shared by all states of a loader: the caller adds it as `identity`.
     pub fn to_json(&self, identity_digest: &str) -> Value {
-        let lanes = self.lanes.iter().map(|(lane, entry)| (lane.to_string(), entry_json(*lane, entry, identity_digest)));
+        let lanes = self
+            .lanes
+            .iter()
+            .map(|(lane, entry)| (lane.to_string(), entry_json(*lane, entry, identity_digest)));
         let mut value = self.head_json(identity_digest);
         value["check"] = json!(hash(&value));
         value["lanes"] = Value::Object(lanes.collect());
@@ -277,14 +280,18 @@ impl LoaderState {
             Some(FORMAT) => {}
             found => {
                 let found = found.map_or("no format".into(), |name| format!("format `{name}`"));
-                return Err(refuse(format!("this is no state of a nanofast loader: expected format `{FORMAT}`, found {found}")));
+                return Err(refuse(format!(
+                    "this is no state of a nanofast loader: expected format `{FORMAT}`, found {found}"
+                )));
             }
         }
         match object.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
             found => {
                 let found = found.map_or("none".into(), |version| version.to_string());
-                return Err(refuse(format!("state version {found} is unknown here (this release reads version {VERSION})")));
+                return Err(refuse(format!(
+                    "state version {found} is unknown here (this release reads version {VERSION})"
+                )));
             }
         }
         let damaged = |what: &str| refuse(format!("the state is damaged ({what}); take the one before it"));
@@ -423,7 +430,16 @@ mod tests {
         let packer = PackerState { arrivals: 9, waiting };
         let entry = LaneEntry { position: Address { ordinal: 3, row: 7 }, packer, ledger: Ledger::default() };
         let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
-        LoaderState { identity, rank: Some(0), world_size: 1, round: 4, turn: 1, batch_size: 2, sequence_length: 8, lanes }
+        LoaderState {
+            identity,
+            rank: Some(0),
+            world_size: 1,
+            round: 4,
+            turn: 1,
+            batch_size: 2,
+            sequence_length: 8,
+            lanes,
+        }
     }
 
     fn whole_json(state: &LoaderState) -> Value {
@@ -472,7 +488,13 @@ mod tests {
     fn what_differs_is_named_with_both_values() {
         let (expected, mut found) = (state(vec![]).identity, state(vec![]).identity);
         found.seed = 5;
-        assert!(found.require(&expected).unwrap_err().to_string().contains("seed differs: the state has 0, this loader has 5"));
+        assert!(
+            found
+                .require(&expected)
+                .unwrap_err()
+                .to_string()
+                .contains("seed differs: the state has 0, this loader has 5")
+        );
         found.seed = 0;
         found.shards[0].size_bytes = 11;
         assert!(found.require(&expected).unwrap_err().to_string().contains("shard 0 differs"));
