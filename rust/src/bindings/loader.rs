@@ -1,5 +1,6 @@
 //! `NativeLoader`: the loader without tensors. Python owns the ring's memory and makes tensors of its slots.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ impl NativeLoader {
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
-        paths: Vec<String>,
+        paths: Vec<PathBuf>,
         tokenizer: &PyTokenizer,
         text_column: String,
         split: Option<&str>,

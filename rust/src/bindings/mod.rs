@@ -3,6 +3,7 @@
 mod error;
 mod loader;
 mod tokenizer;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -12,5 +13,6 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     tokenizer::register(module)?;
-    loader::register(module)
+    loader::register(module)?;
+    writer::register(module)
 }
