@@ -94,9 +94,9 @@ impl LanePacker {
         &mut self.inbox
     }
 
-    /// Whether it needs no slot to go on.
-    pub(crate) fn has_target(&self) -> bool {
-        self.target.is_some()
+    /// Whether it holds the slot of its next batch.
+    pub(crate) fn has_slot(&self) -> bool {
+        matches!(self.target, Some(Target::Slot(_)))
     }
 
     /// Packs on. `writer` is the slot of the lane's next batch; without one the batch is packed aside.
@@ -161,7 +161,9 @@ impl LanePacker {
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;
         let (mut num_masked, mut masked) = (0, false);
-        if std::mem::replace(&mut self.not_learned, not_learned) != not_learned || self.width < self.row_length {
+        if std::mem::replace(&mut self.not_learned, not_learned) != not_learned
+            || self.width < self.row_length
+        {
             let is_masked = |token: &i32| *token as u32 & NOT_LEARNED != 0;
             for row in writer.tokens_mut().chunks_exact(self.row_length) {
                 num_masked += row[1..].iter().filter(|token| is_masked(token)).count();

@@ -238,7 +238,9 @@ impl Loader {
         for lane in &own {
             let Some(entry) = state.lanes.get(lane) else {
                 return Err(Error::State {
-                    reason: format!("the state has no lane {lane}; merge the states of all ranks that it was saved by"),
+                    reason: format!(
+                        "the state has no lane {lane}; merge the states of all ranks that it was saved by"
+                    ),
                 });
             };
             self.check_positions(*lane, entry)?;

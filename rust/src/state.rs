@@ -256,7 +256,10 @@ impl LoaderState {
         }
         if let Some(lane) = (0..whole.identity.lanes).find(|lane| !whole.lanes.contains_key(lane)) {
             let rank = lane % whole.world_size.max(1);
-            return refuse(format!("lane {lane} is missing: the state of rank {rank} of {} is not among them", whole.world_size));
+            return refuse(format!(
+                "lane {lane} is missing: the state of rank {rank} of {} is not among them",
+                whole.world_size
+            ));
         }
         whole.rank = None;
         Ok(whole)

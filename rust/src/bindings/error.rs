@@ -15,7 +15,9 @@ pub(crate) fn to_py(error: Error) -> PyErr {
         Kind::Runtime => "LoaderError",
     };
     Python::attach(|py| {
-        let exception = py.import("nanofast.errors").and_then(|errors| errors.getattr(class)?.call1((error.to_string(),)));
+        let exception = py
+            .import("nanofast.errors")
+            .and_then(|errors| errors.getattr(class)?.call1((error.to_string(),)));
         exception.map_or_else(|import_error| import_error, PyErr::from_value)
     })
 }

@@ -138,7 +138,8 @@ impl NativeLoader {
         let start = Instant::now();
         let timeout = timeout_seconds.map(Duration::from_secs_f64);
         loop {
-            let left = timeout.map_or(WAIT_SLICE, |timeout| timeout.saturating_sub(start.elapsed()).min(WAIT_SLICE));
+            let left =
+                timeout.map_or(WAIT_SLICE, |timeout| timeout.saturating_sub(start.elapsed()).min(WAIT_SLICE));
             let next = py.detach(|| lock(&self.loader).next_batch(left)).map_err(to_py)?;
             match next {
                 NextBatch::Batch(sequence, header) => {
@@ -239,7 +240,9 @@ fn merge_states(states_json: Vec<String>) -> PyResult<String> {
     let merge = || {
         let states: Result<Vec<_>, Error> = states_json
             .iter()
-            .map(|state| LoaderState::from_json(&serde_json::from_str(state).map_err(|error| damaged(&error))?))
+            .map(|state| {
+                LoaderState::from_json(&serde_json::from_str(state).map_err(|error| damaged(&error))?)
+            })
             .collect();
         let whole = LoaderState::merge(states?)?;
         Ok(whole.to_json(&whole.identity.digest()).to_string())
