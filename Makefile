@@ -25,7 +25,7 @@ test: setup-test
 	cargo test --locked
 	$(PYTHON_HERE) -m pytest $(ARGS)
 
-test-long: export NANOFAST_TEST_PROFILE = long
+test-long: export NANOFAST_TEST_LONG = 1
 test-long: export PROPTEST_CASES = 4096
 test-long: test
 

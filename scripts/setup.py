@@ -28,7 +28,7 @@ VENV_PYTHON = VENV_BIN / ("python.exe" if os.name == "nt" else "python")
 MATURIN = "maturin>=1.9.4,<2"
 PIP_INSTALL = (VENV_PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 # What the extension is built from. Python files are used where they lie.
-SOURCES = ("Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "rust/src")
+SOURCES = ("Cargo.toml", "Cargo.lock", "build.rs", "rust-toolchain.toml", "rust/src")
 
 
 class MissingError(Exception):
@@ -191,7 +191,7 @@ def make_venv(uv):
 
 def run(command):
     """Run in the project's folder, inside its environment."""
-    environment = dict(os.environ, VIRTUAL_ENV=str(VENV))
+    environment = dict(os.environ, VIRTUAL_ENV=str(VENV), PIP_QUIET="1")
     environment["PATH"] = str(VENV_BIN) + os.pathsep + environment.get("PATH", "")
     for name in ("PYTHONHOME", "CONDA_PREFIX"):  # either would point maturin at another Python
         environment.pop(name, None)

@@ -100,7 +100,7 @@ def _facts(runs: list[Run]) -> dict[str, Any]:
         "start": start,
         "end": end,
         "step": step,
-        "status": end.get("reason") or ("running, or killed" if step else "no step finished yet"),
+        "status": end.get("reason") or ("running, or killed" if step else "no step done yet"),
         "headline": _headline(run),
         "tiles": _tiles(run),
         "charts": [chart for chart in _charts(runs) if chart],

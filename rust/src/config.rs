@@ -34,7 +34,11 @@ impl Packing {
             "crop" => Overflow::Crop,
             "pad" => Overflow::Pad,
             other => {
-                return Err(Error::config("overflow", format!("`{other}`"), "expected `carry`, `crop` or `pad`"));
+                return Err(Error::config(
+                    "overflow",
+                    format!("`{other}`"),
+                    "expected `carry`, `crop` or `pad`",
+                ));
             }
         };
         match packing {
@@ -107,7 +111,9 @@ impl Split {
             None => Ok(Self::All),
             Some("train") => Ok(Self::Train),
             Some("val") => Ok(Self::Val),
-            Some(other) => Err(Error::config("split", format!("`{other}`"), "expected `train`, `val` or None")),
+            Some(other) => {
+                Err(Error::config("split", format!("`{other}`"), "expected `train`, `val` or None"))
+            }
         }
     }
 
@@ -189,7 +195,7 @@ pub struct LoaderConfig {
 impl LoaderConfig {
     /// The lanes used when none are asked for: 8 where the world size divides 8, else the world size.
     pub fn default_lanes(world_size: usize) -> usize {
-        if world_size > 0 && 8 % world_size == 0 { 8 } else { world_size }
+        if 8usize.is_multiple_of(world_size) { 8 } else { world_size }
     }
 
     /// Lanes of this rank: r, r + W, …
@@ -216,13 +222,20 @@ impl LoaderConfig {
         at_least("lanes", self.plan.lanes, 1)?;
         let slot = (self.sequence_length as u128 + 1) * self.batch_size as u128 * 4;
         if slot.saturating_mul(self.num_slots as u128) > 1 << 40 {
-            let rule = format!("with batch_size = {} a slot takes {slot} bytes; the ring must stay under 1 TiB", self.batch_size);
+            let rule = format!(
+                "with batch_size = {} a slot takes {slot} bytes; the ring must stay under 1 TiB",
+                self.batch_size
+            );
             return Err(Error::config("sequence_length", self.sequence_length, rule));
         }
         if self.rank >= self.world_size {
-            return Err(Error::config("rank", self.rank, format!("must be below world_size = {}", self.world_size)));
+            return Err(Error::config(
+                "rank",
+                self.rank,
+                format!("must be below world_size = {}", self.world_size),
+            ));
         }
-        if self.plan.lanes % self.world_size != 0 {
+        if !self.plan.lanes.is_multiple_of(self.world_size) {
             let up = self.plan.lanes.div_ceil(self.world_size) * self.world_size;
             let rule = format!(
                 "does not divide lanes = {}; use a world size that divides it (one of {}), or lanes = {up}",
@@ -247,5 +260,5 @@ impl LoaderConfig {
 }
 
 fn divisors(n: usize) -> String {
-    (1..=n).filter(|d| n % d == 0).map(|d| d.to_string()).collect::<Vec<_>>().join(", ")
+    (1..=n).filter(|d| n.is_multiple_of(*d)).map(|d| d.to_string()).collect::<Vec<_>>().join(", ")
 }

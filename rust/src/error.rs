@@ -114,6 +114,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// An encrypted parquet file.
+    #[error("`{}` is encrypted; decrypt it first, encrypted parquet is not read", path.display())]
+    Encrypted {
+        /// The shard.
+        path: PathBuf,
+    },
+
     /// The text column does not exist.
     #[error("column `{column}` not in `{}` (has: {}); pass text_column=", path.display(), names(available))]
     MissingColumn {

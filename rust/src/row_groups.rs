@@ -82,7 +82,9 @@ impl SharedRowGroup {
             if let Some((first_row, batch)) = index.checked_sub(1).map(|index| &decoded.batches[index]) {
                 let end = first_row + batch.len() as u64;
                 if end > from {
-                    return Ok(batch.slice((from - first_row) as usize..(until.min(end) - first_row) as usize));
+                    return Ok(
+                        batch.slice((from - first_row) as usize..(until.min(end) - first_row) as usize)
+                    );
                 }
             }
             let next = match &mut decoded.reader {
@@ -106,7 +108,7 @@ pub(crate) struct UnitReader {
     unit: Unit,
     next_row: u64,
     end_row: u64,
-    reader: Option<RowGroupReader>,
+    reader: Option<Box<RowGroupReader>>,
 }
 
 impl UnitReader {
@@ -133,7 +135,9 @@ impl UnitReader {
         let batch = if whole {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                none => none.insert(shard.reader(self.unit.row_group, self.next_row..self.end_row)?),
+                none => {
+                    none.insert(Box::new(shard.reader(self.unit.row_group, self.next_row..self.end_row)?))
+                }
             };
             match reader.next_batch()? {
                 Some((row, batch)) if row == first_row && !batch.is_empty() => batch,

@@ -191,11 +191,13 @@ impl Identity {
 }
 
 fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, String) {
-    let pairs = expected.iter().zip(found).enumerate();
-    for (index, (expected, found)) in pairs.filter(|(_, (expected, found))| expected != found) {
-        return (format!("shard {index}"), expected.to_string(), found.to_string());
+    let mut pairs = expected.iter().zip(found).enumerate();
+    match pairs.find(|(_, (expected, found))| expected != found) {
+        Some((index, (expected, found))) => {
+            (format!("shard {index}"), expected.to_string(), found.to_string())
+        }
+        None => ("number of shards".into(), expected.len().to_string(), found.len().to_string()),
     }
-    ("number of shards".into(), expected.len().to_string(), found.len().to_string())
 }
 
 /// A rank's state, or that of several ranks together.
@@ -222,11 +224,47 @@ pub struct LoaderState {
 impl LoaderState {
     /// As JSON without the identity, which is shared by all states of a loader: the caller adds it as `identity`.
     pub fn to_json(&self, identity_digest: &str) -> Value {
-        let lanes = self.lanes.iter().map(|(lane, entry)| (lane.to_string(), entry_json(*lane, entry, identity_digest)));
+        let lanes = self
+            .lanes
+            .iter()
+            .map(|(lane, entry)| (lane.to_string(), entry_json(*lane, entry, identity_digest)));
         let mut value = self.head_json(identity_digest);
         value["check"] = json!(hash(&value));
         value["lanes"] = Value::Object(lanes.collect());
         value
+    }
+
+    /// The states of all ranks as one, which any world size that divides the lanes can take up at a round's end.
+    pub fn merge(states: Vec<Self>) -> Result<Self> {
+        let refuse = |reason: String| Err(Error::State { reason });
+        let mut states = states.into_iter();
+        let Some(mut whole) = states.next() else { return refuse("no states to merge".into()) };
+        for state in states {
+            state.identity.require(&whole.identity)?;
+            for (field, one, other) in [
+                ("world size", whole.world_size as u64, state.world_size as u64),
+                ("round", whole.round, state.round),
+                ("batch within the round", whole.turn, state.turn),
+            ] {
+                if one != other {
+                    return refuse(format!("the states are not of one moment: {field} {one} and {other}"));
+                }
+            }
+            for (lane, entry) in state.lanes {
+                if whole.lanes.insert(lane, entry.clone()).is_some_and(|before| before != entry) {
+                    return refuse(format!("two states hold lane {lane} and differ"));
+                }
+            }
+        }
+        if let Some(lane) = (0..whole.identity.lanes).find(|lane| !whole.lanes.contains_key(lane)) {
+            let rank = lane % whole.world_size.max(1);
+            return refuse(format!(
+                "lane {lane} is missing: the state of rank {rank} of {} is not among them",
+                whole.world_size
+            ));
+        }
+        whole.rank = None;
+        Ok(whole)
     }
 
     fn head_json(&self, identity_digest: &str) -> Value {
@@ -247,14 +285,18 @@ impl LoaderState {
             Some(FORMAT) => {}
             found => {
                 let found = found.map_or("no format".into(), |name| format!("format `{name}`"));
-                return Err(refuse(format!("this is no state of a nanofast loader: expected format `{FORMAT}`, found {found}")));
+                return Err(refuse(format!(
+                    "this is no state of a nanofast loader: expected format `{FORMAT}`, found {found}"
+                )));
             }
         }
         match object.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
             found => {
                 let found = found.map_or("none".into(), |version| version.to_string());
-                return Err(refuse(format!("state version {found} is unknown here (this release reads version {VERSION})")));
+                return Err(refuse(format!(
+                    "state version {found} is unknown here (this release reads version {VERSION})"
+                )));
             }
         }
         let damaged = |what: &str| refuse(format!("the state is damaged ({what}); take the one before it"));
@@ -393,7 +435,16 @@ mod tests {
         let packer = PackerState { arrivals: 9, waiting };
         let entry = LaneEntry { position: Address { ordinal: 3, row: 7 }, packer, ledger: Ledger::default() };
         let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
-        LoaderState { identity, rank: Some(0), world_size: 1, round: 4, turn: 1, batch_size: 2, sequence_length: 8, lanes }
+        LoaderState {
+            identity,
+            rank: Some(0),
+            world_size: 1,
+            round: 4,
+            turn: 1,
+            batch_size: 2,
+            sequence_length: 8,
+            lanes,
+        }
     }
 
     fn whole_json(state: &LoaderState) -> Value {
@@ -442,7 +493,13 @@ mod tests {
     fn what_differs_is_named_with_both_values() {
         let (expected, mut found) = (state(vec![]).identity, state(vec![]).identity);
         found.seed = 5;
-        assert!(found.require(&expected).unwrap_err().to_string().contains("seed differs: the state has 0, this loader has 5"));
+        assert!(
+            found
+                .require(&expected)
+                .unwrap_err()
+                .to_string()
+                .contains("seed differs: the state has 0, this loader has 5")
+        );
         found.seed = 0;
         found.shards[0].size_bytes = 11;
         assert!(found.require(&expected).unwrap_err().to_string().contains("shard 0 differs"));

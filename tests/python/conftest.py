@@ -1,4 +1,4 @@
-"""What all tests share: the profiles (fast by default, `NANOFAST_TEST_PROFILE=long` for many more cases) and places.
+"""What all tests share: the profiles (fast by default, `NANOFAST_TEST_LONG=1` for many more cases) and places.
 
 Tests marked `long` run only in the long profile. `shared_data` is optional real text beside the checkout; a test that
 needs it skips where it is absent.
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-IS_LONG = os.environ.get("NANOFAST_TEST_PROFILE") == "long"
+IS_LONG = bool(os.environ.get("NANOFAST_TEST_LONG"))
 
 # Machines differ tenfold in speed, so no case has a deadline; an example that fails is printed, not stored.
 settings.register_profile(

@@ -154,7 +154,7 @@ def test_the_ledger_is_checked_not_believed(tmp_path: Path):
     assert "DOES NOT HOLD" in (tmp_path / "bad" / "report.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("kept", range(len(whole_log(3)) + 1))
+@pytest.mark.parametrize("kept", [0, 1, 2, 4, 7, 10])
 def test_a_log_cut_anywhere_makes_a_page(tmp_path: Path, kept: int):
     page = Page(write_report(write_log(tmp_path / "run", whole_log(3)[:kept])))
     assert page.open == []

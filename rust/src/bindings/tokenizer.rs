@@ -100,7 +100,9 @@ impl PyTokenizer {
         name: &str,
     ) -> PyResult<Self> {
         let ranks = ranks.iter().map(|(token, rank)| (&**token, *rank));
-        py.detach(|| Tokenizer::from_ranks(ranks, pattern, &special_tokens, name)).map(Self::from).map_err(to_py)
+        py.detach(|| Tokenizer::from_ranks(ranks, pattern, &special_tokens, name))
+            .map(Self::from)
+            .map_err(to_py)
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -116,7 +118,12 @@ impl PyTokenizer {
     }
 
     #[pyo3(signature = (texts, num_threads = 1))]
-    fn encode_batch<'py>(&self, py: Python<'py>, texts: Vec<Text>, num_threads: usize) -> PyResult<Batch<'py>> {
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<Text>,
+        num_threads: usize,
+    ) -> PyResult<Batch<'py>> {
         let _ = num_threads;
         let encoded = py.detach(|| {
             self.with_encoder(|encoder| {
@@ -128,7 +135,8 @@ impl PyTokenizer {
                 Ok(batch)
             })
         });
-        let (values, offsets) = encoded.map_err(|(index, error)| self.failed(Some(index), error))?.into_parts();
+        let (values, offsets) =
+            encoded.map_err(|(index, error)| self.failed(Some(index), error))?.into_parts();
         let offsets: Vec<i64> = offsets.into_iter().map(|offset| offset as i64).collect();
         Ok((values.into_pyarray(py), offsets.into_pyarray(py)))
     }

@@ -1,0 +1,150 @@
+//! Decompression of one page into exactly as many bytes as its header declares, never more.
+//!
+//! The limit is why the codecs' crates are called here: a page of a few kilobytes may hold gigabytes.
+
+use std::io::Read;
+
+use parquet::basic::Compression;
+
+use super::Decoded;
+
+/// Decompresses the pages of one column chunk.
+pub(super) struct Decompressor {
+    codec: Compression,
+    /// Kept from page to page: its tables take 100 KiB.
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl std::fmt::Debug for Decompressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decompressor").field("codec", &self.codec).finish_non_exhaustive()
+    }
+}
+
+impl Decompressor {
+    pub(super) fn new(codec: Compression) -> Self {
+        Self { codec, zstd: None }
+    }
+
+    /// Another one of the same codec, after a panic in this one.
+    pub(super) fn renewed(&self) -> Self {
+        Self::new(self.codec)
+    }
+
+    pub(super) fn is_compressed(&self) -> bool {
+        self.codec != Compression::UNCOMPRESSED
+    }
+
+    /// Appends the `size` bytes that `input` decompresses to.
+    pub(super) fn decompress(&mut self, input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+        let start = output.len();
+        output
+            .try_reserve_exact(size)
+            .map_err(|source| format!("no memory for a page of {size} bytes: {source}"))?;
+        match self.codec {
+            // Writers leave the values of a page without any out altogether.
+            _ if size == 0 && input.is_empty() => {}
+            Compression::UNCOMPRESSED => output.extend_from_slice(input),
+            Compression::ZSTD(_) => self.zstd(input, size, output)?,
+            Compression::SNAPPY => {
+                let found = snap::raw::decompress_len(input).map_err(reason)?;
+                if found != size {
+                    return Err(wrong_size(size, found));
+                }
+                output.resize(start + size, 0);
+                snap::raw::Decoder::new().decompress(input, &mut output[start..]).map_err(reason)?;
+            }
+            Compression::GZIP(_) => read(flate2::bufread::MultiGzDecoder::new(input), size, output)?,
+            Compression::BROTLI(_) => {
+                read(brotli_decompressor::Decompressor::new(input, BROTLI_BUFFER_BYTES), size, output)?
+            }
+            Compression::LZ4_RAW => lz4_block(input, size, output)?,
+            Compression::LZ4 => lz4(input, size, output)?,
+            Compression::LZO => return Err("pages compressed with LZO, which is not supported".into()),
+        }
+        match output.len() - start {
+            found if found == size => Ok(()),
+            found => Err(wrong_size(size, found)),
+        }
+    }
+
+    fn zstd(&mut self, input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+        let decompressor = match &mut self.zstd {
+            Some(decompressor) => decompressor,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(reason)?),
+        };
+        // The decoder writes from a cursor's position on, up to the capacity.
+        let start = output.len();
+        let mut page = std::io::Cursor::new(&mut *output);
+        page.set_position(start as u64);
+        let found = decompressor.decompress_to_buffer(input, &mut page).map_err(reason)?;
+        if found == size { Ok(()) } else { Err(wrong_size(size, found)) }
+    }
+}
+
+/// Input buffer of the brotli decoder: its own default.
+const BROTLI_BUFFER_BYTES: usize = 4096;
+
+fn reason(source: impl std::fmt::Display) -> String {
+    format!("a page that does not decompress: {source}")
+}
+
+fn wrong_size(expected: usize, found: usize) -> String {
+    format!("a page that decompresses to {found} bytes instead of {expected}")
+}
+
+/// Reads one byte more than there should be at most, so that a longer stream shows.
+fn read(stream: impl Read, size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+    let start = output.len();
+    stream.take(size as u64 + 1).read_to_end(output).map_err(reason)?;
+    match output.len() - start {
+        found if found > size => Err(format!("a page that decompresses to more than its {size} bytes")),
+        _ => Ok(()),
+    }
+}
+
+fn lz4_block(input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+    let start = output.len();
+    output.resize(start + size, 0);
+    let found = lz4_flex::block::decompress_into(input, &mut output[start..]).map_err(reason)?;
+    output.truncate(start + found);
+    Ok(())
+}
+
+/// The deprecated codec `LZ4` means three things: Hadoop's framed blocks, the LZ4 frame format, or a bare block.
+/// Tried in that order, as parquet-cpp does.
+fn lz4(input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+    let start = output.len();
+    let frame = |output: &mut Vec<u8>| read(lz4_flex::frame::FrameDecoder::new(input), size, output);
+    let is_whole = |output: &Vec<u8>| output.len() - start == size;
+    if lz4_hadoop(input, size, output).is_ok() && is_whole(output) {
+        return Ok(());
+    }
+    output.truncate(start);
+    if frame(output).is_ok() && is_whole(output) {
+        return Ok(());
+    }
+    output.truncate(start);
+    lz4_block(input, size, output)
+}
+
+/// Blocks, each behind its decompressed and its compressed size (4 bytes each, big-endian).
+fn lz4_hadoop(mut input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+    let mut left = size;
+    while let Some((sizes, rest)) = input.split_first_chunk::<8>() {
+        let [a, b, c, d, e, f, g, h] = *sizes;
+        let (expected, length) =
+            (u32::from_be_bytes([a, b, c, d]) as usize, u32::from_be_bytes([e, f, g, h]) as usize);
+        if expected > left || length > rest.len() {
+            return Err("an LZ4 block that is longer than its page".into());
+        }
+        let (block, rest) = rest.split_at(length);
+        let before = output.len();
+        lz4_block(block, expected, output)?;
+        if output.len() - before != expected {
+            return Err(wrong_size(expected, output.len() - before));
+        }
+        (input, left) = (rest, left - expected);
+    }
+    if input.is_empty() { Ok(()) } else { Err("bytes behind the last LZ4 block".into()) }
+}

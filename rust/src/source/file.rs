@@ -1,0 +1,90 @@
+//! A shard's bytes by position: reads that share no cursor, and a file that must stay what it was.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Place, Result};
+
+/// What tells a file from another one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) size_bytes: u64,
+    pub(super) modified: Option<SystemTime>,
+}
+
+/// An open shard.
+#[derive(Debug)]
+pub(super) struct ShardFile {
+    file: File,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl ShardFile {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |source| Error::io(Place::shard(path), source);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        Ok(Self { file, path: path.into(), stamp: stamp(&metadata) })
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// `length` bytes from `offset` on. The caller has held both against the file's size.
+    pub(super) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|source| Error::Resource {
+            what: "memory",
+            reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
+        })?;
+        bytes.resize(length, 0);
+        read_exact_at(&self.file, &mut bytes, offset).map_err(|source| self.failed(source))?;
+        Ok(bytes.into())
+    }
+
+    /// A read beyond the end is a file that was cut since it was opened.
+    fn failed(&self, source: io::Error) -> Error {
+        let expected = self.stamp.size_bytes;
+        match self.file.metadata().map(|metadata| metadata.len()) {
+            Ok(found) if found != expected => size_changed(&self.path, expected, found),
+            _ => Error::io(Place::shard(&self.path), source),
+        }
+    }
+}
+
+/// The file is not as long as it was.
+pub(super) fn size_changed(path: &Path, expected: u64, found: u64) -> Error {
+    let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
+    Error::Changed { path: path.into(), what: "size", expected, found }
+}
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok() }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => (bytes, offset) = (&mut bytes[count..], offset + count as u64),
+            Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(source),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! One parquet file: its footer read once, its row groups opened as often as wanted.
+//!
+//! Opening is a pure function of the path and the column, so many shards may be opened on many threads. A shard holds
+//! no open file: each reader opens it again and makes sure that it is still the same file.
+
+use std::ops::Range;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use parquet::basic::Compression;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, FooterTail, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ParquetStatisticsPolicy,
+};
+use sha2::{Digest, Sha256};
+
+use super::file::{ShardFile, Stamp, size_changed};
+use super::page::Chunk;
+use super::row_group::{RowGroupReader, Target};
+use super::schema;
+use crate::error::{Error, Place, Result};
+
+/// Length of the footer's length and the magic number behind it.
+const TAIL_BYTES: u64 = 8;
+
+/// What the footer says of the text column in one row group.
+#[derive(Clone, Copy, Debug)]
+pub struct RowGroup {
+    /// Documents.
+    pub num_rows: u64,
+    /// Bytes of the column when decompressed: its text and a little more.
+    pub num_bytes: u64,
+    /// Bytes of the column in the file.
+    pub num_compressed_bytes: u64,
+    offset: u64,
+    codec: Compression,
+}
+
+/// A parquet file with a text column.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    path: PathBuf,
+    stamp: Stamp,
+    footer_hash: String,
+    /// Whether no row can be null.
+    required: bool,
+    row_groups: Vec<RowGroup>,
+}
+
+/// Opens shards one after the other; the first failure wins.
+pub fn open_shards(paths: &[PathBuf], column: &str) -> Result<Vec<Shard>> {
+    paths.iter().map(|path| open_shard(path, column)).collect()
+}
+
+/// Reads the footer of `path` and finds the text column `column` in it.
+///
+/// # Errors
+/// A file that is not there, no parquet, encrypted or damaged, and a column that is missing or holds no text.
+pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
+    let file = ShardFile::open(path)?;
+    let footer = read_footer(path, &file)?;
+    let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
+    let (leaf, required) = schema::text_column(path, metadata.file_metadata().schema_descr(), column)?;
+    let row_groups = metadata.row_groups().iter().enumerate().map(|(index, group)| {
+        let found = group.columns().get(leaf).ok_or_else(|| "a row group without the column".to_string());
+        found.and_then(|chunk| row_group(group.num_rows(), chunk)).map_err(|reason| {
+            let place = Place::row_group(path, index);
+            Error::Parquet { place, reason }
+        })
+    });
+    Ok(Shard {
+        path: path.into(),
+        stamp: file.stamp(),
+        footer_hash: hash(&footer),
+        required,
+        row_groups: row_groups.collect::<Result<_>>()?,
+    })
+}
+
+impl Shard {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's size.
+    pub fn size_bytes(&self) -> u64 {
+        self.stamp.size_bytes
+    }
+
+    /// SHA-256 of the footer, in hexadecimal digits.
+    pub fn footer_hash(&self) -> &str {
+        &self.footer_hash
+    }
+
+    /// The row groups in order.
+    pub fn row_groups(&self) -> &[RowGroup] {
+        &self.row_groups
+    }
+
+    /// Documents of each row group.
+    pub fn row_counts(&self) -> Vec<u64> {
+        self.row_groups.iter().map(|group| group.num_rows).collect()
+    }
+
+    /// Documents of one row group.
+    pub fn num_rows(&self, row_group: usize) -> u64 {
+        self.row_groups[row_group].num_rows
+    }
+
+    /// A reader of `rows` of a row group.
+    ///
+    /// # Errors
+    /// The file is gone, cannot be opened, or is not the one whose footer was read.
+    pub fn reader(&self, row_group: usize, rows: Range<u64>) -> Result<RowGroupReader> {
+        let file = ShardFile::open(&self.path)?;
+        self.check_unchanged(&file)?;
+        let group = self.row_groups[row_group];
+        let chunk = Chunk {
+            offset: group.offset,
+            compressed_bytes: group.num_compressed_bytes,
+            uncompressed_bytes: group.num_bytes,
+            num_rows: group.num_rows,
+            is_compressed: group.codec != Compression::UNCOMPRESSED,
+        };
+        let (path, required, codec) = (self.path.clone(), self.required, group.codec);
+        Ok(RowGroupReader::new(Target { path, row_group, required, chunk, codec }, file, rows))
+    }
+
+    /// The error of a row group that holds fewer rows than its footer says.
+    pub fn ends_early(&self, row_group: usize, row: u64) -> Error {
+        let reason = format!("the row group ends before its {} rows", self.num_rows(row_group));
+        Error::Parquet { place: Place::row(&self.path, row_group, row), reason }
+    }
+
+    /// Size and time of writing tell at no cost; where only the time differs, the footer decides.
+    fn check_unchanged(&self, file: &ShardFile) -> Result<()> {
+        let (expected, found) = (self.stamp, file.stamp());
+        if found == expected {
+            return Ok(());
+        }
+        if found.size_bytes != expected.size_bytes {
+            return Err(size_changed(&self.path, expected.size_bytes, found.size_bytes));
+        }
+        match hash(&read_footer(&self.path, file)?) {
+            found if found == self.footer_hash => Ok(()),
+            found => Err(Error::Changed {
+                path: self.path.clone(),
+                what: "footer",
+                expected: self.footer_hash.clone(),
+                found,
+            }),
+        }
+    }
+}
+
+fn damaged(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Parquet { place: Place::shard(path), reason: reason.into() }
+}
+
+fn hash(footer: &[u8]) -> String {
+    Sha256::digest(footer).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The footer with its length and magic number.
+fn read_footer(path: &Path, file: &ShardFile) -> Result<bytes::Bytes> {
+    let size = file.stamp().size_bytes;
+    if size < TAIL_BYTES + 4 {
+        return Err(damaged(path, format!("a file of {size} bytes is no parquet file")));
+    }
+    let tail = file.read(size - TAIL_BYTES, TAIL_BYTES as usize)?;
+    if &tail[4..] == b"PARE" {
+        return Err(Error::Encrypted { path: path.into() });
+    }
+    let tail = tail.first_chunk().ok_or_else(|| damaged(path, "no tail"))?;
+    let Ok(tail) = FooterTail::try_new(tail) else {
+        let found = String::from_utf8_lossy(&tail[4..]).escape_debug().to_string();
+        return Err(damaged(path, format!("it ends with `{found}` instead of `PAR1`")));
+    };
+    let length = tail.metadata_length() as u64 + TAIL_BYTES;
+    if length + 4 > size {
+        return Err(damaged(path, format!("a footer of {length} bytes in a file of {size}")));
+    }
+    file.read(size - length, length as usize)
+}
+
+/// The parquet crate parses the footer; statistics are left out. A panic of it is a footer that cannot be read.
+fn decode_footer(path: &Path, footer: &[u8]) -> Result<ParquetMetaData> {
+    let options = ParquetMetaDataOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let decoded =
+        catch_unwind(|| ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options)));
+    match decoded {
+        Ok(Ok(metadata)) => Ok(metadata),
+        Ok(Err(source)) => Err(damaged(path, format!("a footer that cannot be read: {source}"))),
+        Err(_) => Err(damaged(path, "a footer that the decoder panics on")),
+    }
+}
+
+/// What the footer says of a column chunk, when it can be so.
+fn row_group(num_rows: i64, chunk: &ColumnChunkMetaData) -> std::result::Result<RowGroup, String> {
+    let size = |value: i64, what: &str| u64::try_from(value).map_err(|_| format!("{value} {what}"));
+    let data = size(chunk.data_page_offset(), "as the offset of the first page")?;
+    // Some writers put 0 where there is no dictionary.
+    let dictionary = chunk.dictionary_page_offset().and_then(|offset| u64::try_from(offset).ok());
+    let offset = dictionary.filter(|&offset| 0 < offset && offset < data).unwrap_or(data);
+    let (rows, values) = (size(num_rows, "rows")?, size(chunk.num_values(), "values")?);
+    if rows != values {
+        return Err(format!("{values} values of the column for {rows} rows"));
+    }
+    if chunk.file_path().is_some_and(|path| !path.is_empty()) {
+        return Err("a column in another file, which is not supported".into());
+    }
+    Ok(RowGroup {
+        num_rows: rows,
+        num_bytes: size(chunk.uncompressed_size(), "uncompressed bytes")?,
+        num_compressed_bytes: size(chunk.compressed_size(), "compressed bytes")?,
+        offset,
+        codec: chunk.compression(),
+    })
+}
