@@ -9,8 +9,8 @@
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
-use super::bpe::small;
-use super::cache::{Key, LongCache, ShortCache, key_of};
+use super::bpe::small::{self, Group};
+use super::cache::{Key, LongCache, ShortCache, write_keys};
 use super::probe;
 
 /// Pretokens of a chunk. From 1,024 to 4,096 are equally fast; 64 lose a fifth (the line's fetch is not over when it is
@@ -55,7 +55,22 @@ pub(super) struct Chunk {
     found: Vec<(u32, u32)>,
     pool: Vec<u32>,
     ends: Vec<usize>,
+    words: Vec<Word>,
+    group: Group,
+    /// The words in `group`.
+    waiting: Vec<u32>,
     heap: HeapMerger,
+}
+
+/// A miss in its document.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    document: usize,
+    start: usize,
+    end: usize,
+    hash: u64,
+    key: Key,
+    home: u32,
 }
 
 impl Chunk {
@@ -72,6 +87,9 @@ impl Chunk {
             found: Vec::new(),
             pool: Vec::new(),
             ends: Vec::new(),
+            words: Vec::new(),
+            group: Group::default(),
+            waiting: Vec::new(),
             heap: HeapMerger::default(),
         }
     }
@@ -103,14 +121,7 @@ impl Chunk {
         let first = self.used;
         self.starts[first + count] = (end - offset) as u32;
         let starts = &self.starts[first..=first + count];
-        let places = self.keys[first..].iter_mut().zip(&mut self.homes[first..]);
-        let text_from = &text[offset..];
-        for (bounds, (key, home)) in starts.array_windows::<2>().zip(places) {
-            let start = bounds[0] as usize;
-            *key = key_of(text_from, start, bounds[1] as usize - start);
-            *home = cache.home(*key);
-            probe::fetch_far(cache.entries(), *home);
-        }
+        write_keys(cache, &text[offset..], starts, &mut self.keys[first..], &mut self.homes[first..]);
         self.segments.push(Segment { document, offset, first, count, ends_document: end == text.len() });
         self.used += count + 1;
         self.num_bytes += end - offset;
@@ -163,8 +174,43 @@ impl Chunk {
         long: &mut LongCache,
         text_of: &impl Fn(usize) -> &'a [u8],
     ) {
-        self.found.clear();
         self.pool.clear();
+        self.found.clear();
+        self.found.resize(self.misses.len(), (0, 0));
+        self.locate(text_of);
+        // Each pass fetches what the next one reads.
+        self.words.iter().for_each(|word| long.fetch(word.hash));
+        self.words.iter().for_each(|word| long.fetch_arena(word.hash));
+        for at in 0..self.words.len() {
+            let word = self.words[at];
+            let pretoken = &text_of(word.document)[word.start..word.end];
+            let from = self.pool.len();
+            if !long.find_hashed(word.hash, pretoken, &mut self.pool) {
+                // An earlier miss of this chunk may have been the same word.
+                let known = (word.key != 0).then(|| short.find(word.home, word.key)).flatten();
+                match known {
+                    Some(entry) => self.pool.extend((0..entry.count()).map(|at| entry.id(at))),
+                    None if pretoken.len() > small::MAX_BYTES => {
+                        tables.merge_long(&mut self.heap, pretoken, &mut self.pool);
+                        long.insert(pretoken, &self.pool[from..]);
+                    }
+                    None => {
+                        self.waiting.push(at as u32);
+                        if self.group.push(pretoken) {
+                            self.merge_group(tables, short, long);
+                        }
+                        continue;
+                    }
+                }
+            }
+            self.found[at] = (from as u32, (self.pool.len() - from) as u32);
+        }
+        self.merge_group(tables, short, long);
+    }
+
+    /// Notes where the misses are in their documents, and their hashes.
+    fn locate<'a>(&mut self, text_of: &impl Fn(usize) -> &'a [u8]) {
+        self.words.clear();
         let mut segments = self.segments.iter();
         let mut segment = segments.next();
         for miss in &self.misses {
@@ -174,25 +220,32 @@ impl Chunk {
             }
             let segment = segment.expect("a miss lies in a segment");
             let start = segment.offset + self.starts[index] as usize;
-            let pretoken = &text_of(segment.document)[start..segment.offset + self.starts[index + 1] as usize];
+            let end = segment.offset + self.starts[index + 1] as usize;
+            let hash = LongCache::hash(&text_of(segment.document)[start..end]);
             let (key, home) = (self.keys[index], self.homes[index]);
-            let from = self.pool.len();
-            // An earlier miss of this chunk may have been the same word.
-            let known = (key != 0).then(|| short.find(home, key)).flatten().copied();
-            match known {
-                Some(entry) => self.pool.extend((0..entry.count()).map(|at| entry.id(at))),
-                None => {
-                    if !long.find(pretoken, &mut self.pool) {
-                        merge(tables, &mut self.heap, pretoken, &mut self.pool);
-                        let ids = &self.pool[from..];
-                        if !short.insert(home, key, ids) {
-                            long.insert(pretoken, ids);
-                        }
-                    }
-                }
-            }
-            self.found.push((from as u32, (self.pool.len() - from) as u32));
+            self.words.push(Word { document: segment.document, start, end, hash, key, home });
         }
+    }
+
+    /// Merges the words that wait, and remembers them.
+    fn merge_group(&mut self, tables: &Tables, short: &mut ShortCache, long: &mut LongCache) {
+        if self.group.is_empty() {
+            return;
+        }
+        self.group.merge(&tables.pairs);
+        for (index, &at) in self.waiting.iter().enumerate() {
+            let Word { key, home, .. } = self.words[at as usize];
+            let bytes = (!key).to_le_bytes();
+            let pretoken = &bytes[..(16 - key.leading_zeros() as usize / 8)];
+            let whole = tables.whole_id(pretoken);
+            let ids = whole.as_ref().map_or_else(|| self.group.ids(index), std::slice::from_ref);
+            if !short.insert(home, key, ids) {
+                long.insert(pretoken, ids);
+            }
+            self.found[at as usize] = (self.pool.len() as u32, ids.len() as u32);
+            self.pool.extend_from_slice(ids);
+        }
+        self.waiting.clear();
     }
 
     /// Puts the ids of the misses into their places, from the last to the first, moving what lies between.
@@ -215,17 +268,3 @@ impl Chunk {
         }
     }
 }
-
-/// Appends the ids of a pretoken that no cache knows.
-pub(super) fn merge(tables: &Tables, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
-    if let Some(id) = tables.whole_id(pretoken) {
-        out.push(id);
-    } else if pretoken.len() <= small::MAX_BYTES {
-        let mut ids = [0; small::MAX_BYTES];
-        let count = small::merge(&tables.pairs, pretoken, &mut ids);
-        out.extend_from_slice(&ids[..count]);
-    } else {
-        heap.merge(&tables.pairs, pretoken, out);
-    }
-}
-

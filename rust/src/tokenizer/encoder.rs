@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Tables;
 use super::bpe::heap::HeapMerger;
 use super::cache::{LongCache, ShortCache, key_of};
-use super::chunk::{Chunk, merge};
+use super::chunk::Chunk;
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
@@ -232,7 +232,7 @@ impl Encoder {
                 out.extend((0..entry.count()).map(|at| entry.id(at)));
             } else if !self.long.find(pretoken, out) {
                 let before = out.len();
-                merge(&self.tables, &mut self.heap, pretoken, out);
+                self.tables.merge(&mut self.heap, pretoken, out);
                 if !self.short.insert(home, key, &out[before..]) {
                     self.long.insert(pretoken, &out[before..]);
                 }

@@ -38,7 +38,8 @@ pub use pattern::{Pattern, Stage};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
-use bpe::PairTable;
+use bpe::heap::HeapMerger;
+use bpe::{PairTable, small};
 use pretokenize::{Family, RegexSplitter};
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
@@ -61,6 +62,27 @@ impl Tables {
     /// The id of a pretoken that is taken whole before any merge.
     fn whole_id(&self, pretoken: &[u8]) -> Option<u32> {
         self.definition.whole_pretokens.then(|| self.definition.vocabulary.id(pretoken)).flatten()
+    }
+
+    /// Appends the ids of a pretoken that no cache knows.
+    fn merge(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
+        if pretoken.len() > small::MAX_BYTES {
+            return self.merge_long(heap, pretoken, out);
+        }
+        if let Some(id) = self.whole_id(pretoken) {
+            return out.push(id);
+        }
+        let mut ids = [0; small::MAX_BYTES];
+        let count = small::merge(&self.pairs, pretoken, &mut ids);
+        out.extend_from_slice(&ids[..count]);
+    }
+
+    /// As [`merge`](Self::merge), for any length.
+    fn merge_long(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
+        match self.whole_id(pretoken) {
+            Some(id) => out.push(id),
+            None => heap.merge(&self.pairs, pretoken, out),
+        }
     }
 }
 

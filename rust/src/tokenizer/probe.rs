@@ -26,16 +26,17 @@ pub(super) fn fetch_far(entries: &[Entry], home: u32) {
     let _ = (entries, home);
 }
 
+/// Asks for the line of `value` to come as near as it can.
 #[inline(always)]
-fn fetch_near(entries: &[Entry], home: u32) {
+pub(super) fn prefetch<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing and may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(entries.as_ptr().wrapping_add(home as usize).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (entries, home);
+    let _ = value;
 }
 
 /// Look-ups whose ids go to the end of a vector.
@@ -93,6 +94,8 @@ impl<'a> Probe<'a> {
         }
     }
 
+    /// As `run_with`, with a key, its comparison and its ids in vectors.
+    ///
     /// # Safety
     /// As `run_with`, on a processor with AVX2.
     #[cfg(target_arch = "x86_64")]
@@ -104,14 +107,35 @@ impl<'a> Probe<'a> {
             0, 1, 2, X, 3, 4, 5, X, 6, 7, 8, X, 9, 10, 11, X, //
             12, 13, 14, X, X, X, X, X, X, X, X, X, X, X, X, X,
         );
-        // SAFETY: the caller's; the store covers `LANES` ids, for which `out` has room.
-        unsafe {
-            self.run_with(keys, homes, first, |entry, out| {
-                let value = _mm_load_si128((&raw const entry.value).cast());
-                let ids = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(value), lanes);
-                _mm256_storeu_si256(out.cast(), ids);
-            });
+        let entries = self.entries;
+        let out: *mut u32 = self.out.spare_capacity_mut().as_mut_ptr().cast();
+        let mut written = self.written;
+        for index in 0..keys.len() {
+            // SAFETY: as in `run_with`; an entry is 32 bytes, key first, count last, aligned to 32.
+            unsafe {
+                prefetch(entries.as_ptr().wrapping_add(*homes.get_unchecked(index + AHEAD) as usize));
+                let home = *homes.get_unchecked(index) as usize;
+                let key = _mm_loadu_si128(keys.as_ptr().add(index).cast());
+                let mut entry: *const __m128i = entries.as_ptr().add(home).cast();
+                let mut difference = _mm_xor_si128(key, _mm_load_si128(entry));
+                if _mm_testz_si128(difference, difference) == 0 {
+                    entry = entries.as_ptr().add(home ^ 1).cast();
+                    difference = _mm_xor_si128(key, _mm_load_si128(entry));
+                }
+                let count = usize::from(entry.cast::<u8>().add(31).read());
+                let place = out.add(written);
+                if _mm_testz_si128(difference, difference) == 0 || count == 0 {
+                    place.write(0);
+                    self.missed(written, first + index as u32);
+                    written += 1;
+                    continue;
+                }
+                let value = _mm256_broadcastsi128_si256(_mm_load_si128(entry.add(1)));
+                _mm256_storeu_si256(place.cast(), _mm256_shuffle_epi8(value, lanes));
+                written += count;
+            }
         }
+        self.written = written;
     }
 
     /// # Safety
@@ -127,7 +151,7 @@ impl<'a> Probe<'a> {
             // SAFETY: `homes` is longer than `keys` by `AHEAD`; homes and their neighbours are indices into `entries`, whose
             // length is even; `out` has room, as `run` says.
             unsafe {
-                fetch_near(entries, *homes.get_unchecked(index + AHEAD));
+                prefetch(entries.as_ptr().wrapping_add(*homes.get_unchecked(index + AHEAD) as usize));
                 let home = *homes.get_unchecked(index) as usize;
                 let mut entry = entries.get_unchecked(home);
                 if entry.key != key {

@@ -34,7 +34,7 @@ pub struct PairTable {
     ids: Vec<u32>,
 }
 
-const _: () = assert!(MAX_IDS <= 1 << ID_BITS);
+const _: () = assert!(MAX_IDS < 1 << ID_BITS);
 const ID_BITS: u32 = 20;
 const PRIORITY_BITS: u32 = 24;
 const PRIORITY: u64 = (1 << PRIORITY_BITS) - 1;
@@ -97,6 +97,18 @@ impl PairTable {
     #[inline(always)]
     pub fn merged_id(&self, priority: u32) -> u32 {
         self.ids.get(priority as usize).copied().unwrap_or(priority)
+    }
+
+    /// The ids of all single bytes.
+    #[inline(always)]
+    pub(super) fn byte_ids(&self) -> &[u32; 256] {
+        &self.byte_ids
+    }
+
+    /// The priority of each pair of bytes, `first << 8 | second`.
+    #[inline(always)]
+    pub(super) fn byte_pairs(&self) -> &[u32] {
+        &self.byte_pairs
     }
 
     /// The id of a single byte.

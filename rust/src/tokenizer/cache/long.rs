@@ -6,6 +6,7 @@
 //! ```
 //! Keys are compared whole. When the limit is reached nothing more is stored.
 
+use crate::tokenizer::probe::prefetch;
 use crate::tokenizer::vocab::hash;
 
 /// Longer pretokens are merged every time: they hardly repeat.
@@ -40,10 +41,38 @@ impl LongCache {
     /// Appends the ids of `pretoken` to `out`, if it is known; returns whether it is.
     #[inline]
     pub(crate) fn find(&self, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
+        pretoken.len() <= MAX_BYTES && self.find_hashed(hash(pretoken), pretoken, out)
+    }
+
+    /// The hash of a pretoken; 0 for those that are never stored.
+    #[inline]
+    pub(crate) fn hash(pretoken: &[u8]) -> u64 {
+        if pretoken.len() > MAX_BYTES { 0 } else { hash(pretoken) }
+    }
+
+    /// Asks for the slot of a pretoken with this hash to come near.
+    #[inline]
+    pub(crate) fn fetch(&self, hash: u64) {
+        prefetch(&self.slots[self.tag_and_slot(hash).1]);
+    }
+
+    /// Asks for the key and the ids of the first candidate to come near.
+    #[inline]
+    pub(crate) fn fetch_arena(&self, hash: u64) {
+        let (tag, at) = self.tag_and_slot(hash);
+        let slot = self.slots[at];
+        if slot.num_ids > 0 && slot.tag == tag {
+            prefetch(&self.arena[slot.place as usize]);
+        }
+    }
+
+    /// As [`find`](Self::find), with the pretoken's hash.
+    #[inline]
+    pub(crate) fn find_hashed(&self, hash: u64, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
         if pretoken.len() > MAX_BYTES {
             return false;
         }
-        let (tag, mut at) = self.tag_and_slot(hash(pretoken));
+        let (tag, mut at) = self.tag_and_slot(hash);
         loop {
             let slot = &self.slots[at];
             if slot.num_ids == 0 {

@@ -49,10 +49,11 @@ impl Entry {
 pub(crate) struct ShortCache {
     entries: Table<Entry>,
     shift: u32,
+    aes: bool,
 }
 
 /// For each length, ones where the pretoken has bytes; none for longer pretokens.
-static BYTES: [u128; MAX_BYTES + 2] = {
+pub(super) static BYTES: [u128; MAX_BYTES + 2] = {
     let (mut masks, mut length) = ([0; MAX_BYTES + 2], 1);
     while length <= MAX_BYTES {
         masks[length] = u128::MAX >> (128 - 8 * length);
@@ -82,7 +83,11 @@ impl ShortCache {
     /// An empty table of `1 << bits` entries, two at least.
     pub(crate) fn new(bits: u32) -> Self {
         let bits = bits.max(1);
-        Self { entries: Table::new(1 << bits), shift: 64 - bits }
+        #[cfg(target_arch = "x86_64")]
+        let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx2");
+        #[cfg(not(target_arch = "x86_64"))]
+        let aes = false;
+        Self { entries: Table::new(1 << bits), shift: 64 - bits, aes }
     }
 
     /// Bytes of an entry.
@@ -91,9 +96,31 @@ impl ShortCache {
     /// Where `key` has its home.
     #[inline(always)]
     pub(crate) fn home(&self, key: Key) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        if self.aes {
+            return self.home_with_aes(key);
+        }
         let (low, high) = (key as u64, (key >> 64) as u64);
         let mixed = (low ^ high.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> self.shift) as u32
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "AES instructions behind a check of the processor")]
+    fn home_with_aes(&self, key: Key) -> u32 {
+        use std::arch::x86_64::_mm_set_epi64x;
+        // SAFETY: `aes` says that the processor has the instructions.
+        let hash = unsafe { super::keys::aes_hash(_mm_set_epi64x((key >> 64) as i64, key as i64)) };
+        (hash >> self.shift) as u32
+    }
+
+    /// Whether homes come from AES rounds; else from multiplications.
+    pub(super) fn hashes_with_aes(&self) -> bool {
+        self.aes
+    }
+
+    pub(super) fn shift(&self) -> u32 {
+        self.shift
     }
 
     /// All entries; homes are indices into them, and `home ^ 1` is the neighbour.

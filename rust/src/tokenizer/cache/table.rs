@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "an allocation with an alignment of its own, and advice to the kernel")]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -32,13 +32,16 @@ impl<T: Zeroable> Table<T> {
     /// A zeroed table of `length` elements, at least one.
     pub(super) fn new(length: usize) -> Self {
         let layout = Self::layout(length);
+        // Not `alloc_zeroed`: with an alignment of its own it writes the zeros itself, and pages are small once written.
         // SAFETY: the layout's size is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if layout.size() >= HUGE_PAGE {
             // SAFETY: the range is the allocation made above; the advice changes no content. A refusal costs speed only.
             unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
+        // SAFETY: the range is the allocation made above.
+        unsafe { start.as_ptr().write_bytes(0, layout.size()) };
         Self { start: start.cast(), length }
     }
 
