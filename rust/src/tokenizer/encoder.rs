@@ -93,33 +93,33 @@ impl Encoder {
         // Three quarters for short pretokens, which are 99 % of English; a table's size is a power of two.
         let short_bytes = (cache_bytes / 4 * 3).clamp(ShortCache::ENTRY_BYTES * 2, 1 << 30);
         let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
-        let short = ShortCache::new(bits);
-        let long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
+        let mut short = ShortCache::new(bits);
+        let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
         let splitter = match tables.family {
             Some(family) => Splitter::Family(FamilySplitter::new(family)),
             None => Splitter::Regex(tables.splitter.clone()),
         };
-        let mut encoder = Self { splitter, chunk: Chunk::new(), short, long, heap: HeapMerger::default(), tables };
-        encoder.remember_vocabulary();
-        encoder
+        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
+        Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
     }
 
-    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there.
-    fn remember_vocabulary(&mut self) {
-        let definition = &self.tables.definition;
+    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
+    /// every one that text can hold is there: a pretoken that is not found is then no token.
+    fn remember_vocabulary(tables: &Tables, short: &mut ShortCache, long: &mut LongCache) -> bool {
+        let definition = &tables.definition;
         if !definition.whole_pretokens {
-            return;
+            return true;
         }
+        let mut complete = true;
         for (id, token) in definition.vocabulary.iter() {
             // A byte that is in no UTF-8 has no key.
             if token.contains(&0xff) || definition.vocabulary.id(token) != Some(id) {
                 continue;
             }
             let key = key_of(token, 0, token.len());
-            if !self.short.insert(self.short.home(key), key, &[id]) {
-                self.long.insert(token, &[id]);
-            }
+            complete &= short.insert(short.home(key), key, &[id]) || long.insert(token, &[id]);
         }
+        complete
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.

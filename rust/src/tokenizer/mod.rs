@@ -39,7 +39,7 @@ pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, small};
+use bpe::{PairTable, medium, small};
 use pretokenize::{Family, RegexSplitter};
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
@@ -81,6 +81,7 @@ impl Tables {
     fn merge_long(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
         match self.whole_id(pretoken) {
             Some(id) => out.push(id),
+            None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
             None => heap.merge(&self.pairs, pretoken, out),
         }
     }
