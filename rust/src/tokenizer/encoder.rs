@@ -9,6 +9,7 @@ use super::bpe::heap::HeapMerger;
 use super::cache::{LongCache, ShortCache, key_of};
 use super::chunk::Chunk;
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
+use super::rewrite::{Part, Rewriter};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. On web text 8 MiB give half of the warm speed of
@@ -145,6 +146,33 @@ impl Encoder {
         result
     }
 
+    /// As [`encode_str`](Self::encode_str), with the special tokens that `rewriter` finds (see `Tokenizer::allow`).
+    ///
+    /// # Errors
+    /// When the split pattern fails on the text; `out` is then as it was.
+    pub fn encode_with(&mut self, rewriter: &Rewriter, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+        let before = out.len();
+        let result = self.add_parts(rewriter.parts(text), out);
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+        for part in parts {
+            match part {
+                Part::Special(id) => out.push(id),
+                Part::Text(text) => {
+                    let result = self.add_plain(0, &text, &|_| text.as_bytes(), out, &mut |_| {});
+                    self.finish(&|_| text.as_bytes(), out, &mut |_| {});
+                    result?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Appends each document of `documents` to `out`.
     ///
     /// # Errors
@@ -182,6 +210,27 @@ impl Encoder {
         if u32::try_from(text.len()).is_err() {
             return Err(EncodeError::TooLong { bytes: text.len() });
         }
+        let parts = self.tables.rewriter.as_ref().filter(|it| !it.keeps(text)).map(|it| it.parts(text));
+        match parts {
+            None => self.add_plain(document, text, text_of, out, end),
+            Some(parts) => {
+                self.finish(text_of, out, end);
+                self.add_parts(parts, out)?;
+                end(out.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// As `add`, for text that is split as it is.
+    fn add_plain<'a>(
+        &mut self,
+        document: usize,
+        text: &str,
+        text_of: &impl Fn(usize) -> &'a [u8],
+        out: &mut Vec<u32>,
+        end: &mut impl FnMut(usize),
+    ) -> Result<(), EncodeError> {
         let Splitter::Family(splitter) = self.splitter else {
             self.finish(text_of, out, end);
             self.encode_by_regex(text, out)?;

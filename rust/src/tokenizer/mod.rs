@@ -27,6 +27,7 @@ mod native;
 mod pattern;
 pub mod pretokenize;
 mod probe;
+mod rewrite;
 mod tiktoken_file;
 mod vocab;
 
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub use definition::{Definition, Merges, Normalizer, SpecialToken};
 pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use pattern::{Pattern, Stage};
+pub use rewrite::{Part, Rewriter};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
@@ -55,6 +57,8 @@ pub(crate) struct Tables {
     pairs: PairTable,
     family: Option<Family>,
     splitter: RegexSplitter,
+    /// What happens to every text first; none where that is nothing.
+    rewriter: Option<Rewriter>,
     fingerprint: String,
 }
 
@@ -183,8 +187,11 @@ impl Tokenizer {
         let pairs = PairTable::new(name, &definition.vocabulary, &definition.merges)?;
         let splitter = RegexSplitter::new(name, &definition.pattern)?;
         let family = Family::of(&definition.pattern);
+        let always = definition.specials.iter().any(|special| !special.plain_text);
+        let rewrites = always || definition.normalizer != Normalizer::None;
+        let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
-        Ok(Self { tables: Arc::new(Tables { definition, pairs, family, splitter, fingerprint }) })
+        Ok(Self { tables: Arc::new(Tables { definition, pairs, family, splitter, rewriter, fingerprint }) })
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.
@@ -195,6 +202,21 @@ impl Tokenizer {
     /// As [`encoder`](Self::encoder), with caches of at most `cache_bytes`.
     pub fn encoder_with(&self, cache_bytes: usize) -> Encoder {
         Encoder::new(Arc::clone(&self.tables), cache_bytes)
+    }
+
+    /// A rewriter that finds the special tokens `contents` in texts, for [`Encoder::encode_with`].
+    ///
+    /// # Errors
+    /// When one of them is no special token.
+    pub fn allow(&self, contents: &[&str]) -> Result<Rewriter> {
+        let definition = &self.tables.definition;
+        let unknown = |content: &&&str| !definition.specials.iter().any(|special| special.content == **content);
+        if let Some(content) = contents.iter().find(unknown) {
+            let names: Vec<_> = definition.specials.iter().take(16).map(|it| format!("`{}`", it.content)).collect();
+            let reason = format!("`{content}` is no special token (has: {})", names.join(", "));
+            return Err(Error::Vocabulary { name: definition.name.clone(), reason });
+        }
+        Rewriter::new(definition, |special| contents.contains(&&*special.content))
     }
 
     /// What the tokenizer was built from.
