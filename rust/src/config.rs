@@ -34,7 +34,11 @@ impl Packing {
             "crop" => Overflow::Crop,
             "pad" => Overflow::Pad,
             other => {
-                return Err(Error::config("overflow", format!("`{other}`"), "expected `carry`, `crop` or `pad`"));
+                return Err(Error::config(
+                    "overflow",
+                    format!("`{other}`"),
+                    "expected `carry`, `crop` or `pad`",
+                ));
             }
         };
         match packing {
@@ -107,7 +111,9 @@ impl Split {
             None => Ok(Self::All),
             Some("train") => Ok(Self::Train),
             Some("val") => Ok(Self::Val),
-            Some(other) => Err(Error::config("split", format!("`{other}`"), "expected `train`, `val` or None")),
+            Some(other) => {
+                Err(Error::config("split", format!("`{other}`"), "expected `train`, `val` or None"))
+            }
         }
     }
 
@@ -216,11 +222,18 @@ impl LoaderConfig {
         at_least("lanes", self.plan.lanes, 1)?;
         let slot = (self.sequence_length as u128 + 1) * self.batch_size as u128 * 4;
         if slot.saturating_mul(self.num_slots as u128) > 1 << 40 {
-            let rule = format!("with batch_size = {} a slot takes {slot} bytes; the ring must stay under 1 TiB", self.batch_size);
+            let rule = format!(
+                "with batch_size = {} a slot takes {slot} bytes; the ring must stay under 1 TiB",
+                self.batch_size
+            );
             return Err(Error::config("sequence_length", self.sequence_length, rule));
         }
         if self.rank >= self.world_size {
-            return Err(Error::config("rank", self.rank, format!("must be below world_size = {}", self.world_size)));
+            return Err(Error::config(
+                "rank",
+                self.rank,
+                format!("must be below world_size = {}", self.world_size),
+            ));
         }
         if self.plan.lanes % self.world_size != 0 {
             let up = self.plan.lanes.div_ceil(self.world_size) * self.world_size;

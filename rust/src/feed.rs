@@ -205,7 +205,11 @@ impl Feed {
 
     fn open_segment(&mut self, plan: &Plan) -> bool {
         let Some(position) = self.opens.take() else { return false };
-        let segment = if plan.config().shuffle { self.open_window(plan, position) } else { self.open_unit(plan, position) };
+        let segment = if plan.config().shuffle {
+            self.open_window(plan, position)
+        } else {
+            self.open_unit(plan, position)
+        };
         match segment {
             Some((segment, next)) => {
                 self.segments.push_back(segment);
@@ -229,7 +233,8 @@ impl Feed {
 
     fn open_window(&self, plan: &Plan, position: Address) -> Option<(Segment, Address)> {
         let window = plan.window(self.lane, position.ordinal)?;
-        let units = (window.first..window.end).map_while(|ordinal| Some((ordinal, plan.unit(self.lane, ordinal)?)));
+        let units =
+            (window.first..window.end).map_while(|ordinal| Some((ordinal, plan.unit(self.lane, ordinal)?)));
         let units: Vec<_> = units.collect();
         let mut starts = Vec::with_capacity(units.len());
         let mut num_documents = 0;
@@ -349,7 +354,8 @@ impl Inbox {
                         places[place as usize] = (at as u32, index as u32);
                     }
                 }
-                let order = (from..num_documents).map(|index| places[permuted(index, num_documents, key) as usize]);
+                let order =
+                    (from..num_documents).map(|index| places[permuted(index, num_documents, key) as usize]);
                 let order = order.collect();
                 let position = Address { ordinal: first, row: from };
                 self.batches.push_back(Batch::Permuted { pieces, order, position });
@@ -373,11 +379,13 @@ impl Inbox {
                     self.position = Address { row: document.address.row + 1, ..document.address };
                     Some(document)
                 }
-                Some(Batch::Permuted { pieces, order, position }) => order.pop_front().map(|(piece, index)| {
-                    position.row += 1;
-                    self.position = *position;
-                    pieces[piece as usize].document(index as usize)
-                }),
+                Some(Batch::Permuted { pieces, order, position }) => {
+                    order.pop_front().map(|(piece, index)| {
+                        position.row += 1;
+                        self.position = *position;
+                        pieces[piece as usize].document(index as usize)
+                    })
+                }
                 Some(Batch::Rows { .. }) => None,
             };
             match document {

@@ -3,6 +3,7 @@
 //! A `LanePacker` is in the hands of one thread at a time. It never waits: it packs until its slot is full or its
 //! inbox is empty, and goes on from there the next time.
 
+use crate::error::Result;
 use crate::feed::Inbox;
 use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows};
 use crate::ring::SlotWriter;
@@ -56,6 +57,7 @@ pub(crate) struct LanePacker {
     restoring: Option<LaneEntry>,
     target: Option<Target>,
     cursor: Cursor,
+    width: usize,
     /// Padding of batches behind the lane's end.
     padding: u64,
     /// Not-learned tokens in the ledger when the last batch was delivered.
@@ -82,6 +84,7 @@ impl LanePacker {
             restoring: Some(entry),
             target: None,
             cursor: Cursor::default(),
+            width: row_length,
             padding: 0,
             not_learned: 0,
         }
@@ -91,21 +94,21 @@ impl LanePacker {
         &mut self.inbox
     }
 
-    /// Whether it needs no slot to go on.
-    pub(crate) fn has_target(&self) -> bool {
-        self.target.is_some()
+    /// Whether it holds the slot of its next batch.
+    pub(crate) fn has_slot(&self) -> bool {
+        matches!(self.target, Some(Target::Slot(_)))
     }
 
     /// Packs on. `writer` is the slot of the lane's next batch; without one the batch is packed aside.
-    pub(crate) fn pack(&mut self, writer: Option<SlotWriter>) -> Outcome {
+    pub(crate) fn pack(&mut self, writer: Option<SlotWriter>) -> Result<Outcome> {
         if let Some(mut writer) = writer {
             if let Some(Target::Aside(tokens)) = &self.target {
                 writer.tokens_mut().copy_from_slice(tokens);
             }
             self.target = Some(Target::Slot(writer));
         }
-        if !self.take_up() {
-            return Outcome::Pending;
+        if !self.take_up()? {
+            return Ok(Outcome::Pending);
         }
         let target = self.target.get_or_insert_with(|| Target::Aside(vec![0; self.slot_len]));
         let tokens = match target {
@@ -117,13 +120,13 @@ impl LanePacker {
             true => Progress::Full,
             false => self.packer.fill(&mut || self.inbox.next(), &mut rows),
         };
-        self.cursor = rows.cursor();
-        match progress {
+        (self.cursor, self.width) = (rows.cursor(), rows.width());
+        Ok(match progress {
             Progress::Pending => Outcome::Pending,
             Progress::Dry => Outcome::Dry,
             Progress::Full if matches!(self.target, Some(Target::Aside(_))) => Outcome::Aside,
             Progress::Full => self.deliver(),
-        }
+        })
     }
 
     /// A batch of padding, after the lane has ended.
@@ -136,21 +139,21 @@ impl LanePacker {
         while !rows.is_full() {
             self.padding += rows.pad(self.pad_id) as u64;
         }
-        self.cursor = Cursor { width: self.row_length, ..rows.cursor() };
+        self.width = rows.width();
         self.deliver()
     }
 
     /// Restores the packer once its documents are there; whether it may pack.
-    fn take_up(&mut self) -> bool {
-        let Some(entry) = &self.restoring else { return true };
+    fn take_up(&mut self) -> Result<bool> {
+        let Some(entry) = &self.restoring else { return Ok(true) };
         let documents = match entry.packer.waiting.is_empty() {
             true => Some(Vec::new()),
             false => self.inbox.take_restored(),
         };
-        let Some(documents) = documents else { return false };
-        self.packer.restore(&entry.packer, documents, entry.ledger);
+        let Some(documents) = documents else { return Ok(false) };
+        self.packer.restore(&entry.packer, documents, entry.ledger)?;
         self.restoring = None;
-        true
+        Ok(true)
     }
 
     fn deliver(&mut self) -> Outcome {
@@ -158,7 +161,9 @@ impl LanePacker {
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;
         let (mut num_masked, mut masked) = (0, false);
-        if std::mem::replace(&mut self.not_learned, not_learned) != not_learned {
+        if std::mem::replace(&mut self.not_learned, not_learned) != not_learned
+            || self.width < self.row_length
+        {
             let is_masked = |token: &i32| *token as u32 & NOT_LEARNED != 0;
             for row in writer.tokens_mut().chunks_exact(self.row_length) {
                 num_masked += row[1..].iter().filter(|token| is_masked(token)).count();
@@ -167,7 +172,7 @@ impl LanePacker {
         }
         let header = SlotHeader {
             lane: self.lane,
-            width: self.cursor.width.max(2).min(self.row_length),
+            width: self.width,
             num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
             masked: masked || num_masked > 0,
             entry,

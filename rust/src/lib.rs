@@ -7,10 +7,24 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+#[cfg(feature = "python")]
+mod bindings;
+pub mod config;
 pub mod error;
+mod feed;
+pub mod lane;
+pub mod loader;
+pub mod metrics;
 pub mod packing;
+mod pipeline;
+pub mod plan;
 pub mod ragged;
+pub mod reorder;
+pub mod ring;
+mod row_groups;
 pub mod source;
 pub mod state;
+mod sync;
+pub mod tokenizer;
 
 pub use error::{Error, Result};

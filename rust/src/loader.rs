@@ -7,7 +7,7 @@
 //! Threads start with the first `next_batch`, so that a loader can be made, restored, pickled or dropped before a
 //! fork. The state is that of the batch that the caller holds, whatever was prefetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,12 +47,15 @@ pub struct Loader {
     metrics: Arc<Metrics>,
     /// Where each of this rank's lanes stands behind the batches delivered.
     entries: Vec<LaneEntry>,
+    /// The same behind batches that were fetched and are not accepted yet.
+    fetched: VecDeque<LaneEntry>,
     round: u64,
     turn: u64,
     memory: Option<SlotMemory>,
     pipeline: Option<Pipeline>,
     failed: Option<Error>,
     closed: bool,
+    /// The process that started the threads.
     process: u32,
 }
 
@@ -86,6 +89,7 @@ impl Loader {
             metrics: Arc::new(Metrics::default()),
             config,
             tokenizer,
+            fetched: VecDeque::new(),
             round: 0,
             turn: 0,
             memory: None,
@@ -105,13 +109,12 @@ impl Loader {
         self.memory = Some(memory);
     }
 
-    /// Whether threads run.
-    pub fn is_started(&self) -> bool {
-        self.pipeline.is_some()
+    /// The threads, unless they are those of a parent process.
+    fn running(&self) -> Option<&Pipeline> {
+        self.pipeline.as_ref().filter(|_| self.process == std::process::id())
     }
 
-    /// Waits up to `timeout` for the next batch. The caller holds it until `release`; the one held before must have
-    /// been released, or is still counted against the ring.
+    /// Waits up to `timeout` for the next batch. It is to be accepted (`accept`), and its slot given back (`release`).
     pub fn next_batch(&mut self, timeout: Duration) -> Result<NextBatch> {
         if self.closed {
             return Err(Error::Closed);
@@ -119,28 +122,33 @@ impl Loader {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        if self.process != std::process::id() {
-            return Err(Error::Forked);
-        }
         if self.pipeline.is_none() {
+            self.process = std::process::id();
             self.pipeline = Some(self.start()?);
         }
-        let pipeline = self.pipeline.as_ref().ok_or(Error::Closed)?;
+        let pipeline = self.running().ok_or(Error::Forked)?;
         let polled = pipeline.poll(timeout);
         let polled = polled.inspect_err(|error| self.failed = Some(error.clone()))?;
         Ok(match polled {
             Poll::Pending => NextBatch::Pending,
             Poll::End => NextBatch::End,
             Poll::Batch(sequence, mut header) => {
-                // Lanes of this rank take turns, in the order of their numbers.
-                std::mem::swap(&mut self.entries[self.turn as usize], &mut header.entry);
-                self.turn += 1;
-                if self.turn == self.entries.len() as u64 {
-                    (self.round, self.turn) = (self.round + 1, 0);
-                }
+                self.fetched.push_back(std::mem::take(&mut header.entry));
                 NextBatch::Batch(sequence, header)
             }
         })
+    }
+
+    /// Tells that the caller's user holds the next of the batches that were fetched: from here on `state()` is its
+    /// state. A caller that copies batches ahead accepts them when it hands them on.
+    pub fn accept(&mut self) {
+        let Some(entry) = self.fetched.pop_front() else { return };
+        // Lanes of this rank take turns, in the order of their numbers.
+        self.entries[self.turn as usize] = entry;
+        self.turn += 1;
+        if self.turn == self.entries.len() as u64 {
+            (self.round, self.turn) = (self.round + 1, 0);
+        }
     }
 
     /// Counts what a consumer waited for one batch.
@@ -150,7 +158,7 @@ impl Loader {
 
     /// The tokens of a batch that is held: B rows of T + 1.
     pub fn tokens(&self, sequence: u64) -> Option<&[i32]> {
-        self.pipeline.as_ref()?.work().ring.tokens(sequence)
+        self.running()?.work().ring.tokens(sequence)
     }
 
     /// Where in the ring's memory a batch lies.
@@ -160,7 +168,7 @@ impl Loader {
 
     /// Gives a batch's slot back: it will be written again.
     pub fn release(&self, sequence: u64) {
-        if let Some(pipeline) = &self.pipeline {
+        if let Some(pipeline) = self.running() {
             pipeline.release(sequence);
         }
     }
@@ -230,7 +238,9 @@ impl Loader {
         for lane in &own {
             let Some(entry) = state.lanes.get(lane) else {
                 return Err(Error::State {
-                    reason: format!("the state has no lane {lane}; merge the states of all ranks that it was saved by"),
+                    reason: format!(
+                        "the state has no lane {lane}; merge the states of all ranks that it was saved by"
+                    ),
                 });
             };
             self.check_positions(*lane, entry)?;
@@ -242,6 +252,7 @@ impl Loader {
         }
         self.stop();
         self.failed = None;
+        self.fetched.clear();
         (self.entries, self.round, self.turn) = (entries, state.round, state.turn);
         Ok(())
     }
@@ -273,7 +284,7 @@ impl Loader {
 
     /// Bytes of text that are read ahead, and those that shared row groups hold.
     pub fn held_bytes(&self) -> (usize, usize) {
-        self.pipeline.as_ref().map_or((0, 0), Pipeline::held_bytes)
+        self.running().map_or((0, 0), Pipeline::held_bytes)
     }
 
     /// The settings.

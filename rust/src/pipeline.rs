@@ -24,7 +24,7 @@ use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::sync::lock;
-use crate::tokenizer::{Encoder, Tokenizer};
+use crate::tokenizer::{EncodeError, Encoder, Tokenizer};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
@@ -46,7 +46,7 @@ pub(crate) struct Lane {
 
 /// What a wait for a batch ended with.
 #[derive(Debug)]
-pub enum Poll {
+pub(crate) enum Poll {
     /// The next batch: its number in this pipeline, and its header. Its slot is to be released.
     Batch(u64, Box<SlotHeader>),
     /// Nothing yet.
@@ -125,12 +125,19 @@ impl Pipeline {
             error: None,
             stopping: false,
         };
-        let shared = Arc::new(Shared { work, schedule: Mutex::new(schedule), job: Condvar::new(), batch: Condvar::new() });
+        let shared = Arc::new(Shared {
+            work,
+            schedule: Mutex::new(schedule),
+            job: Condvar::new(),
+            batch: Condvar::new(),
+        });
         let mut pipeline = Self { shared, threads: Vec::with_capacity(num_threads) };
         for index in 0..num_threads {
             let shared = pipeline.shared.clone();
-            let thread = std::thread::Builder::new().name(format!("nanofast-{index}")).spawn(move || shared.run());
-            let thread = thread.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })?;
+            let thread =
+                std::thread::Builder::new().name(format!("nanofast-{index}")).spawn(move || shared.run());
+            let thread =
+                thread.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })?;
             pipeline.threads.push(thread);
         }
         Ok(pipeline)
@@ -212,13 +219,12 @@ impl Shared {
             };
             let (stage, lane, place) = match &job {
                 Job::Pack(lane, ..) => ("packing", *lane, None),
-                Job::Read(lane, step) => ("reading and tokenizing", *lane, Some(self.place(step.reader.unit()))),
+                Job::Read(lane, step) => {
+                    ("reading and tokenizing", *lane, Some(self.place(step.reader.unit())))
+                }
             };
             let result = catch_unwind(AssertUnwindSafe(|| match job {
-                Job::Pack(lane, packer, writer, padding) => {
-                    self.pack(lane, packer, writer, padding);
-                    Ok(())
-                }
+                Job::Pack(lane, packer, writer, padding) => self.pack(lane, packer, writer, padding),
                 Job::Read(lane, step) => {
                     let encoder = encoder.get_or_insert_with(|| self.work.tokenizer.encoder());
                     self.read(lane, step, encoder)
@@ -227,7 +233,9 @@ impl Shared {
             let error = match result {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error,
-                Err(panic) => Error::Panic { stage, place, reason: format!("lane {lane}: {}", message(&*panic)) },
+                Err(panic) => {
+                    Error::Panic { stage, place, reason: format!("lane {lane}: {}", message(&*panic)) }
+                }
             };
             let mut schedule = lock(&self.schedule);
             schedule.error.get_or_insert(error);
@@ -250,7 +258,7 @@ impl Shared {
                 return Some(job);
             }
             let start = Instant::now();
-            schedule = wait(&self.job, schedule, Duration::from_secs(1));
+            schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
             self.work.metrics.spent(Stage::Idle, start);
         }
     }
@@ -259,7 +267,9 @@ impl Shared {
         let any_dry = schedule.lanes.iter().any(|lane| lane.is_dry);
         let end_round = any_dry.then(|| schedule.rounds_with_data());
         if let Some(end) = end_round.filter(|_| schedule.lanes.iter().all(|lane| lane.is_dry)) {
-            if schedule.end.is_none() && schedule.lanes.iter().all(|lane| schedule.round_of(lane.sequence) >= end) {
+            if schedule.end.is_none()
+                && schedule.lanes.iter().all(|lane| schedule.round_of(lane.sequence) >= end)
+            {
                 schedule.end = Some(schedule.first_of_round(end));
                 self.batch.notify_all();
             }
@@ -271,12 +281,10 @@ impl Shared {
                 continue;
             }
             let Some(packer) = &lane.packer else { continue };
-            let writer = match packer.has_target() && !lane.is_aside {
-                true => None,
-                false => self.work.ring.write_slot(lane.sequence),
-            };
+            let has_slot = packer.has_slot();
+            let writer = if has_slot { None } else { self.work.ring.write_slot(lane.sequence) };
             // Without a slot a batch is packed aside only where another lane has to know that there is one.
-            let may_pack = writer.is_some() || (packer.has_target() && !lane.is_aside) || (any_dry && !pads && !lane.is_aside);
+            let may_pack = has_slot || writer.is_some() || (any_dry && !pads && !lane.is_aside);
             let lane = &mut schedule.lanes[index];
             lane.is_due = false;
             if let Some(packer) = may_pack.then(|| lane.packer.take()).flatten() {
@@ -288,14 +296,21 @@ impl Shared {
 
     fn read_job(&self, schedule: &mut Schedule) -> Option<Job> {
         // Lanes whose turn comes first read first.
-        let (count, first) = (schedule.lanes.len(), (schedule.turn + schedule.next) as usize % schedule.lanes.len());
+        let (count, first) =
+            (schedule.lanes.len(), (schedule.turn + schedule.next) as usize % schedule.lanes.len());
         (0..count).map(|offset| (first + offset) % count).find_map(|index| {
             let feed = &mut schedule.lanes[index].feed;
             Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
         })
     }
 
-    fn pack(&self, index: usize, mut packer: LanePacker, mut writer: Option<SlotWriter>, padding: bool) {
+    fn pack(
+        &self,
+        index: usize,
+        mut packer: LanePacker,
+        mut writer: Option<SlotWriter>,
+        padding: bool,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             {
@@ -306,17 +321,22 @@ impl Shared {
             }
             let outcome = match padding {
                 true => packer.pack_padding(writer.take()),
-                false => packer.pack(writer.take()),
+                false => packer.pack(writer.take())?,
             };
             let mut schedule = lock(&self.schedule);
-            let (count, round) = (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
+            let (count, round) =
+                (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
             let lane = &mut schedule.lanes[index];
             lane.feed.taken(packer.inbox_mut().take_bytes());
             match outcome {
                 Outcome::Pending if lane.is_due => continue, // more came meanwhile
                 Outcome::Pending => {}
                 Outcome::Aside => (lane.is_aside, lane.is_due) = (true, true), // its slot may have come meanwhile
-                Outcome::Dry => (lane.is_dry, lane.data_rounds) = (true, round),
+                Outcome::Dry => {
+                    (lane.is_dry, lane.data_rounds) = (true, round);
+                    // Whether the others have a batch for this round decides what this lane delivers.
+                    schedule.lanes.iter_mut().for_each(|lane| lane.is_due = true);
+                }
                 Outcome::Delivered(header) => {
                     let sequence = lane.sequence;
                     lane.sequence += count;
@@ -329,7 +349,7 @@ impl Shared {
             drop(schedule);
             self.work.metrics.spent(Stage::Pack, start);
             self.job.notify_all();
-            return;
+            return Ok(());
         }
     }
 
@@ -351,9 +371,12 @@ impl Shared {
 
         let start = Instant::now();
         let mut tokens = TokenBatch::new();
-        encoder.encode_batch(&documents, &mut tokens).map_err(|error| {
-            let place = Place { row: Some(rows[error.document]), ..self.place(unit) };
-            error.at(place)
+        encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
+            let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
+            match failed.error {
+                EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+                other => Error::Tokenize { place, reason: other.to_string() },
+            }
         })?;
         self.work.metrics.spent(Stage::Tokenize, start);
         self.work.metrics.tokenized(documents.len(), documents.num_bytes(), tokens.num_tokens());
@@ -399,5 +422,6 @@ fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, timeout: Duration)
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
 }

@@ -76,14 +76,24 @@ impl Plan {
                 unit_ends.push(num_units);
             }
         }
-        let window_units = (config.shuffle_window as u128 * num_units as u128 / num_documents as u128).max(1) as u64;
+        let window_units =
+            (config.shuffle_window as u128 * num_units as u128 / num_documents as u128).max(1) as u64;
         let config = config.clone();
-        let mut plan =
-            Self { config, groups, unit_ends, unit_documents, num_units, num_documents, window_units, dealt: Vec::new() };
+        let mut plan = Self {
+            config,
+            groups,
+            unit_ends,
+            unit_documents,
+            num_units,
+            num_documents,
+            window_units,
+            dealt: Vec::new(),
+        };
         if plan.config.deal == Deal::PerFile {
             plan.dealt = vec![Vec::new(); plan.config.lanes];
             for index in 0..num_units {
-                plan.dealt[plan.unit_at(index).row_group % plan.config.lanes].push(index);
+                let lane = plan.unit_at(index).row_group % plan.config.lanes;
+                plan.dealt[lane].push(index);
             }
         }
         plan.refuse_empty_lanes()?;
@@ -142,7 +152,9 @@ impl Plan {
     /// (epoch, position within the epoch's units) of a lane's ordinal.
     fn place_of(&self, lane: usize, ordinal: u64) -> Option<(u64, u64)> {
         let (number, per_epoch) = match self.config.deal {
-            Deal::Stream => (lane as u128 + ordinal as u128 * self.config.lanes as u128, self.num_units as u128),
+            Deal::Stream => {
+                (lane as u128 + ordinal as u128 * self.config.lanes as u128, self.num_units as u128)
+            }
             Deal::PerFile => (ordinal as u128, self.dealt[lane].len() as u128),
         };
         let (epoch, position) = ((number / per_epoch) as u64, (number % per_epoch) as u64);
@@ -181,9 +193,10 @@ impl Plan {
                 let units = self.num_units.saturating_mul(self.config.epochs.unwrap_or(u64::MAX));
                 (self.config.lanes as u64, units)
             }
-            Deal::PerFile => {
-                (self.config.lanes as u64, self.dealt.iter().take_while(|units| !units.is_empty()).count() as u64)
-            }
+            Deal::PerFile => (
+                self.config.lanes as u64,
+                self.dealt.iter().take_while(|units| !units.is_empty()).count() as u64,
+            ),
         };
         if lanes <= fits {
             return Ok(());
@@ -210,7 +223,8 @@ fn groups_of(row_counts: &[Vec<u64>], split: Split) -> Result<Vec<Unit>> {
         (_, [only]) => {
             let rows: u64 = only.iter().sum();
             if rows < 2 {
-                let rule = format!("a single shard with {rows} documents cannot be split; it takes two at least");
+                let rule =
+                    format!("a single shard with {rows} documents cannot be split; it takes two at least");
                 return Err(Error::config("split", split.name(), rule));
             }
             (0..1, Some(rows - (rows / 20).max(1)))

@@ -58,7 +58,11 @@ impl Ring {
     /// # Panics
     /// When the memory is not exactly that large.
     pub fn new(memory: SlotMemory, num_slots: usize, slot_len: usize) -> Arc<Self> {
-        assert_eq!(Some(memory.len), num_slots.checked_mul(slot_len), "the ring's memory holds its slots exactly");
+        assert_eq!(
+            Some(memory.len),
+            num_slots.checked_mul(slot_len),
+            "the ring's memory holds its slots exactly"
+        );
         let stamps = (0..num_slots).map(|_| AtomicU64::new(0)).collect();
         Arc::new(Self { memory, slot_len, stamps })
     }
@@ -98,7 +102,9 @@ impl Ring {
         }
         // SAFETY: in bounds by construction; the stamp says that this batch is being read, so no writer exists until
         // `release`, which the reader calls when it is done with the slice (the contract of `read_slot`).
-        Some(unsafe { std::slice::from_raw_parts(self.memory.pointer.add(slot * self.slot_len), self.slot_len) })
+        Some(unsafe {
+            std::slice::from_raw_parts(self.memory.pointer.add(slot * self.slot_len), self.slot_len)
+        })
     }
 
     fn stamp(&self, sequence: u64, phase: u64) -> u64 {
@@ -127,7 +133,9 @@ impl SlotWriter {
         let (ring, slot) = (&self.ring, self.ring.slot_of(self.sequence));
         // SAFETY: in bounds by construction; the stamp is `written` for this batch and this is its only writer
         // (`write_slot` succeeds once a batch), borrowed mutably here, so the slice is unique.
-        unsafe { std::slice::from_raw_parts_mut(ring.memory.pointer.add(slot * ring.slot_len), ring.slot_len) }
+        unsafe {
+            std::slice::from_raw_parts_mut(ring.memory.pointer.add(slot * ring.slot_len), ring.slot_len)
+        }
     }
 
     /// The batch.

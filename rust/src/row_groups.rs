@@ -82,7 +82,9 @@ impl SharedRowGroup {
             if let Some((first_row, batch)) = index.checked_sub(1).map(|index| &decoded.batches[index]) {
                 let end = first_row + batch.len() as u64;
                 if end > from {
-                    return Ok(batch.slice((from - first_row) as usize..(until.min(end) - first_row) as usize));
+                    return Ok(
+                        batch.slice((from - first_row) as usize..(until.min(end) - first_row) as usize)
+                    );
                 }
             }
             let next = match &mut decoded.reader {

@@ -232,6 +232,39 @@ impl LoaderState {
         value
     }
 
+    /// The states of all ranks as one, which any world size that divides the lanes can take up at a round's end.
+    pub fn merge(states: Vec<Self>) -> Result<Self> {
+        let refuse = |reason: String| Err(Error::State { reason });
+        let mut states = states.into_iter();
+        let Some(mut whole) = states.next() else { return refuse("no states to merge".into()) };
+        for state in states {
+            state.identity.require(&whole.identity)?;
+            for (field, one, other) in [
+                ("world size", whole.world_size as u64, state.world_size as u64),
+                ("round", whole.round, state.round),
+                ("batch within the round", whole.turn, state.turn),
+            ] {
+                if one != other {
+                    return refuse(format!("the states are not of one moment: {field} {one} and {other}"));
+                }
+            }
+            for (lane, entry) in state.lanes {
+                if whole.lanes.insert(lane, entry.clone()).is_some_and(|before| before != entry) {
+                    return refuse(format!("two states hold lane {lane} and differ"));
+                }
+            }
+        }
+        if let Some(lane) = (0..whole.identity.lanes).find(|lane| !whole.lanes.contains_key(lane)) {
+            let rank = lane % whole.world_size.max(1);
+            return refuse(format!(
+                "lane {lane} is missing: the state of rank {rank} of {} is not among them",
+                whole.world_size
+            ));
+        }
+        whole.rank = None;
+        Ok(whole)
+    }
+
     fn head_json(&self, identity_digest: &str) -> Value {
         json!({
             "format": FORMAT, "version": VERSION, "rank": self.rank, "world_size": self.world_size,

@@ -1,0 +1,41 @@
+"""nanofast feeds GPT training straight from raw parquet text.
+
+Importing it loads numpy and the native extension alone; torch is loaded when the first tensor is made.
+"""
+
+import warnings as _warnings
+
+from nanofast._nanofast import DEBUG_BUILD as _DEBUG_BUILD
+from nanofast._nanofast import __version__
+from nanofast.errors import (
+    Error,
+    InvalidError,
+    LoaderError,
+    NotFoundError,
+    OutOfMemoryError,
+    ReadError,
+    WrongTypeError,
+)
+from nanofast.loader import TokenLoader, merge_states
+from nanofast.tokenizer import Tokenizer
+
+__all__ = [
+    "Error",
+    "InvalidError",
+    "LoaderError",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "ReadError",
+    "TokenLoader",
+    "Tokenizer",
+    "WrongTypeError",
+    "__version__",
+    "merge_states",
+]
+
+if _DEBUG_BUILD:
+    _warnings.warn(
+        "this is a debug build of nanofast, many times slower; build it with `maturin develop --release`",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,10 @@
+//! Byte-pair encoding of one pretoken: bytes → ids.
+//!
+//! `naive` is the definition written down; the others give the same ids faster. All ask [`PairTable`] which two tokens
+//! merge, into what, and how early.
+
+pub mod heap;
+pub mod naive;
+mod pair_table;
+
+pub use pair_table::{Merge, PairTable};

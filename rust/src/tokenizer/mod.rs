@@ -1,0 +1,225 @@
+//! Text → ids, equal to what tiktoken and Hugging Face tokenizers give.
+//!
+//! ```text
+//! tokenizer.json, .tiktoken, bundled ─→ Definition ─→ Tokenizer (tables, shared) ─→ Encoder (caches, one per thread)
+//!                                                          text ─→ pretokens ─→ ids
+//! ```
+//! ```
+//! use nanofast::tokenizer::Tokenizer;
+//! let tokenizer = Tokenizer::from_name("r50k_base")?;
+//! let mut ids = Vec::new();
+//! tokenizer.encoder().encode(b"hello world", &mut ids)?;
+//! assert_eq!(ids, [31373, 995]);
+//! assert_eq!(tokenizer.decode_bytes(&ids)?, b"hello world");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod bpe;
+mod bundled;
+mod byte_level;
+mod definition;
+mod encoder;
+mod hf_json;
+mod hf_json_parts;
+mod native;
+mod pattern;
+pub mod pretokenize;
+mod tiktoken_file;
+mod vocab;
+
+use std::sync::Arc;
+
+pub use definition::{Definition, Merges, Normalizer, SpecialToken};
+pub use encoder::{DocumentError, EncodeError, Encoder};
+pub use pattern::{Pattern, Stage};
+pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
+
+use crate::error::{Error, Result};
+use bpe::PairTable;
+use pretokenize::RegexSplitter;
+
+/// A vocabulary with everything derived from it. A clone shares all of it.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    tables: Arc<Tables>,
+}
+
+/// What encoders share.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    definition: Definition,
+    pairs: PairTable,
+    splitter: RegexSplitter,
+    fingerprint: String,
+}
+
+impl Tables {
+    /// The id of a pretoken that is taken whole before any merge.
+    fn whole_id(&self, pretoken: &[u8]) -> Option<u32> {
+        self.definition.whole_pretokens.then(|| self.definition.vocabulary.id(pretoken)).flatten()
+    }
+}
+
+impl Tokenizer {
+    /// A bundled vocabulary: `r50k_base`, `p50k_base`, `cl100k_base` or `o200k_base`.
+    ///
+    /// # Errors
+    /// When the name is none of these.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::from_definition(bundled::definition(name)?)
+    }
+
+    /// Hugging Face's `tokenizer.json` of the byte-level BPE kind; messages call it `name`.
+    ///
+    /// # Errors
+    /// When the file is no such tokenizer, saying what it is or what is wrong.
+    pub fn from_hf_json(bytes: &[u8], name: &str) -> Result<Self> {
+        Self::from_definition(hf_json::parse(bytes, name)?)
+    }
+
+    /// nanofast's own file, as [`to_bytes`](Self::to_bytes) gives it; messages call it `name`.
+    ///
+    /// # Errors
+    /// When it is no such file, or of a version that this release does not know.
+    pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self> {
+        Self::from_definition(native::parse(bytes, name)?)
+    }
+
+    /// nanofast's own file: exact to the fingerprint, whatever format the tokenizer came from.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        native::write(&self.tables.definition)
+    }
+
+    /// A `.json` file of either kind: nanofast's own or Hugging Face's.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes) and [`from_hf_json`](Self::from_hf_json).
+    pub fn from_json(bytes: &[u8], name: &str) -> Result<Self> {
+        if native::is_native(bytes) { Self::from_bytes(bytes, name) } else { Self::from_hf_json(bytes, name) }
+    }
+
+    /// A `.tiktoken` file, its split pattern and its special tokens; messages call it `name`.
+    ///
+    /// # Errors
+    /// When a line or the pattern is bad, or ids collide.
+    pub fn from_tiktoken(
+        bytes: &[u8],
+        pattern: &str,
+        specials: &[(String, u32)],
+        name: &str,
+    ) -> Result<Self> {
+        Self::from_ranked(tiktoken_file::parse(bytes, name)?, pattern, specials, name)
+    }
+
+    /// Tokens whose ids are their ranks, as in a `tiktoken.Encoding`; messages call it `name`.
+    ///
+    /// # Errors
+    /// When the pattern is bad or ids collide.
+    pub fn from_ranks<'a>(
+        ranks: impl IntoIterator<Item = (&'a [u8], u64)>,
+        pattern: &str,
+        specials: &[(String, u32)],
+        name: &str,
+    ) -> Result<Self> {
+        let mut builder = VocabularyBuilder::new(name);
+        for (token, rank) in ranks {
+            builder.insert(rank, token)?;
+        }
+        Self::from_ranked(builder.build()?, pattern, specials, name)
+    }
+
+    fn from_ranked(
+        vocabulary: Vocabulary,
+        pattern: &str,
+        specials: &[(String, u32)],
+        name: &str,
+    ) -> Result<Self> {
+        Self::from_definition(Definition {
+            name: name.into(),
+            vocabulary,
+            merges: Merges::ByRank,
+            whole_pretokens: true,
+            pattern: Pattern::tiktoken(pattern),
+            specials: specials.iter().map(|(content, id)| SpecialToken::new(content, *id)).collect(),
+            normalizer: Normalizer::None,
+            declared_bos: None,
+        })
+    }
+
+    /// Builds the tables of a definition.
+    ///
+    /// # Errors
+    /// When the pattern does not compile, or ids or merges contradict each other.
+    pub fn from_definition(mut definition: Definition) -> Result<Self> {
+        definition.check()?;
+        let name = &definition.name;
+        let pairs = PairTable::new(name, &definition.vocabulary, &definition.merges)?;
+        let splitter = RegexSplitter::new(name, &definition.pattern)?;
+        let fingerprint = definition.fingerprint();
+        Ok(Self { tables: Arc::new(Tables { definition, pairs, splitter, fingerprint }) })
+    }
+
+    /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.
+    pub fn encoder(&self) -> Encoder {
+        Encoder::new(Arc::clone(&self.tables))
+    }
+
+    /// What the tokenizer was built from.
+    pub fn definition(&self) -> &Definition {
+        &self.tables.definition
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> &str {
+        &self.tables.definition.name
+    }
+
+    /// One past the largest id, special tokens included.
+    pub fn vocab_size(&self) -> usize {
+        let specials = self.tables.definition.specials.last().map_or(0, |special| special.id as usize + 1);
+        specials.max(self.tables.definition.vocabulary.num_ids())
+    }
+
+    /// The id that begins a document: `<|bos|>`, else the one the file declares, else `<|endoftext|>`.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.tables.definition.bos_id()
+    }
+
+    /// Special tokens in the order of their ids.
+    pub fn special_tokens(&self) -> &[SpecialToken] {
+        &self.tables.definition.specials
+    }
+
+    /// The bytes that `id` stands for: a token's own, a special token's text; none where there is no such id.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        let definition = &self.tables.definition;
+        match definition.specials.binary_search_by_key(&id, |special| special.id) {
+            Ok(at) => Some(definition.specials[at].content.as_bytes()),
+            Err(_) => Some(definition.vocabulary.token(id)).filter(|token| !token.is_empty()),
+        }
+    }
+
+    /// The text of `ids`, as bytes: tokens may end within a character.
+    ///
+    /// # Errors
+    /// When an id is not in the vocabulary.
+    pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        for (position, &id) in ids.iter().enumerate() {
+            let token = self.token_bytes(id).ok_or_else(|| Error::Vocabulary {
+                name: self.name().into(),
+                reason: format!(
+                    "no token has id {id} (position {position}); ids go from 0 to {}",
+                    self.vocab_size() - 1
+                ),
+            })?;
+            bytes.extend_from_slice(token);
+        }
+        Ok(bytes)
+    }
+
+    /// Hex of a SHA-256 over everything that decides ids.
+    pub fn fingerprint(&self) -> &str {
+        &self.tables.fingerprint
+    }
+}

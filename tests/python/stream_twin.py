@@ -1,0 +1,187 @@
+"""A slow twin of the loader's stream in plain Python: what every batch must be, computed from token lists.
+
+`Stream(shards, ...).batches(rank, world_size)` yields (inputs, targets) as lists. `shards[s][g]` lists the documents of
+row group g of shard s as token lists without BOS. Written from ARCHITECTURE's words, apart from the Rust code, so that
+the two can disagree.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+U64 = 2**64 - 1
+Tokens = list[int]
+Row = list[tuple[int, bool]]  # (token, learned)
+
+
+def splitmix(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) & U64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = (value ^ value >> shift) * factor & U64
+    return value ^ value >> 31
+
+
+def combine(*numbers: int) -> int:
+    state = 0
+    for number in numbers:
+        state = splitmix(state ^ number)
+    return state
+
+
+def permutation(size: int, seed: int) -> list[int]:
+    """Where each position goes: a Feistel network on the next even number of bits, repeated until inside."""
+    width = max(1, -(-((size - 1).bit_length()) // 2))
+    mask = 2**width - 1
+
+    def once(value: int) -> int:
+        high, low = divmod(value, 2**width)
+        for step in range(6):
+            high, low = low, high ^ splitmix(low ^ splitmix(seed + step)) & mask
+        return high << width | low
+
+    places = []
+    for start in range(size):
+        place = once(start)
+        while place >= size:
+            place = once(place)
+        places.append(place)
+    return places
+
+
+@dataclass
+class Stream:
+    shards: list[list[list[Tokens]]]
+    batch_size: int
+    sequence_length: int
+    bos: int
+    packing: str = "concat"
+    lanes: int = 1
+    shuffle: bool = False
+    seed: int = 0
+    epochs: int | None = None
+    unit_documents: int | None = None
+    deal: str = "stream"
+    shuffle_window: int = 4096
+    units: list[tuple[int, int, list[Tokens]]] = field(init=False)  # (shard, row group, documents)
+
+    def __post_init__(self) -> None:
+        groups = [(s, g, rows) for s, shard in enumerate(self.shards) for g, rows in enumerate(shard)]
+        total = sum(len(rows) for _, _, rows in groups)
+        size = self.unit_documents
+        if size is None:
+            few = len(groups) < self.lanes * 32
+            size = max(1, min(16, total // self.lanes), total // (self.lanes * 32)) if few else 0
+            widest = size if size else max((len(rows) for _, _, rows in groups), default=0)
+            if self.shuffle and widest > self.shuffle_window:
+                size = self.shuffle_window
+        self.units = []
+        for s, g, rows in groups:
+            for start in range(0, len(rows), size or max(1, len(rows))):
+                self.units.append((s, g, rows[start : start + (size or len(rows))]))
+
+    def lane_units(self, lane: int) -> Iterator[tuple[int, tuple[int, int, list[Tokens]]]]:
+        """(epoch, unit) of a lane, in order."""
+        if self.deal == "per_file":
+            mine = [unit for unit in self.units if unit[1] % self.lanes == lane]
+            for epoch in itertools.count():
+                if epoch == self.epochs:
+                    return
+                yield from ((epoch, unit) for unit in mine)
+        number = lane
+        while self.epochs is None or number < self.epochs * len(self.units):
+            epoch, place = divmod(number, len(self.units))
+            if self.shuffle:
+                place = permutation(len(self.units), combine(self.seed, 1, epoch))[place]
+            yield epoch, self.units[place]
+            number += self.lanes
+
+    def documents(self, lane: int) -> Iterator[tuple[object, Tokens]]:
+        """(what changes from row group to row group, document) of a lane, in order."""
+        per_epoch = itertools.groupby(self.lane_units(lane), key=lambda item: item[0])
+        total = sum(len(rows) for _, _, rows in self.units)
+        width = max(1, self.shuffle_window * len(self.units) // max(1, total)) if self.shuffle else 1
+        for epoch, items in per_epoch:
+            units = (unit for _, unit in items)
+            for index in itertools.count():
+                window = list(itertools.islice(units, width))
+                if not window:
+                    break
+                found = [((epoch, s, g), document) for s, g, rows in window for document in rows]
+                if self.shuffle:
+                    order = permutation(len(found), combine(self.seed, 2, epoch, lane, index))
+                    found = [found[place] for place in order]
+                yield from found
+
+    def rows(self, lane: int) -> Iterator[Row]:
+        texts = (document for _, document in self.documents(lane))
+        return {"concat": self.concat, "carry": self.carry, "one_per_row": self.one_per_row}[self.packing](texts)
+
+    def concat(self, documents: Iterator[Tokens]) -> Iterator[Row]:
+        tokens = itertools.chain.from_iterable([self.bos, *document] for document in documents)
+        row = list(itertools.islice(tokens, 1))
+        while True:
+            row += itertools.islice(tokens, self.sequence_length + 1 - len(row))
+            if len(row) < 2:
+                return
+            yield self.filled([(token, True) for token in row])
+            row = row[-1:] if len(row) == self.sequence_length + 1 else []
+
+    def carry(self, documents: Iterator[Tokens]) -> Iterator[Row]:
+        waiting: list[tuple[int, Tokens]] = []  # (arrival, what is left), in order of arrival
+        arrived = 0
+        row: Tokens = []
+        while True:
+            for document in itertools.islice(documents, 256 - len(waiting)):
+                waiting.append((arrived, document))
+                arrived += 1
+            if not waiting:
+                break
+            space = self.sequence_length + 1 - len(row)
+            fits = [item for item in waiting if len(item[1]) < space]
+            if arrived - waiting[0][0] > 512:
+                chosen = waiting[0]
+            else:
+                chosen = sorted(fits or waiting, key=lambda item: (-len(item[1]), item[0]))[0]
+            place = waiting.index(chosen)
+            piece, rest = chosen[1][: space - 1], chosen[1][space - 1 :]
+            row += [self.bos, *piece]
+            if len(chosen[1]) < space:
+                del waiting[place]
+            else:
+                waiting[place] = (chosen[0], rest)
+            if len(row) == self.sequence_length + 1:
+                yield [(token, True) for token in row]
+                row = []
+        if row:
+            yield self.filled([(token, True) for token in row])
+
+    def one_per_row(self, documents: Iterator[Tokens]) -> Iterator[Row]:
+        for document in documents:
+            yield [(token, True) for token in [self.bos, *document][: self.sequence_length + 1]]
+
+    def filled(self, row: Row, width: int | None = None) -> Row:
+        return row + [(self.bos, False)] * ((width or self.sequence_length + 1) - len(row))
+
+    def lane_batches(self, lane: int) -> Iterator[tuple[list[Tokens], list[Tokens]]]:
+        rows = self.rows(lane)
+        while batch := list(itertools.islice(rows, self.batch_size)):
+            width = max(2, max(len(row) for row in batch))
+            batch += [[] for _ in range(self.batch_size - len(batch))]
+            yield self.shifted([self.filled(row, width) for row in batch])
+
+    def shifted(self, rows: list[Row]) -> tuple[list[Tokens], list[Tokens]]:
+        inputs = [[token for token, _ in row][:-1] for row in rows]
+        targets = [[token if learned else -1 for token, learned in row][1:] for row in rows]
+        return inputs, targets
+
+    def batches(self, rank: int = 0, world_size: int = 1) -> Iterator[tuple[list[Tokens], list[Tokens]]]:
+        lanes = [self.lane_batches(lane) for lane in range(self.lanes)]
+        empty = self.shifted([self.filled([]) for _ in range(self.batch_size)])
+        if self.epochs is None:
+            for own in itertools.cycle(lanes[rank::world_size]):
+                yield next(own)
+        else:
+            for turn in itertools.zip_longest(*lanes):
+                yield from (batch or empty for batch in turn[rank::world_size])

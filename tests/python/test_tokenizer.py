@@ -1,0 +1,126 @@
+"""The tokenizer's ids are those of tiktoken, whatever the text."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nanofast.tokenizer import Tokenizer
+
+tiktoken = pytest.importorskip("tiktoken")
+zstandard = pytest.importorskip("zstandard")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+Encoding = Any
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+NAMES = ["r50k_base", "p50k_base", "cl100k_base", "o200k_base"]
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no corpora in {DATA}")
+
+GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+PATTERNS = {
+    "r50k_base": GPT2,
+    "p50k_base": GPT2,
+    "cl100k_base": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    "o200k_base": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+SPECIALS = {
+    "r50k_base": {"<|endoftext|>": 50256},
+    "p50k_base": {"<|endoftext|>": 50256},
+    "cl100k_base": {
+        "<|endoftext|>": 100257,
+        "<|fim_prefix|>": 100258,
+        "<|fim_middle|>": 100259,
+        "<|fim_suffix|>": 100260,
+        "<|endofprompt|>": 100276,
+    },
+    "o200k_base": {"<|endoftext|>": 199999, "<|endofprompt|>": 200018},
+}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def peer(request: pytest.FixtureRequest) -> Encoding:
+    name: str = request.param
+    packed = (DATA / "tokenizers" / f"{name}.tiktoken.zst").read_bytes()
+    lines = zstandard.ZstdDecompressor().decompressobj().decompress(packed).splitlines()
+    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
+    return tiktoken.Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=ranks, special_tokens=SPECIALS[name])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(peer: Encoding) -> Tokenizer:
+    return Tokenizer.from_name(peer.name)
+
+
+def texts(corpus: str, every: int = 1) -> Iterator[str]:
+    for file in sorted((DATA / "corpus" / corpus).glob("*.parquet")):
+        yield from parquet.read_table(file, columns=["text"])["text"].to_pylist()[::every]
+
+
+@pytest.mark.parametrize(("corpus", "every"), [("web_en", 23), ("multi", 7), ("hard", 1)])
+def test_gives_the_ids_of_tiktoken(tokenizer: Tokenizer, peer: Encoding, corpus: str, every: int) -> None:
+    sample = list(texts(corpus, every))
+    # tiktoken recurses over long runs of one class; a document that overflows its stack cannot be compared.
+    sample = [text for text in sample if not is_too_deep_for_tiktoken(text)]
+    values, offsets = tokenizer.encode_batch(sample)
+    for index, text in enumerate(sample):
+        expected = peer.encode_ordinary(text)
+        found = values[offsets[index] : offsets[index + 1]]
+        assert np.array_equal(found, expected), f"{corpus} document {index}: {text[:80]!r}"
+        assert tokenizer.decode(found) == text
+
+
+def is_too_deep_for_tiktoken(text: str) -> bool:
+    return re.search(r"\s{100000}", text) is not None
+
+
+def test_is_the_published_vocabulary(tokenizer: Tokenizer, peer: Encoding) -> None:
+    assert tokenizer.vocab_size == peer.n_vocab
+    assert tokenizer.special_tokens == SPECIALS[peer.name]
+    assert tokenizer.bos_id == peer.eot_token
+    lengths = tokenizer.token_bytes()
+    assert lengths.dtype == np.int32
+    expected = np.zeros(peer.n_vocab, np.int32)
+    for token, rank in peer._mergeable_ranks.items():
+        expected[rank] = len(token)
+        assert tokenizer.token_bytes(rank) == token
+    assert np.array_equal(lengths, expected)
+
+
+def test_is_the_same_tokenizer_however_it_is_loaded(tokenizer: Tokenizer, peer: Encoding, tmp_path: Path) -> None:
+    file = tmp_path / "some.tiktoken"
+    lines = (base64.b64encode(token) + b" %d\n" % rank for token, rank in peer._mergeable_ranks.items())
+    file.write_bytes(b"".join(lines))
+    tokenizer.save(tmp_path / "own.json")
+    copies = [
+        Tokenizer.from_tiktoken(peer),
+        Tokenizer.from_file(file, pattern=PATTERNS[peer.name], special_tokens=SPECIALS[peer.name]),
+        Tokenizer.from_file(tmp_path / "own.json"),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ]
+    for copy in copies:
+        assert copy.fingerprint == tokenizer.fingerprint
+        assert np.array_equal(copy.encode("naïve text, 12345\n"), tokenizer.encode("naïve text, 12345\n"))
+
+
+def test_refuses_bytes_that_are_no_utf8(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"invalid UTF-8 .*byte 3"):
+        tokenizer.encode(b"abc\xff")
+    with pytest.raises(ValueError, match=r"texts\[1\].*byte 0"):
+        tokenizer.encode_batch(["fine", b"\x80"])
+
+
+def test_special_tokens_are_plain_text(tokenizer: Tokenizer) -> None:
+    assert tokenizer.bos_id not in tokenizer.encode("<|endoftext|>")
