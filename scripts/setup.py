@@ -191,7 +191,7 @@ def make_venv(uv):
 
 def run(command):
     """Run in the project's folder, inside its environment."""
-    environment = dict(os.environ, VIRTUAL_ENV=str(VENV))
+    environment = dict(os.environ, VIRTUAL_ENV=str(VENV), PIP_QUIET="1")
     environment["PATH"] = str(VENV_BIN) + os.pathsep + environment.get("PATH", "")
     for name in ("PYTHONHOME", "CONDA_PREFIX"):  # either would point maturin at another Python
         environment.pop(name, None)

@@ -14,32 +14,34 @@ import time
 import torch
 import torch.nn.functional as F
 
-# Below this gain the coarser numbers are not worth it: norms, rotations and the soft cap gain nothing, and the timing
-# itself wavers by some ten per cent on a shared machine.
+# Below this gain the coarser numbers are not worth it: norms, rotations and the soft cap gain nothing from them.
 WORTHWHILE_RATIO = 1.25
-ROUNDS = (
-    7  # alternating, so that a busy neighbour slows both alike; the median of seven forgives three disturbed rounds
-)
+ROUNDS = 5  # alternating; the median forgives two disturbed rounds
 
 
 def _mlp_seconds(dtype: torch.dtype, n_embd: int, num_tokens: int) -> float:
-    """Time of one MLP, forward and backward, weight casts included."""
+    """Processor time of one MLP, forward and backward, weight casts included; on a CPU all of it is this thread's."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(num_tokens, n_embd, generator=generator).to(dtype).requires_grad_()
     widen = torch.randn(4 * n_embd, n_embd, generator=generator).requires_grad_()
     narrow = torch.randn(n_embd, 4 * n_embd, generator=generator).requires_grad_()
-    start = time.perf_counter()
+    start = time.thread_time()
     F.linear(F.relu(F.linear(x, widen.to(dtype))).square(), narrow.to(dtype)).sum().backward()  # type: ignore[no-untyped-call]
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def measure_cpu_ratio(n_embd: int, num_tokens: int) -> float:
     """How many times faster bfloat16 is than float32 on this CPU, for matrices of this model's size."""
     tokens = min(num_tokens, 1024)  # enough to fill the kernels, and the whole measurement stays well under a second
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(ROUNDS):
-        for dtype, times in seconds.items():
-            times.append(_mlp_seconds(dtype, n_embd, tokens))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # processor time of one thread does not see the machine's other work, as a clock would
+    try:
+        for _ in range(ROUNDS):
+            for dtype, times in seconds.items():
+                times.append(_mlp_seconds(dtype, n_embd, tokens))
+    finally:
+        torch.set_num_threads(threads)
     return statistics.median(seconds[torch.float32]) / statistics.median(seconds[torch.bfloat16])
 
 

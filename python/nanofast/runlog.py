@@ -16,8 +16,8 @@ Seconds are floats, bytes integers, losses nats per target, `bpb` bits per byte 
                 world_size, stage, started (ISO 8601, UTC)
     step        one a step, of the whole step on all ranks: step (from 1), loss, loss_smooth, bpb, lr (of the matrices),
                 lr_fraction, grad_norm (before clipping), momentum, tokens (positions so far), targets (learned in
-                this step), bytes (of those), seconds, phase_seconds {data, forward_backward, optimizer}, tokens_per_second, wait_fraction,
-                memory_bytes, mfu
+                this step), bytes (of those), seconds, phase_seconds {data, forward_backward, optimizer},
+                tokens_per_second, wait_fraction, memory_bytes, mfu
     ledger      step, ledger {…}, loader (all of the loader's metrics)
     validation  step, loss, bpb, tokens, bytes, seconds
     sample      step, prompt, text (the continuation), temperature, seed, seconds

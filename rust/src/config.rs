@@ -195,7 +195,7 @@ pub struct LoaderConfig {
 impl LoaderConfig {
     /// The lanes used when none are asked for: 8 where the world size divides 8, else the world size.
     pub fn default_lanes(world_size: usize) -> usize {
-        if world_size > 0 && 8 % world_size == 0 { 8 } else { world_size }
+        if 8usize.is_multiple_of(world_size) { 8 } else { world_size }
     }
 
     /// Lanes of this rank: r, r + W, …
@@ -235,7 +235,7 @@ impl LoaderConfig {
                 format!("must be below world_size = {}", self.world_size),
             ));
         }
-        if self.plan.lanes % self.world_size != 0 {
+        if !self.plan.lanes.is_multiple_of(self.world_size) {
             let up = self.plan.lanes.div_ceil(self.world_size) * self.world_size;
             let rule = format!(
                 "does not divide lanes = {}; use a world size that divides it (one of {}), or lanes = {up}",
@@ -260,5 +260,5 @@ impl LoaderConfig {
 }
 
 fn divisors(n: usize) -> String {
-    (1..=n).filter(|d| n % d == 0).map(|d| d.to_string()).collect::<Vec<_>>().join(", ")
+    (1..=n).filter(|d| n.is_multiple_of(*d)).map(|d| d.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -213,16 +213,15 @@ impl Loader {
         }
         self.identity.require(&state.identity)?;
         let own = self.config.own_lanes();
-        if let Some(rank) = state.rank {
-            if (rank, state.world_size) != (self.config.rank, self.config.world_size) {
-                return Err(Error::State {
-                    reason: format!(
-                        "the state is of rank {rank} of {}, this loader is rank {} of {}; \
-                         pass the states of all ranks through merge_states()",
-                        state.world_size, self.config.rank, self.config.world_size
-                    ),
-                });
-            }
+        let this = (self.config.rank, self.config.world_size);
+        if let Some(rank) = state.rank.filter(|&rank| (rank, state.world_size) != this) {
+            return Err(Error::State {
+                reason: format!(
+                    "the state is of rank {rank} of {}, this loader is rank {} of {}; \
+                     pass the states of all ranks through merge_states()",
+                    state.world_size, this.0, this.1
+                ),
+            });
         }
         if state.turn != 0 && state.world_size != self.config.world_size {
             let turns = self.config.plan.lanes / state.world_size.max(1);

@@ -58,7 +58,7 @@ pub(crate) enum Poll {
 struct Scheduled {
     feed: Feed,
     /// `None` while a worker packs.
-    packer: Option<LanePacker>,
+    packer: Option<Box<LanePacker>>,
     /// The batch that it packs next.
     sequence: u64,
     /// Documents, the end, or a slot may have come since it was last packed.
@@ -98,8 +98,17 @@ pub(crate) struct Pipeline {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// A lane to pack: with its next slot, unless it holds it already or packs aside.
+struct Packing {
+    lane: usize,
+    packer: Box<LanePacker>,
+    writer: Option<SlotWriter>,
+    /// The lane has ended and others have not: its batch is padding.
+    is_padding: bool,
+}
+
 enum Job {
-    Pack(usize, LanePacker, Option<SlotWriter>, bool),
+    Pack(Packing),
     Read(usize, Step),
 }
 
@@ -109,7 +118,7 @@ impl Pipeline {
         let count = lanes.len() as u64;
         let lanes = lanes.into_iter().enumerate().map(|(index, lane)| Scheduled {
             feed: lane.feed,
-            packer: Some(lane.packer),
+            packer: Some(Box::new(lane.packer)),
             sequence: (index as u64 + count - turn) % count,
             is_due: true,
             is_dry: false,
@@ -218,13 +227,13 @@ impl Shared {
                 None => return,
             };
             let (stage, lane, place) = match &job {
-                Job::Pack(lane, ..) => ("packing", *lane, None),
+                Job::Pack(packing) => ("packing", packing.lane, None),
                 Job::Read(lane, step) => {
                     ("reading and tokenizing", *lane, Some(self.place(step.reader.unit())))
                 }
             };
             let result = catch_unwind(AssertUnwindSafe(|| match job {
-                Job::Pack(lane, packer, writer, padding) => self.pack(lane, packer, writer, padding),
+                Job::Pack(packing) => self.pack(packing),
                 Job::Read(lane, step) => {
                     let encoder = encoder.get_or_insert_with(|| self.work.tokenizer.encoder());
                     self.read(lane, step, encoder)
@@ -266,18 +275,13 @@ impl Shared {
     fn pack_job(&self, schedule: &mut Schedule) -> Option<Job> {
         let any_dry = schedule.lanes.iter().any(|lane| lane.is_dry);
         let end_round = any_dry.then(|| schedule.rounds_with_data());
-        if let Some(end) = end_round.filter(|_| schedule.lanes.iter().all(|lane| lane.is_dry)) {
-            if schedule.end.is_none()
-                && schedule.lanes.iter().all(|lane| schedule.round_of(lane.sequence) >= end)
-            {
-                schedule.end = Some(schedule.first_of_round(end));
-                self.batch.notify_all();
-            }
+        if end_round.is_some_and(|end| schedule.ends_with(end)) {
+            self.batch.notify_all();
         }
         for index in 0..schedule.lanes.len() {
             let lane = &schedule.lanes[index];
             let pads = lane.is_dry && end_round.is_some_and(|end| schedule.round_of(lane.sequence) < end);
-            if !(lane.is_due || pads) || (lane.is_dry && !pads) {
+            if !(pads || lane.is_due && !lane.is_dry) {
                 continue;
             }
             let Some(packer) = &lane.packer else { continue };
@@ -288,7 +292,7 @@ impl Shared {
             let lane = &mut schedule.lanes[index];
             lane.is_due = false;
             if let Some(packer) = may_pack.then(|| lane.packer.take()).flatten() {
-                return Some(Job::Pack(index, packer, writer, pads));
+                return Some(Job::Pack(Packing { lane: index, packer, writer, is_padding: pads }));
             }
         }
         None
@@ -304,13 +308,8 @@ impl Shared {
         })
     }
 
-    fn pack(
-        &self,
-        index: usize,
-        mut packer: LanePacker,
-        mut writer: Option<SlotWriter>,
-        padding: bool,
-    ) -> Result<()> {
+    fn pack(&self, packing: Packing) -> Result<()> {
+        let Packing { lane: index, mut packer, mut writer, is_padding } = packing;
         let start = Instant::now();
         loop {
             {
@@ -319,7 +318,7 @@ impl Shared {
                 lane.feed.deliver(&self.work.plan, packer.inbox_mut());
                 lane.is_due = false;
             }
-            let outcome = match padding {
+            let outcome = match is_padding {
                 true => packer.pack_padding(writer.take()),
                 false => packer.pack(writer.take())?,
             };
@@ -400,6 +399,15 @@ impl Schedule {
     /// The round of a batch, counted from the one that batch 0 lies in.
     fn round_of(&self, sequence: u64) -> u64 {
         (self.turn + sequence) / self.lanes.len() as u64
+    }
+
+    /// Notes the end when every lane is dry and has delivered `rounds` rounds; whether that is so.
+    fn ends_with(&mut self, rounds: u64) -> bool {
+        let ends = self.lanes.iter().all(|lane| lane.is_dry && self.round_of(lane.sequence) >= rounds);
+        if ends {
+            self.end = Some(self.first_of_round(rounds));
+        }
+        ends
     }
 
     fn first_of_round(&self, round: u64) -> u64 {

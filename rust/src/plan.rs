@@ -259,7 +259,7 @@ fn unit_size(num_groups: u64, largest: u64, documents: u64, config: &PlanConfig)
     let lanes = config.lanes as u64;
     let mut size = 0;
     if num_groups < 32 * lanes {
-        size = (documents / lanes).min(16).max(1).max(documents / (32 * lanes));
+        size = (documents / lanes).clamp(1, 16).max(documents / (32 * lanes));
     }
     if config.shuffle && (if size > 0 { size } else { largest }) > config.shuffle_window {
         size = config.shuffle_window;

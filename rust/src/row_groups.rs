@@ -108,7 +108,7 @@ pub(crate) struct UnitReader {
     unit: Unit,
     next_row: u64,
     end_row: u64,
-    reader: Option<RowGroupReader>,
+    reader: Option<Box<RowGroupReader>>,
 }
 
 impl UnitReader {
@@ -135,7 +135,9 @@ impl UnitReader {
         let batch = if whole {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                none => none.insert(shard.reader(self.unit.row_group, self.next_row..self.end_row)?),
+                none => {
+                    none.insert(Box::new(shard.reader(self.unit.row_group, self.next_row..self.end_row)?))
+                }
             };
             match reader.next_batch()? {
                 Some((row, batch)) if row == first_row && !batch.is_empty() => batch,

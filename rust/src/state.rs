@@ -191,11 +191,13 @@ impl Identity {
 }
 
 fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, String) {
-    let pairs = expected.iter().zip(found).enumerate();
-    for (index, (expected, found)) in pairs.filter(|(_, (expected, found))| expected != found) {
-        return (format!("shard {index}"), expected.to_string(), found.to_string());
+    let mut pairs = expected.iter().zip(found).enumerate();
+    match pairs.find(|(_, (expected, found))| expected != found) {
+        Some((index, (expected, found))) => {
+            (format!("shard {index}"), expected.to_string(), found.to_string())
+        }
+        None => ("number of shards".into(), expected.len().to_string(), found.len().to_string()),
     }
-    ("number of shards".into(), expected.len().to_string(), found.len().to_string())
 }
 
 /// A rank's state, or that of several ranks together.

@@ -118,8 +118,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _make_data(data: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from nanofast._nanofast import ParquetWriter
 
     documents = stdlib.documents()
     if len(documents) < MIN_DOCUMENTS:
@@ -131,9 +130,9 @@ def _make_data(data: Path) -> None:
         files = {}
         for index, texts in enumerate(split_shards(documents)):
             path = folder / f"shard_{index:05d}.parquet"
-            pq.write_table(
-                pa.table({"text": pa.array(texts, pa.string())}), path, compression="zstd", row_group_size=len(texts)
-            )
+            writer = ParquetWriter(path, row_group_documents=len(texts))
+            writer.write(list(texts))
+            writer.close()
             content = path.read_bytes()
             files[path.name] = {
                 "size_bytes": len(content),
