@@ -3,6 +3,8 @@
 //!
 //! `NANOFAST_TEST_LONG=1` damages many more bytes.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "source/oracle.rs"]
 mod oracle;
 
@@ -307,6 +309,19 @@ fn batches_hold_about_256_kib_and_share_the_pages() {
     }
     assert!(sizes[..11].iter().all(|&(bytes, _)| (262_144..263_144).contains(&bytes)), "{sizes:?}");
     assert!(sizes.iter().all(|&(_, rows)| rows <= 8192));
+}
+
+#[test]
+fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder, "a.parquet", &["a", &"b".repeat(5000)]);
+    let shard = open_shard(&path, "text").unwrap();
+    let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(5000);
+    let error = reader.next_batch().unwrap_err();
+    assert_eq!((error.kind(), reader.broken_rows()), (Kind::Memory, None));
+    assert!(error.to_string().contains("at least 50"), "{error}");
+    let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(6000);
+    assert_eq!(reader.next_batch().unwrap().unwrap().1.len(), 2);
 }
 
 #[test]
