@@ -22,6 +22,7 @@ from nanofast import checkpoint
 from nanofast.config import Config, derive, to_dict
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
+from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
 from nanofast.plan import with_horizon
@@ -175,6 +176,7 @@ def build(config: Config, stage: Stage, resumed: Found | None, command: list[str
         log = RunLog(run_dir)
         (run_dir / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
     assert config.schedule.num_iterations is not None
+    assert config.schedule.total_batch_size is not None
     trainer = Trainer(
         config=config,
         world=world,
@@ -185,8 +187,14 @@ def build(config: Config, stage: Stage, resumed: Found | None, command: list[str
         tokenizer=tokenizer,
         token_bytes_V=torch.from_numpy(tokenizer.token_bytes()).to(world.device),
         run_dir=run_dir,
-        log=log,
-        progress=Progress(config.schedule.num_iterations, quiet=not world.is_main),
+        journal=Journal(
+            log,
+            Progress(config.schedule.num_iterations, quiet=not world.is_main),
+            num_iterations=config.schedule.num_iterations,
+            tokens_per_step=config.schedule.total_batch_size,
+            device=world.device,
+            flops_per_token=model.flops_per_token(),
+        ),
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )
     if snapshot is not None:
@@ -220,7 +228,7 @@ def build(config: Config, stage: Stage, resumed: Found | None, command: list[str
 def _announce(trainer: Trainer, facts: dict[str, Any], resumed: Found | None) -> None:
     """Say in a few lines what is about to happen."""
     config, threads, parameters = trainer.config, facts["threads"], facts["parameters"]
-    say: Callable[[str], None] = trainer.progress.say
+    say: Callable[[str], None] = trainer.journal.progress.say
     say(f"run        {facts['run_dir']}")
     say(
         f"model      depth {config.model.depth}, width {config.model.n_embd}, {config.model.n_head} heads, "
@@ -235,5 +243,5 @@ def _announce(trainer: Trainer, facts: dict[str, Any], resumed: Found | None) ->
     say(f"threads    torch {threads['torch']}, loader {threads['loader']} ({threads['reason']})")
     if resumed is not None:
         for reason in resumed.skipped:
-            trainer.event(f"passed over: {reason}", "warning")
-        trainer.event(f"resumed from {resumed.path} at step {trainer.counters.step}")
+            trainer.journal.event(f"passed over: {reason}", "warning")
+        trainer.journal.event(f"resumed from {resumed.path} at step {trainer.counters.step}")

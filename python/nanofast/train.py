@@ -17,6 +17,7 @@ from nanofast.config import Config, ConfigError
 from nanofast.stages import take_stage
 
 USER_MISTAKE = 2
+FAILED = 1  # training could not go on
 SIGNALLED = 128  # plus the signal's number
 
 logger = logging.getLogger("nanofast")
@@ -47,9 +48,13 @@ def run(words: list[str]) -> int:
                 from nanofast.report import write_report
 
                 path = write_report(trainer.run_dir)
-                trainer.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
+                trainer.journal.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
             except Exception as error:  # the run itself is saved and whole
                 logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
+    except (ConfigError, nanofast.Error) as error:  # told in a line; what was saved stays
+        trainer.journal.progress.close()
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     finally:
         trainer.close()
     return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0
