@@ -124,6 +124,8 @@ class ScheduleSettings:
     """Optimizer steps. Derived: 200 on the sample corpus, else from tokens_per_parameter."""
     tokens_per_parameter: float | None = None
     """Horizon as tokens for each trained matrix weight. Derived: 20 (Hoffmann et al. 2022) when data is named."""
+    target_flops: float | None = None
+    """Horizon as floating-point operations of the whole run (FLOP)."""
     total_batch_size: int | None = None
     """Tokens of one optimizer step over all processes (tokens). Derived from the device."""
     device_batch_size: int | None = None
@@ -160,6 +162,10 @@ class EvaluationSettings:
 class RunSettings:
     """Where the run lives and what it runs on."""
 
+    config: str | None = None
+    """TOML or Python file of settings, laid over the defaults and under the flags."""
+    dry_run: bool = False
+    """Print the plan and stop."""
     run: str | None = None
     """Name or folder of the run. Derived: the depth and the date."""
     home: str | None = None
@@ -168,6 +174,10 @@ class RunSettings:
     """`auto`, a run folder or a checkpoint folder to continue exactly."""
     save_every: int = 100
     """Steps between checkpoints; 0 means only at the end, -1 never."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept; 0 keeps all."""
+    keep_every: int = 0
+    """Checkpoints at multiples of this many steps are kept for good; 0 means none."""
     seed: int = 0
     """Seed of weights, shuffling and samples."""
     device: str = "auto"
@@ -326,10 +336,14 @@ def derive_lanes(batches_per_step: int, world_size: int) -> int:
 
 def _check_rest(config: Config) -> None:
     schedule, optimizer, evaluation, run = config.schedule, config.optimizer, config.evaluation, config.run
+    horizons = ("num_iterations", "tokens_per_parameter", "target_flops")
+    given = [name for name in horizons if getattr(schedule, name) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} all set the horizon; give one of them")
+    if schedule.target_flops is not None:
+        _positive("target_flops", schedule.target_flops, 1e15)
     if schedule.num_iterations is not None:
         _at_least("num_iterations", schedule.num_iterations, 1, "step")
-        if schedule.tokens_per_parameter is not None:
-            raise ConfigError("num_iterations and tokens_per_parameter both set the horizon; give one of them")
     if schedule.tokens_per_parameter is not None:
         _positive("tokens_per_parameter", schedule.tokens_per_parameter, DEFAULT_TOKENS_PER_PARAMETER)
     for name in ("warmup_ratio", "warmdown_ratio", "final_lr_frac"):
@@ -352,6 +366,8 @@ def _check_rest(config: Config) -> None:
             )
     for name, group in (("eval_every", evaluation), ("sample_every", evaluation), ("save_every", run)):
         _at_least(name, getattr(group, name), -1, "(never)")
+    _at_least("keep_last", run.keep_last, 0)
+    _at_least("keep_every", run.keep_every, 0)
     _at_least("eval_tokens", evaluation.eval_tokens, 1, "token")
     _at_least("sample_tokens", evaluation.sample_tokens, 1, "token")
     _at_least("temperature", evaluation.temperature, 0)

@@ -182,6 +182,7 @@ class Trainer:
             folder = self.run_dir / "checkpoints"
             try:
                 path = checkpoint.save(self._snapshot(loader_states), folder, step)
+                checkpoint.retain(folder, self.config.run.keep_last, self.config.run.keep_every)
             except OSError as error:
                 self.journal.write(
                     "checkpoint", step=step, path=str(folder), error=str(error), seconds=time.perf_counter() - start
