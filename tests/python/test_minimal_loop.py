@@ -10,13 +10,16 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "examples" / "minimal_loop.py"
 
 
-def test_minimal_loop_learns_and_stays_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_minimal_loop_learns_and_stays_short(
+    sample_corpus: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 60
     specification = importlib.util.spec_from_file_location("minimal_loop", EXAMPLE)
     assert specification is not None
     assert specification.loader is not None
     example = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(example)
+    monkeypatch.setattr(example, "ensure_sample", lambda home: sample_corpus)
     losses = example.main(steps=12)
     assert len(losses) == 12
     assert losses[-1] < losses[0] - 0.5

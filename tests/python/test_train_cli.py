@@ -1,0 +1,115 @@
+"""`python -m nanofast.train` as a user runs it: real processes, the real loader, a very small model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nanofast.runlog import read_log
+
+SMALL = [
+    *("--depth=1", "--n-embd=32", "--max_seq_len=32", "--total_batch_size=256", "--device-batch-size=2"),
+    *("--eval-tokens=512", "--sample-tokens=8", "--eval-every=0", "--sample-every=0", "--dtype=float32"),
+]
+
+
+def run(corpus: tuple[Path, Path], *words: str, small: bool = True) -> subprocess.CompletedProcess[str]:
+    data, tokenizer = corpus
+    place = ["--data", str(data), "--tokenizer", str(tokenizer)] if small else []
+    command = [sys.executable, "-m", "nanofast.train", *place, *(SMALL if small else []), *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+
+
+def step_losses(run_dir: Path) -> list[str]:
+    return [entry["loss"].hex() for entry in read_log(run_dir) if entry["kind"] == "step"]
+
+
+def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    done = run(sample_corpus, "--run", str(tmp_path / "run"), "--num-iterations", "3")
+    assert done.returncode == 0, done.stderr
+    assert "step 3/3" in done.stdout
+    entries = read_log(tmp_path / "run")
+    kinds = [entry["kind"] for entry in entries]
+    assert {"run", "step", "ledger", "checkpoint", "validation", "sample", "end"} == set(kinds)
+    ledger = next(entry["ledger"] for entry in entries if entry["kind"] == "ledger")
+    assert ledger["learned"] + ledger["masked"] + ledger["bos"] + ledger["padding"] >= 3 * 256
+    assert entries[-1]["reason"] == "finished"
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+    written = (tmp_path / "run" / "config.toml").read_text()
+    assert "n_embd = 32" in written
+    assert "torch_threads = " in written
+
+
+def test_resume_auto_continues_bit_for_bit_and_says_what_it_skipped(
+    sample_corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--num-iterations=6", "--save-every=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert run(sample_corpus, "--run", str(straight), *words).returncode == 0
+    assert run(sample_corpus, "--run", str(broken), *words).returncode == 0
+    (broken / "checkpoints" / "step_00000006" / "manifest.json").unlink()
+    torn = broken / "checkpoints" / "step_00000004" / "model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-7])
+    done = run(sample_corpus, "--run", str(broken), "--resume", "auto", small=False)
+    assert done.returncode == 0, done.stderr
+    assert "step_00000006` has no manifest.json" in done.stdout
+    assert "its manifest says" in done.stdout
+    assert "at step 2" in done.stdout
+    assert step_losses(broken) == step_losses(straight)
+    weights = [run / "checkpoints" / "step_00000006" / "model.safetensors" for run in (straight, broken)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    data, tokenizer = sample_corpus
+    command = [sys.executable, "-m", "nanofast.train", "--data", str(data), "--tokenizer", str(tokenizer), *SMALL]
+    command += ["--run", str(tmp_path / "run"), "--num-iterations=1000000", "--no-report"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        log = tmp_path / "run" / "log.jsonl"
+        for _ in range(1200):
+            if log.exists() and '"step": 2,' in log.read_text():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+    entries = read_log(tmp_path / "run")
+    last = max(entry["step"] for entry in entries if entry["kind"] == "step")
+    assert (tmp_path / "run" / "checkpoints" / f"step_{last:08d}").is_dir()
+    assert entries[-1]["reason"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dept", "3"], "unknown flag `--dept`; did you mean --depth"),
+        (["--depth", "0"], "depth must be at least 1 layer"),
+        (["midtraining"], "unknown stage `midtraining`"),
+        (["--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--text-column", "body"], "column `body` not in"),
+        (["--resume", "/nowhere/at/all"], "nothing to resume in `/nowhere/at/all`"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    sample_corpus: tuple[Path, Path], tmp_path: Path, words: list[str], message: str
+) -> None:
+    data, tokenizer = sample_corpus
+    place = [] if "midtraining" in words else ["--data", str(data), "--tokenizer", str(tokenizer)]
+    done = run(
+        sample_corpus, *(words if "midtraining" in words else [*place, *words]), "--home", str(tmp_path), small=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
