@@ -219,7 +219,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         config=config,
         world=world,
         model=model,
-        optimizers=Optimizers(model, config.optimizer),
+        optimizers=Optimizers(model, config.optimizer, rank=world.rank, world_size=world.world_size),
         loader=loader,
         open_validation=open_validation,
         tokenizer=tokenizer,
