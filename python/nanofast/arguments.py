@@ -36,7 +36,7 @@ def flag_names() -> list[str]:
 def normalise(argv: list[str]) -> list[str]:
     """Our spelling of each flag; unknown ones are refused with near names."""
     known = flag_names()
-    switches = ["report", "shuffle"]
+    switches = ["report", "shuffle", "dry-run"]
     accepted = [*known, *(f"no-{name}" for name in switches), "help"]
     words = []
     for word in argv:

@@ -2,29 +2,32 @@
 
 Nothing is written before all of it is known to fit together.
 
-    trainer = build(config, stage, resumed=None, command=["python", "-m", "nanofast.train"])
+    prepared = prepare(config, resumed=None)
+    trainer = build(prepared, stage, resumed=None, command=["python", "-m", "nanofast.train"])
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import math
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from nanofast import checkpoint
 from nanofast.config import Config, derive, to_dict
+from nanofast.config_file import write_toml
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
+from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
-from nanofast.plan import with_horizon
+from nanofast.peak import peak_flops
+from nanofast.plan import Plan, describe, with_horizon
 from nanofast.precision import choose_dtype
 from nanofast.progress import Progress
 from nanofast.resume import Found, check_same_model, home_folder, run_folder
@@ -120,15 +123,25 @@ def validation_batches(config: Config, world: World, lanes: int) -> int:
     return rounds * lanes // world.world_size
 
 
-def _open_run(config: Config, home: Path, world: World) -> tuple[Config, Path]:
-    """Choose the run's folder, the same on all ranks."""
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
-    run_dir = run_folder(config.run.run or object_from_main(f"d{config.model.depth}-{stamp}"), home)
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, run=str(run_dir), resume=None)), run_dir
+@dataclass(frozen=True)
+class Prepared:
+    """All that is decided before anything of size is made: the configuration has no holes left."""
+
+    config: Config
+    world: World
+    home: Path
+    data: str
+    tokenizer: Any
+    tokenizer_name: str
+    shape: GPTConfig
+    dtype: torch.dtype
+    plan: Plan
+    reasons: dict[str, str]
+    started: float
 
 
-def build(config: Config, stage: Stage, resumed: Found | None, command: list[str]) -> Trainer:
-    """Everything that `Trainer.fit` needs. Raises ConfigError, or the loader's errors, before anything is written."""
+def prepare(config: Config, resumed: Found | None) -> Prepared:
+    """Find device, cores, data, tokenizer, type and horizon; refuse what does not fit together."""
     started = time.perf_counter()
     home = home_folder(config.run.home)
     world = connect(config.run.device)
@@ -136,104 +149,125 @@ def build(config: Config, stage: Stage, resumed: Found | None, command: list[str
     if resumed is not None:
         check_same_model(resumed.config, config)
     config, thread_reason = _set_threads(config, world)
-    snapshot = checkpoint.load(resumed.path) if resumed is not None else None
-
     data, tokenizer, tokenizer_name = _data_and_tokenizer(config, home, world)
-    lanes = config.data.lanes
-    assert lanes is not None
     assert config.model.n_embd is not None
+    assert config.schedule.device_batch_size is not None
     shape = model_config(config, tokenizer.vocab_size)
-    dtype, dtype_reason = choose_dtype(
-        object_from_main(config.run.dtype),
-        world.device,
-        config.model.n_embd,
-        (config.schedule.device_batch_size or 1) * config.model.sequence_length,
+    num_tokens = config.schedule.device_batch_size * config.model.sequence_length
+    dtype, dtype_reason = object_from_main(
+        choose_dtype(config.run.dtype, world.device, config.model.n_embd, num_tokens)
     )
-    dtype, dtype_reason = object_from_main((dtype, dtype_reason))
-    config = dataclasses.replace(
-        config, run=dataclasses.replace(config.run, dtype="bfloat16" if dtype is torch.bfloat16 else "float32")
-    )
+    dtype_name: Literal["bfloat16", "float32"] = "bfloat16" if dtype is torch.bfloat16 else "float32"
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype=dtype_name))
+    with torch.device("meta"):
+        counted = GPT(shape)
+    counts, flops = counted.count_parameters(), counted.flops_per_token()
+    config = with_horizon(config, counts["matrices"] + counts["head"], flops)
+    rate, source = object_from_main(peak_flops(world.device, dtype))
+    plan = Plan(config, world.world_size, counts, flops, shape.vocab_size, dtype.itemsize, rate, source)
+    reasons = {"dtype": dtype_reason, "threads": thread_reason}
+    return Prepared(config, world, home, data, tokenizer, tokenizer_name, shape, dtype, plan, reasons, started)
 
-    model = GPT(shape, dtype)
+
+def announce(prepared: Prepared) -> list[str]:
+    """What is about to happen, in a few lines."""
+    config = prepared.config
+    return [
+        *describe(prepared.plan),
+        f"device     {prepared.world.device}, {config.run.dtype} ({prepared.reasons['dtype']})",
+        f"threads    torch {config.run.torch_threads}, loader {config.data.loader_threads} "
+        f"({prepared.reasons['threads']})",
+    ]
+
+
+def _open_run(config: Config, home: Path, world: World) -> tuple[Config, Path]:
+    """Choose the run's folder, the same on all ranks."""
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+    run_dir = run_folder(config.run.run or object_from_main(f"d{config.model.depth}-{stamp}"), home)
+    return dataclasses.replace(
+        config, run=dataclasses.replace(config.run, run=str(run_dir), resume=None, config=None)
+    ), run_dir
+
+
+def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list[str]) -> Trainer:
+    """Everything that `Trainer.fit` needs. Raises the loader's errors before anything is written."""
+    config, world, tokenizer, plan = prepared.config, prepared.world, prepared.tokenizer, prepared.plan
+    assert config.data.lanes is not None
+    snapshot = checkpoint.load(resumed.path) if resumed is not None else None
+    model = GPT(prepared.shape, prepared.dtype)
     model.initialize(torch.Generator().manual_seed(config.run.seed))
     model.to(world.device)
     broadcast_from_main([parameter.data for parameter in model.parameters()])
-    counts = model.count_parameters()
-    config = with_horizon(config, counts["matrices"] + counts["head"])
     torch.manual_seed(config.run.seed)
 
-    loader = open_loader(config, data, tokenizer, world, "train", lanes)
+    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes)
     validation_lanes = VALIDATION_LANES if VALIDATION_LANES % world.world_size == 0 else world.world_size
 
     def open_validation() -> tuple[Any, int]:
-        opened = open_loader(config, data, tokenizer, world, "val", validation_lanes)
+        opened = open_loader(config, prepared.data, tokenizer, world, "val", validation_lanes)
         return opened, validation_batches(config, world, validation_lanes)
 
-    config, run_dir = _open_run(config, home, world)
+    config, run_dir = _open_run(config, prepared.home, world)
+    num_iterations, tokens_per_step = config.schedule.num_iterations, config.schedule.total_batch_size
+    assert num_iterations is not None
+    assert tokens_per_step is not None
     log = None
     if world.is_main:
         log = RunLog(run_dir)
-        (run_dir / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
-    assert config.schedule.num_iterations is not None
+        write_toml(config, run_dir / "config.toml")
     trainer = Trainer(
         config=config,
         world=world,
         model=model,
-        optimizers=Optimizers(model, config.optimizer),
+        optimizers=Optimizers(model, config.optimizer, rank=world.rank, world_size=world.world_size),
         loader=loader,
         open_validation=open_validation,
         tokenizer=tokenizer,
         token_bytes_V=torch.from_numpy(tokenizer.token_bytes()).to(world.device),
         run_dir=run_dir,
-        log=log,
-        progress=Progress(config.schedule.num_iterations, quiet=not world.is_main),
+        journal=Journal(
+            log,
+            Progress(num_iterations, quiet=not world.is_main),
+            num_iterations=num_iterations,
+            tokens_per_step=tokens_per_step,
+            device=world.device,
+            flops_per_token=plan.flops_per_token,
+            peak_flops=plan.peak_flops * world.world_size,
+        ),
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )
     if snapshot is not None:
         trainer.restore(snapshot)
-    facts = {
+    name = prepared.tokenizer_name
+    trainer.journal.write(
+        "run",
         **trainer.facts,
-        "run_dir": str(run_dir),
-        "resumed_from": str(resumed.path) if resumed else None,
-        "step": trainer.counters.step,
-        "command": command,
-        "config": to_dict(config),
-        "num_iterations": config.schedule.num_iterations,
-        "tokens_per_step": config.schedule.total_batch_size,
-        "tokenizer": {"name": tokenizer_name, "vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
-        "parameters": counts,
-        "flops_per_token": model.flops_per_token(),
-        "dtype": config.run.dtype,
-        "dtype_reason": dtype_reason,
-        "threads": {"torch": config.run.torch_threads, "loader": config.data.loader_threads, "reason": thread_reason},
-        "peak_flops": None,
-        "machine": machine(world.device),
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-    if log is not None:
-        log.write("run", **facts)
-    _announce(trainer, facts, resumed)
-    trainer.phase_seconds["setup"] = time.perf_counter() - started
-    return trainer
-
-
-def _announce(trainer: Trainer, facts: dict[str, Any], resumed: Found | None) -> None:
-    """Say in a few lines what is about to happen."""
-    config, threads, parameters = trainer.config, facts["threads"], facts["parameters"]
-    say: Callable[[str], None] = trainer.progress.say
-    say(f"run        {facts['run_dir']}")
-    say(
-        f"model      depth {config.model.depth}, width {config.model.n_embd}, {config.model.n_head} heads, "
-        f"{parameters['total']:,} parameters, {facts['flops_per_token'] / 1e6:,.1f} MFLOP a token"
+        run_dir=str(run_dir),
+        resumed_from=str(resumed.path) if resumed else None,
+        step=trainer.counters.step,
+        command=command,
+        config=to_dict(config),
+        num_iterations=num_iterations,
+        tokens_per_step=tokens_per_step,
+        tokenizer={"name": name, "vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
+        parameters=plan.parameters,
+        flops_per_token=plan.flops_per_token,
+        dtype=config.run.dtype,
+        dtype_reason=prepared.reasons["dtype"],
+        threads={
+            "torch": config.run.torch_threads,
+            "loader": config.data.loader_threads,
+            "reason": prepared.reasons["threads"],
+        },
+        peak_flops={"rate": plan.peak_flops, "source": plan.peak_source},
+        machine=machine(world.device),
+        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-    say(
-        f"batch      {config.schedule.device_batch_size} rows x {config.model.sequence_length} tokens x "
-        f"{trainer.world.world_size} processes x {trainer.accumulation_steps} = {trainer.tokens_per_step:,} tokens "
-        f"a step, {trainer.num_iterations:,} steps"
-    )
-    say(f"device     {trainer.world.device}, {facts['dtype']} ({facts['dtype_reason']})")
-    say(f"threads    torch {threads['torch']}, loader {threads['loader']} ({threads['reason']})")
+    for line in [f"run        {run_dir}", *announce(prepared)]:
+        trainer.journal.progress.say(line)
     if resumed is not None:
         for reason in resumed.skipped:
-            trainer.event(f"passed over: {reason}", "warning")
-        trainer.event(f"resumed from {resumed.path} at step {trainer.counters.step}")
+            trainer.journal.event(f"passed over: {reason}", "warning")
+        trainer.journal.event(f"resumed from {resumed.path} at step {trainer.counters.step}")
+    trainer.phase_seconds["setup"] = time.perf_counter() - prepared.started
+    return trainer

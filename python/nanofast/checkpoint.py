@@ -101,6 +101,19 @@ def save(snapshot: Snapshot, checkpoints: Path, step: int) -> Path:
     return target
 
 
+def retain(checkpoints: Path, keep_last: int, keep_every: int) -> list[Path]:
+    """Delete all but the newest `keep_last` checkpoints (0: keep all) and multiples of `keep_every`; what is gone."""
+    if keep_last == 0:
+        return []
+    folders = sorted(filter(is_checkpoint_name, checkpoints.iterdir()), key=step_of)
+    gone = [f for f in folders[:-keep_last] if not (keep_every and step_of(f) % keep_every == 0)]
+    for folder in gone:
+        # the manifest first: a half-deleted folder must not look complete
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return gone
+
+
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)

@@ -25,6 +25,28 @@ DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65_536}
 # Hoffmann et al. 2022 (Chinchilla): about 20 tokens for each parameter train best for a given amount of compute.
 DEFAULT_TOKENS_PER_PARAMETER = 20.0
 
+# Where learning rates are known to be good, and from where they are moved by width and batch. cpu: chosen by runs of
+# the default configuration, see docs/LOG.md. cuda: nanochat's published rates for its width 768 at half a million
+# tokens a step.
+REFERENCE_RATES = {
+    "cpu": {
+        "n_embd": 256,
+        "total_batch_size": 4096,
+        "muon_lr": 0.02,
+        "adamw_lr": 0.003,
+        "embedding_lr": 0.03,
+        "head_lr": 0.003,
+    },
+    "cuda": {
+        "n_embd": 768,
+        "total_batch_size": 524_288,
+        "muon_lr": 0.02,
+        "adamw_lr": 0.001,
+        "embedding_lr": 0.2,
+        "head_lr": 0.004,
+    },
+}
+
 
 class ConfigError(ValueError):
     """A setting that breaks a rule. The message is one line for the user."""
@@ -74,16 +96,18 @@ class DataSettings:
 class OptimizerSettings:
     """How the weights move."""
 
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal["muon", "adamw"] = "muon"
     """Optimizer of the matrices; embedding and head always use AdamW."""
-    matrix_lr: float = 0.003
-    """Learning rate of the matrices."""
-    embedding_lr: float = 0.03
-    """Learning rate of the embedding."""
-    head_lr: float = 0.003
-    """Learning rate of the head."""
+    matrix_lr: float | None = None
+    """Learning rate of the matrices. Derived from optimizer, width and batch."""
+    embedding_lr: float | None = None
+    """Learning rate of the embedding. Derived from width and batch."""
+    head_lr: float | None = None
+    """Learning rate of the head. Derived from width and batch."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of the matrices, a fraction of the learning rate."""
+    """Decoupled weight decay of the matrices, a multiple of the learning rate; falls to 0 over the run."""
+    momentum: float = 0.95
+    """Muon's momentum after its warm-up."""
     beta1: float = 0.8
     """AdamW's decay of the mean gradient."""
     beta2: float = 0.95
@@ -100,6 +124,8 @@ class ScheduleSettings:
     """Optimizer steps. Derived: 200 on the sample corpus, else from tokens_per_parameter."""
     tokens_per_parameter: float | None = None
     """Horizon as tokens for each trained matrix weight. Derived: 20 (Hoffmann et al. 2022) when data is named."""
+    target_flops: float | None = None
+    """Horizon as floating-point operations of the whole run (FLOP)."""
     total_batch_size: int | None = None
     """Tokens of one optimizer step over all processes (tokens). Derived from the device."""
     device_batch_size: int | None = None
@@ -136,6 +162,10 @@ class EvaluationSettings:
 class RunSettings:
     """Where the run lives and what it runs on."""
 
+    config: str | None = None
+    """TOML or Python file of settings, laid over the defaults and under the flags."""
+    dry_run: bool = False
+    """Print the plan and stop."""
     run: str | None = None
     """Name or folder of the run. Derived: the depth and the date."""
     home: str | None = None
@@ -144,6 +174,10 @@ class RunSettings:
     """`auto`, a run folder or a checkpoint folder to continue exactly."""
     save_every: int = 100
     """Steps between checkpoints; 0 means only at the end, -1 never."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept; 0 keeps all."""
+    keep_every: int = 0
+    """Checkpoints at multiples of this many steps are kept for good; 0 means none."""
     seed: int = 0
     """Seed of weights, shuffling and samples."""
     device: str = "auto"
@@ -274,6 +308,24 @@ def _derive_batch(
     return dataclasses.replace(schedule, total_batch_size=total, device_batch_size=rows)
 
 
+def _derive_rates(
+    optimizer: OptimizerSettings, model: ModelSettings, total_batch_size: int, device_type: str
+) -> OptimizerSettings:
+    """Learning rates where none are given: the reference's, moved by width and by the square root of the batch."""
+    assert model.n_embd is not None
+    reference = REFERENCE_RATES[device_type if device_type in REFERENCE_RATES else "cpu"]
+    batch_factor = (total_batch_size / reference["total_batch_size"]) ** 0.5
+    width_factor = (model.n_embd / reference["n_embd"]) ** -0.5  # of what AdamW moves; Muon's update knows no width
+    matrix_lr = reference["muon_lr"] if optimizer.optimizer == "muon" else reference["adamw_lr"] * width_factor
+    derived = {
+        "matrix_lr": matrix_lr * batch_factor,
+        "embedding_lr": reference["embedding_lr"] * batch_factor * width_factor,
+        "head_lr": reference["head_lr"] * batch_factor * width_factor,
+    }
+    missing = {name: float(f"{rate:.4g}") for name, rate in derived.items() if getattr(optimizer, name) is None}
+    return dataclasses.replace(optimizer, **missing)  # type: ignore[arg-type]  # only rates are missing
+
+
 def derive_lanes(batches_per_step: int, world_size: int) -> int:
     """The most lanes (up to 8) with which a step is a whole number of rounds, a multiple of the processes."""
     for lanes in (8, 4, 2, 1):
@@ -284,10 +336,14 @@ def derive_lanes(batches_per_step: int, world_size: int) -> int:
 
 def _check_rest(config: Config) -> None:
     schedule, optimizer, evaluation, run = config.schedule, config.optimizer, config.evaluation, config.run
+    horizons = ("num_iterations", "tokens_per_parameter", "target_flops")
+    given = [name for name in horizons if getattr(schedule, name) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} all set the horizon; give one of them")
+    if schedule.target_flops is not None:
+        _positive("target_flops", schedule.target_flops, 1e15)
     if schedule.num_iterations is not None:
         _at_least("num_iterations", schedule.num_iterations, 1, "step")
-        if schedule.tokens_per_parameter is not None:
-            raise ConfigError("num_iterations and tokens_per_parameter both set the horizon; give one of them")
     if schedule.tokens_per_parameter is not None:
         _positive("tokens_per_parameter", schedule.tokens_per_parameter, DEFAULT_TOKENS_PER_PARAMETER)
     for name in ("warmup_ratio", "warmdown_ratio", "final_lr_frac"):
@@ -299,16 +355,19 @@ def _check_rest(config: Config) -> None:
             f"{schedule.warmdown_ratio}; nearest legal warmdown_ratio: {most}"
         )
     for name in ("matrix_lr", "embedding_lr", "head_lr"):
-        _positive(name, getattr(optimizer, name), 0.003)
+        if getattr(optimizer, name) is not None:
+            _positive(name, getattr(optimizer, name), 0.003)
     _at_least("weight_decay", optimizer.weight_decay, 0)
     _at_least("grad_clip", optimizer.grad_clip, 0)
-    for name in ("beta1", "beta2"):
+    for name in ("beta1", "beta2", "momentum"):
         if not 0 <= getattr(optimizer, name) < 1:
             raise ConfigError(
                 f"{name} must be at least 0 and less than 1; found {getattr(optimizer, name)}; for example 0.9"
             )
     for name, group in (("eval_every", evaluation), ("sample_every", evaluation), ("save_every", run)):
         _at_least(name, getattr(group, name), -1, "(never)")
+    _at_least("keep_last", run.keep_last, 0)
+    _at_least("keep_every", run.keep_every, 0)
     _at_least("eval_tokens", evaluation.eval_tokens, 1, "token")
     _at_least("sample_tokens", evaluation.sample_tokens, 1, "token")
     _at_least("temperature", evaluation.temperature, 0)
@@ -337,11 +396,13 @@ def derive(config: Config, *, world_size: int, device_type: str) -> Config:
             f"lanes must be a multiple of the processes, {world_size}; found {lanes}; "
             f"nearest legal values: {nearest_multiples(lanes, world_size)}"
         )
+    optimizer = _derive_rates(config.optimizer, model, schedule.total_batch_size, device_type)
     log_every = (1 if device_type == "cpu" else 10) if config.run.log_every is None else config.run.log_every
     return dataclasses.replace(
         config,
         model=model,
         schedule=schedule,
+        optimizer=optimizer,
         data=dataclasses.replace(config.data, lanes=lanes),
         run=dataclasses.replace(config.run, log_every=log_every),
     )

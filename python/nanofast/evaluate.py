@@ -58,12 +58,16 @@ def batch_sums(loss_BT: Tensor, targets_BT: Tensor, token_bytes_V: Tensor) -> Te
 
 @torch.no_grad()
 def bits_per_byte(
-    model: GPT, batches: Iterator[tuple[Tensor, Tensor]], token_bytes_V: Tensor, num_batches: int
+    model: GPT, batches: Iterator[tuple[Tensor, Tensor]], token_bytes_V: Tensor, num_batches: int, parts: int = 1
 ) -> Validation:
-    """Mean loss and bits per byte over the next `num_batches` batches of every rank; the same answer on all ranks."""
+    """Mean loss and bits per byte over the next `num_batches` batches of every rank; the same answer on all ranks.
+
+    Each batch passes through the model in `parts` parts.
+    """
     device = token_bytes_V.device
     sums = torch.zeros(NUM_SUMS, dtype=sum_dtype(device), device=device)
     for _ in range(num_batches):
         inputs_BT, targets_BT = next(batches)
-        sums += batch_sums(model(inputs_BT, targets_BT), targets_BT, token_bytes_V)
+        for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+            sums += batch_sums(model(inputs, targets), targets, token_bytes_V)
     return Validation.from_sums(sum_over_ranks(sums).tolist())

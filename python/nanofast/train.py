@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from pathlib import Path
 
 import nanofast
 from nanofast.arguments import parse
 from nanofast.config import Config, ConfigError
+from nanofast.config_file import read_config
 from nanofast.stages import take_stage
 
 USER_MISTAKE = 2
+FAILED = 1  # training could not go on
 SIGNALLED = 128  # plus the signal's number
 
 logger = logging.getLogger("nanofast")
@@ -26,16 +29,24 @@ def run(words: list[str]) -> int:
     """Train as the words of a command line say; the exit code."""
     try:
         stage, flags = take_stage(words)
-        config, resumed = parse(flags, Config()), None
+        defaults, resumed = Config(), None
+        config = parse(flags, defaults)
+        if config.run.config is not None:
+            defaults = read_config(Path(config.run.config), defaults)
+            config = parse(flags, defaults)
         # torch is imported only from here on: a wrong flag is refused at once
-        from nanofast.build import build
+        from nanofast.build import announce, build, prepare
         from nanofast.resume import find, home_folder
 
         if config.run.resume is not None:
             resumed = find(config.run.resume, config.run.run, home_folder(config.run.home))
             if resumed is not None:  # the checkpoint's settings become the defaults that the flags are laid over
                 config = parse(flags, resumed.config)
-        trainer = build(config, stage, resumed, command=["python", "-m", "nanofast.train", *words])
+        prepared = prepare(config, resumed)
+        if config.run.dry_run:
+            print("\n".join(announce(prepared)))
+            return 0
+        trainer = build(prepared, stage, resumed, command=["python", "-m", "nanofast.train", *words])
     except (ConfigError, nanofast.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
@@ -47,9 +58,13 @@ def run(words: list[str]) -> int:
                 from nanofast.report import write_report
 
                 path = write_report(trainer.run_dir)
-                trainer.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
+                trainer.journal.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
             except Exception as error:  # the run itself is saved and whole
                 logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
+    except (ConfigError, nanofast.Error) as error:  # told in a line; what was saved stays
+        trainer.journal.progress.close()
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     finally:
         trainer.close()
     return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0

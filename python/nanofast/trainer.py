@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -29,45 +28,24 @@ import torch
 from torch import Tensor
 
 from nanofast import checkpoint
-from nanofast.config import Config, to_dict
+from nanofast.background import BackgroundWriter, Written
+from nanofast.config import Config, ConfigError, to_dict
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
-from nanofast.environment import memory_in_use_bytes
-from nanofast.evaluate import BYTES, NUM_SUMS, TARGETS, Validation, batch_sums, bits_per_byte, sum_dtype
+from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, bits_per_byte, sum_dtype
 from nanofast.generate import continue_text
 from nanofast.interrupts import StopRequest
+from nanofast.journal import Counters, Journal, StepRecord
+from nanofast.memory import Parts
 from nanofast.model import GPT
-from nanofast.optim import Optimizers, finish_gradients
-from nanofast.progress import Progress, StepView
-from nanofast.runlog import RunLog
-from nanofast.schedule import lr_fraction
+from nanofast.optim import Optimizers
+from nanofast.schedule import decay_fraction, lr_fraction, momentum
 
-SMOOTHING = 0.95  # of the shown loss: about the last twenty steps
 LEDGER_EVERY = 20  # steps between token ledgers in the log; a ledger is one more line, so this is taste
+MOST_SKIPPED = 5  # steps in a row without a finite gradient: the weights are beyond help, or the data is
 
 
-@dataclass
-class Counters:
-    """What a run remembers from step to step and over a resume, besides weights, optimizer and loader."""
-
-    step: int = 0
-    tokens: int = 0
-    total_seconds: float = 0.0
-    smooth_loss: float = 0.0
-    smooth_bpb: float = 0.0
-    smooth_weight: float = 0.0
-
-
-@dataclass
-class StepRecord:
-    """One step on its way to the log; `sums` (see evaluate.py, and a stop flag) and `grad_norm` are on the device."""
-
-    step: int
-    lr_fraction: float
-    lr: float
-    sums: Tensor
-    grad_norm: Tensor
-    seconds: float
-    phase_seconds: dict[str, float]
+class DivergedError(ConfigError):
+    """Training went nowhere for several steps; the message names the checkpoint to go back to."""
 
 
 @dataclass
@@ -83,10 +61,8 @@ class Trainer:
     tokenizer: Any
     token_bytes_V: Tensor
     run_dir: Path
-    log: RunLog | None
-    progress: Progress
+    journal: Journal
     facts: dict[str, Any] = field(default_factory=dict)
-    counters: Counters = field(default_factory=Counters)
     phase_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     last_validation: Validation | None = None
 
@@ -97,12 +73,17 @@ class Trainer:
         assert schedule.device_batch_size is not None
         assert self.config.run.log_every is not None
         self.num_iterations = schedule.num_iterations
+        assert self.config.optimizer.matrix_lr is not None
         self.tokens_per_step = schedule.total_batch_size
+        self.rows = schedule.device_batch_size
+        self.parts = Parts()
+        run = self.config.run
+        folder = self.run_dir / "checkpoints"
+        self.writer = BackgroundWriter(folder, keep_last=run.keep_last, keep_every=run.keep_every)
+        self.matrix_lr = self.config.optimizer.matrix_lr
         self.log_every = self.config.run.log_every
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
         self.accumulation_steps = self.tokens_per_step // (batch_tokens * self.world.world_size)
-        self.first_step = 0  # of this process: where a resumed run took over
-        self.pending: list[StepRecord] = []
         self.stop = StopRequest()
         self.started = time.perf_counter()
 
@@ -123,23 +104,14 @@ class Trainer:
         """One optimizer step over `accumulation_steps` micro-batches of every rank."""
         start = time.perf_counter()
         phases: dict[str, float] = {}
-        device = self.world.device
-        sums = torch.zeros(NUM_SUMS + 1, dtype=sum_dtype(device), device=device)
         self.model.train()
-        for _ in range(self.accumulation_steps):
-            with self._timed("data", phases):
-                inputs_BT, targets_BT = next(self.loader)
-            with self._timed("forward_backward", phases):
-                loss_BT = self.model(inputs_BT, targets_BT)
-                # divided by the positions of the step, so that sums stay small; put right by the factor below
-                (loss_BT.sum() / self.tokens_per_step).backward()
-                sums[:NUM_SUMS] += batch_sums(loss_BT, targets_BT, self.token_bytes_V)
+        batches: list[tuple[Tensor, Tensor]] = []  # kept for the case that memory runs out and the step begins again
+        sums = self.parts.run(lambda count: self._accumulate(batches, count, phases), self.rows, self._tell_memory)
         with self._timed("optimizer", phases):
             sums[NUM_SUMS] = float(self.stop.signal_number)
             sum_over_ranks(sums)
-            self._sum_gradients()
             factor = self.tokens_per_step / sums[TARGETS].clamp(min=1.0).float()
-            grad_norm = finish_gradients(self.model.parameters(), factor, self.config.optimizer.grad_clip)
+            grad_norm = self.optimizers.finish_gradients(factor, self.config.optimizer.grad_clip)
             schedule = self.config.schedule
             fraction = lr_fraction(
                 self.counters.step,
@@ -148,129 +120,86 @@ class Trainer:
                 schedule.warmdown_ratio,
                 schedule.final_lr_frac,
             )
-            self.optimizers.set_lr(fraction)
-            self.optimizers.step()
+            momentum_now = momentum(self.counters.step, self.num_iterations, self.config.optimizer.momentum)
+            self.optimizers.set(
+                lr_fraction=fraction,
+                momentum=momentum_now,
+                decay_fraction=decay_fraction(self.counters.step, self.num_iterations),
+            )
+            skip = (~grad_norm.isfinite() | (sums[TARGETS] == 0)).float()
+            self.optimizers.step(skip)
             self.optimizers.zero_grad()
         self.counters.step += 1
         record = StepRecord(
-            self.counters.step,
-            fraction,
-            fraction * self.config.optimizer.matrix_lr,
-            sums,
-            grad_norm,
-            time.perf_counter() - start,
-            phases,
+            step=self.counters.step,
+            lr=fraction * self.matrix_lr,
+            lr_fraction=fraction,
+            momentum=momentum_now if self.config.optimizer.optimizer == "muon" else None,
+            sums=sums,
+            grad_norm=grad_norm,
+            seconds=time.perf_counter() - start,
+            phase_seconds=phases,
+            batches=(self.counters.step * self.accumulation_steps - self.accumulation_steps, self.accumulation_steps),
         )
-        self.pending.append(record)
+        self.journal.add(record)
 
-    def _sum_gradients(self) -> None:
-        """Add up the gradients of all ranks in one message. Called once a step, after the last micro-batch."""
-        if not is_connected():
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = sum_over_ranks(torch.cat([g.flatten() for g in gradients]))
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+    def _accumulate(self, batches: list[tuple[Tensor, Tensor]], parts: int, phases: dict[str, float]) -> Tensor:
+        """Gradients of the step's batches, fetched where they are not there yet; their sums and room for a flag."""
+        device = self.world.device
+        self.optimizers.zero_grad()
+        sums = torch.zeros(NUM_SUMS + 1, dtype=sum_dtype(device), device=device)
+        for number in range(self.accumulation_steps):
+            if number == len(batches):
+                with self._timed("data", phases):
+                    batches.append(next(self.loader))
+            with self._timed("forward_backward", phases):
+                inputs_BT, targets_BT = batches[number]
+                for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+                    loss_BT = self.model(inputs, targets)
+                    # divided by the positions of the step, so that sums stay small; put right by the factor later
+                    (loss_BT.sum() / self.tokens_per_step).backward()
+                    sums[:NUM_SUMS] += batch_sums(loss_BT, targets, self.token_bytes_V)
+        return sums
 
-    # ------------------------------------------------------------------ the log
+    def _tell_memory(self, message: str) -> None:
+        self.journal.event(message, "warning")
+
+    @property
+    def counters(self) -> Counters:
+        """What the run remembers from step to step."""
+        return self.journal.counters
 
     def flush(self) -> bool:
-        """Read the pending steps' losses from the device, log and show them; True when some rank was asked to stop."""
-        if not self.pending:
-            return bool(self.stop.signal_number)
-        rows = torch.stack([record.sums for record in self.pending]).tolist()
-        norms = torch.stack([record.grad_norm for record in self.pending]).tolist()
-        stop = bool(self.stop.signal_number) and not is_connected()
-        for record, sums, norm in zip(self.pending, rows, norms, strict=True):
-            self._log_step(record, sums, norm)
-            stop = stop or sums[NUM_SUMS] > 0
-        self.pending.clear()
-        return stop
+        """Tell what the device knows of the last steps; True when some rank was asked to stop."""
+        return self.journal.flush() or (bool(self.stop.signal_number) and not is_connected())
 
-    def _log_step(self, record: StepRecord, sums: list[float], grad_norm: float) -> None:
-        found = Validation.from_sums(sums)
-        counters = self.counters
-        counters.tokens += self.tokens_per_step
-        if math.isfinite(found.loss) and math.isfinite(found.bpb):
-            counters.smooth_loss = SMOOTHING * counters.smooth_loss + (1 - SMOOTHING) * found.loss
-            counters.smooth_bpb = SMOOTHING * counters.smooth_bpb + (1 - SMOOTHING) * found.bpb
-            counters.smooth_weight = SMOOTHING * counters.smooth_weight + (1 - SMOOTHING)
-        weight = counters.smooth_weight or 1.0
-        wait = record.phase_seconds.get("data", 0.0) / record.seconds
-        rate = self.tokens_per_step / record.seconds
-        view = StepView(
-            step=record.step,
-            loss=counters.smooth_loss / weight,
-            bpb=counters.smooth_bpb / weight,
-            tokens_per_second=rate,
-            wait_fraction=wait,
-            seconds_left=self._seconds_left(record),
-        )
-        self._write(
-            "step",
-            step=record.step,
-            loss=found.loss,
-            loss_smooth=view.loss,
-            bpb=found.bpb,
-            lr=record.lr,
-            lr_fraction=record.lr_fraction,
-            grad_norm=grad_norm,
-            momentum=None,
-            tokens=counters.tokens,
-            targets=int(sums[TARGETS]),
-            bytes=int(sums[BYTES]),
-            seconds=record.seconds,
-            phase_seconds=record.phase_seconds,
-            tokens_per_second=rate,
-            wait_fraction=wait,
-            memory_bytes=memory_in_use_bytes(self.world.device),
-            mfu=None,
-        )
-        if record.step % LEDGER_EVERY == 0 or record.step == self.num_iterations:
-            metrics = self.loader.metrics()
-            self._write("ledger", step=record.step, ledger=metrics.get("ledger"), loader=metrics)
-        self.progress.step(view)
-
-    def _seconds_left(self, record: StepRecord) -> float:
-        """What is left at the pace of this process so far, evaluation and saving included."""
-        done = record.step - self.first_step
-        seconds_each = (time.perf_counter() - self.started) / max(done, 1)
-        return seconds_each * (self.num_iterations - record.step)
-
-    def _write(self, kind: str, **fields: Any) -> None:
-        if self.log is not None:
-            self.log.write(kind, **fields)
-
-    def event(self, message: str, level: str = "info") -> None:
-        """Tell the user and the log."""
-        self.progress.say(message)
-        self._write("event", step=self.counters.step, level=level, message=message)
+    def _write_ledger(self) -> None:
+        metrics = self.loader.metrics()
+        self.journal.write("ledger", step=self.counters.step, ledger=metrics.get("ledger"), loader=metrics)
 
     # ------------------------------------------------------------------ every so often
 
     def save(self) -> None:
-        """Write a checkpoint; a disk that refuses is told and does not end training."""
+        """Write a checkpoint beside training; a disk that refuses is told and does not end training."""
         self.flush()
-        loader_states = gather_objects(self.loader.state_dict())
-        if not self.world.is_main:
-            return
-        self.progress.phase("saving")
-        step = self.counters.step
+        self.journal.progress.phase("saving")
         with self._timed("save"):
-            start = time.perf_counter()
-            folder = self.run_dir / "checkpoints"
-            try:
-                path = checkpoint.save(self._snapshot(loader_states), folder, step)
-            except OSError as error:
-                self._write(
-                    "checkpoint", step=step, path=str(folder), error=str(error), seconds=time.perf_counter() - start
-                )
-                self.event(f"checkpoint at step {step} could not be written: {error}; training goes on", "warning")
-                return
-            size = sum(file.stat().st_size for file in path.iterdir())
-        self._write("checkpoint", step=step, path=str(path), bytes=size, seconds=time.perf_counter() - start)
+            snapshot = self._snapshot()  # gathers from all ranks
+            if self.world.is_main:
+                self._tell_written(self.writer.submit(snapshot, self.counters.step))
 
-    def _snapshot(self, loader_states: list[Any]) -> checkpoint.Snapshot:
+    def _tell_written(self, finished: list[Written]) -> None:
+        for written in finished:
+            fields = {"step": written.step, "path": str(written.path), "seconds": written.seconds}
+            if written.error is None:
+                self.journal.write("checkpoint", **fields, bytes=written.bytes)
+                continue
+            self.journal.write("checkpoint", **fields, error=written.error)
+            self.journal.event(
+                f"checkpoint at step {written.step} could not be written: {written.error}; training goes on", "warning"
+            )
+
+    def _snapshot(self) -> checkpoint.Snapshot:
         random_states = {"rng/cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
             random_states["rng/cuda"] = torch.cuda.get_rng_state(self.world.device)
@@ -282,7 +211,7 @@ class Trainer:
             },
             values={
                 "state": {"counters": counters, "config": to_dict(self.config), **self.facts},
-                "loader": {"ranks": loader_states},
+                "loader": {"ranks": gather_objects(self.loader.state_dict())},
             },
         )
 
@@ -302,8 +231,7 @@ class Trainer:
             from nanofast import merge_states
 
             self.loader.load_state_dict(merge_states(states))
-        self.counters = Counters(**snapshot.values["state"]["counters"])
-        self.first_step = self.counters.step
+        self.journal.counters = Counters(**snapshot.values["state"]["counters"])
 
     def _total_seconds(self) -> float:
         return self.counters.total_seconds + time.perf_counter() - self.started
@@ -311,17 +239,16 @@ class Trainer:
     def validate(self) -> None:
         """Bits per byte over the same validation tokens each time."""
         self.flush()
-        self.progress.phase("validation")
+        self._tell_written(self.writer.wait())  # first on disk, then looked at
+        self.journal.progress.phase("validation")
         step = self.counters.step
         with self._timed("validation"):
             start = time.perf_counter()
             self.model.eval()
-            loader, num_batches = self.open_validation()
-            with contextlib.closing(loader):
-                found = bits_per_byte(self.model, iter(loader), self.token_bytes_V, num_batches)
+            found = self.parts.run(self._measure, self.rows, self._tell_memory)
             seconds = time.perf_counter() - start
         self.last_validation = found
-        self._write(
+        self.journal.write(
             "validation",
             step=step,
             loss=found.loss,
@@ -330,14 +257,21 @@ class Trainer:
             bytes=found.bytes,
             seconds=seconds,
         )
-        self.progress.say(f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s")
+        self.journal.progress.say(
+            f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s"
+        )
+
+    def _measure(self, parts: int) -> Validation:
+        loader, num_batches = self.open_validation()
+        with contextlib.closing(loader):
+            return bits_per_byte(self.model, iter(loader), self.token_bytes_V, num_batches, parts)
 
     def sample(self) -> None:
         """A continuation of each prompt; on the main rank only."""
         self.flush()
         if not self.world.is_main:
             return
-        self.progress.phase("sampling")
+        self.journal.progress.phase("sampling")
         settings = self.config.evaluation
         self.model.eval()
         for seed, prompt in enumerate(settings.sample_prompts, start=self.config.run.seed):
@@ -353,7 +287,7 @@ class Trainer:
                     seed=seed,
                 )
                 seconds = time.perf_counter() - start
-            self._write(
+            self.journal.write(
                 "sample",
                 step=self.counters.step,
                 prompt=prompt,
@@ -363,7 +297,7 @@ class Trainer:
                 seconds=seconds,
             )
             if self.counters.step == self.num_iterations:
-                self.progress.say(f"\n--- {prompt!r}\n{prompt}{text}")
+                self.journal.progress.say(f"\n--- {prompt!r}\n{prompt}{text}")
 
     # ------------------------------------------------------------------ all steps
 
@@ -380,15 +314,17 @@ class Trainer:
         except Exception as error:
             if is_connected():
                 raise
-            self.event(f"{name} at step {self.counters.step} failed: {error}; training goes on", "warning")
+            self.journal.event(f"{name} at step {self.counters.step} failed: {error}; training goes on", "warning")
 
     def fit(self) -> str:
         """Train to the horizon, or until asked to stop; the reason for the end, `finished` or `interrupted`."""
         self.started = time.perf_counter()
+        self.journal.restart_clock()
+        first_step = self.counters.step
         reason, message = "error", "the process ended unexpectedly"
         try:
             with self.stop:
-                reason = self._loop()
+                reason = self._loop(first_step)
             message = ""
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
@@ -397,20 +333,26 @@ class Trainer:
             self._end(reason, message)
         return reason
 
-    def _loop(self) -> str:
+    def _loop(self, first_step: int) -> str:
         evaluation = self.config.evaluation
         while self.counters.step < self.num_iterations:
             self.train_step()
-            stopping = len(self.pending) >= self.log_every and self.flush()
+            stopping = len(self.journal) >= self.log_every and self.flush()
             stopping = stopping or (bool(self.stop.signal_number) and not is_connected())
-            if self.counters.step == self.first_step + 1:
+            self._tell_written(self.writer.poll())
+            if self.counters.skipped_in_a_row >= MOST_SKIPPED:
+                raise DivergedError(self._where_to_go_back())
+            if self.counters.step % LEDGER_EVERY == 0 or self.counters.step == self.num_iterations:
+                self._write_ledger()
+            if self.counters.step == first_step + 1:
                 gc.collect()
                 gc.freeze()  # what is alive after one step lives to the end; collecting it again would only stall steps
                 gc.disable()
-            if stopping or self._due(self.config.run.save_every):
+            is_sound = self.counters.skipped_in_a_row == 0  # a checkpoint among lost steps is none to go back to
+            if stopping or (is_sound and self._due(self.config.run.save_every)):
                 self.save()
             if stopping:
-                self.event(f"asked to stop: step {self.counters.step} is finished")
+                self.journal.event(f"asked to stop: step {self.counters.step} is finished")
                 return "interrupted"
             if self._due(evaluation.eval_every):
                 self._guarded(self.validate, "validation")
@@ -420,18 +362,29 @@ class Trainer:
         self.flush()
         return "finished"
 
+    def _where_to_go_back(self) -> str:
+        self._tell_written(self.writer.wait())
+        newest, _ = checkpoint.newest_complete(self.run_dir / "checkpoints")
+        go_back = f"the last good checkpoint is `{newest}`" if newest else "no checkpoint was written"
+        return (
+            f"{MOST_SKIPPED} steps in a row had no finite loss and gradient, up to step {self.counters.step}; "
+            f"{go_back}; lower the learning rates (--matrix-lr, --embedding-lr, --head-lr) and --resume from it"
+        )
+
     def _end(self, reason: str, message: str) -> None:
         gc.enable()
         gc.unfreeze()
+        with self._timed("save"):
+            self._tell_written(self.writer.wait())
         seconds = time.perf_counter() - self.started
-        weight = self.counters.smooth_weight or 1.0
+        loss, _ = self.journal.means()
         known = sum(self.phase_seconds.values()) - self.phase_seconds.get("setup", 0.0)
-        self._write(
+        self.journal.write(
             "end",
             step=self.counters.step,
             reason=reason,
             message=message,
-            loss=self.counters.smooth_loss / weight,
+            loss=loss,
             bpb=self.last_validation.bpb if self.last_validation else None,
             tokens=self.counters.tokens,
             seconds=seconds,
@@ -441,8 +394,9 @@ class Trainer:
 
     def close(self) -> None:
         """Give back the loader's threads, the terminal, the log and the process group; idempotent."""
+        self.writer.close()
         self.loader.close()
-        self.progress.close()
-        if self.log is not None:
-            self.log.close()
+        self.journal.progress.close()
+        if self.journal.log is not None:
+            self.journal.log.close()
         disconnect()

@@ -155,6 +155,10 @@ impl Feed {
             let units = units.collect();
             feed.segments.push_back(Segment { order: Order::Listed(waiting.to_vec()), units });
         }
+        // A position at the end of the last unit is the end of the lane, and no step would come to tell.
+        if position.row > 0 {
+            feed.open_segment(plan);
+        }
         feed
     }
 
@@ -212,8 +216,11 @@ impl Feed {
         };
         match segment {
             Some((segment, next)) => {
-                self.segments.push_back(segment);
                 self.opens = Some(next);
+                if segment.is_complete() {
+                    return self.open_segment(plan); // its documents were all admitted before the state was taken
+                }
+                self.segments.push_back(segment);
                 true
             }
             None => false,

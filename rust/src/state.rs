@@ -317,7 +317,7 @@ impl LoaderState {
             identity,
             lanes: BTreeMap::new(),
         };
-        if value["check"] != json!(hash(&state.head_json(&digest))) {
+        if value["check"] != json!(hash(&state.head_json(&digest))) || value["identity_digest"] != digest {
             return Err(damaged("head or identity"));
         }
         for (lane, entry) in value["lanes"].as_object().ok_or_else(|| damaged("lanes"))? {

@@ -113,6 +113,19 @@ def test_a_save_that_fails_leaves_the_old_ones_and_no_litter(tmp_path: Path, mon
     assert checkpoint.newest_complete(tmp_path) == (old, [])
 
 
+@pytest.mark.parametrize(
+    ("keep_last", "keep_every", "kept"),
+    [(0, 0, [5, 10, 15, 20, 25]), (1, 0, [25]), (2, 0, [20, 25]), (1, 10, [10, 20, 25]), (9, 0, [5, 10, 15, 20, 25])],
+)
+def test_retention_keeps_the_newest_and_the_multiples(
+    tmp_path: Path, keep_last: int, keep_every: int, kept: list[int]
+) -> None:
+    for step in (5, 10, 15, 20, 25):
+        checkpoint.save(snapshot(1), tmp_path, step)
+    checkpoint.retain(tmp_path, keep_last, keep_every)
+    assert sorted(checkpoint.step_of(p) for p in tmp_path.iterdir()) == kept
+
+
 def test_newest_is_by_step_not_by_date(tmp_path: Path) -> None:
     newest = checkpoint.save(snapshot(1), tmp_path, 100)
     checkpoint.save(snapshot(1), tmp_path, 20)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,8 @@ from nanofast.config import (
     from_dict,
     to_dict,
 )
-from nanofast.plan import with_horizon
+from nanofast.config_file import read_config, write_toml
+from nanofast.plan import Plan, describe, with_horizon
 
 
 def parsed(*words: str) -> Config:
@@ -96,7 +99,10 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         ),
         (["--total-batch-size=100"], "found 100; nearest legal values: 256"),
         (["--num-iterations=0"], "num_iterations must be at least 1 step"),
-        (["--num-iterations=5", "--tokens-per-parameter=3"], "give one of them"),
+        (
+            ["--num-iterations=5", "--tokens-per-parameter=3"],
+            "num_iterations and tokens_per_parameter all set the horizon; give one of them",
+        ),
         (["--tokens-per-parameter=0"], "tokens_per_parameter must be more than 0"),
         (["--warmup-ratio=1.5"], "warmup_ratio must lie between 0 and 1; found 1.5; nearest legal value: 1"),
         (["--warmup-ratio=0.7", "--warmdown-ratio=0.5"], "must not exceed 1; .* nearest legal warmdown_ratio: 0.3"),
@@ -162,10 +168,87 @@ def test_a_step_is_a_whole_number_of_micro_batches_on_any_device() -> None:
 
 def test_the_horizon_follows_the_ratio_where_data_is_named() -> None:
     config = parsed("--data", "x", "--total-batch-size", "1024")
-    assert with_horizon(config, 512_000).schedule.num_iterations == 10_000
+    assert with_horizon(config, 512_000, 10**6).schedule.num_iterations == 10_000
     config = parsed("--tokens-per-parameter", "2", "--total-batch-size", "1024")
-    assert with_horizon(config, 512_000).schedule.num_iterations == 1000
-    assert with_horizon(parsed("--num-iterations=3"), 512_000).schedule.num_iterations == 3
+    assert with_horizon(config, 512_000, 10**6).schedule.num_iterations == 1000
+    config = parsed("--target-flops", "1e12", "--total-batch-size", "1024")
+    assert with_horizon(config, 512_000, 10**6).schedule.num_iterations == 977
+    assert with_horizon(parsed("--num-iterations=3"), 512_000, 10**6).schedule.num_iterations == 3
+
+
+TOML_NEEDED = pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read by Python 3.11 and later")
+
+
+@TOML_NEEDED
+def test_a_written_configuration_can_be_fed_back(tmp_path: Path) -> None:
+    config = parsed("--depth=3", "--sample-prompts", 'say "hi"', "a\\b\n", "--no-report")
+    write_toml(config, tmp_path / "config.toml")
+    assert read_config(tmp_path / "config.toml", Config()) == config
+
+
+@TOML_NEEDED
+def test_a_file_lies_between_defaults_and_flags(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text("depth = 6\n[schedule]\nnum_iterations = 600\nwarmup_ratio = 0\n")
+    config = parse(["--num-iterations=7"], read_config(path, Config()))
+    assert (config.model.depth, config.schedule.num_iterations, config.schedule.warmup_ratio) == (6, 7, 0)
+
+
+def test_a_python_file_may_compute(tmp_path: Path) -> None:
+    path = tmp_path / "small.py"
+    path.write_text("import math\ndepth = 2 * 3\nnum_iterations = 100 * depth\n")
+    config = read_config(path, Config())
+    assert (config.model.depth, config.schedule.num_iterations) == (6, 600)
+
+
+@TOML_NEEDED
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dept = 3", "unknown setting `dept`; did you mean depth"),
+        ("depth = 3.5", "depth must be int; found 3.5"),
+        ("depth = true", "depth must be int; found True"),
+        ("report = 1", "report must be bool; found 1"),
+        ('[run]\ndtype = "float31"', "dtype must be Literal"),
+        ("depth 3", "is no TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path, Config())
+
+
+def test_a_missing_or_failing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file"):
+        read_config(tmp_path / "none.toml", Config())
+    (tmp_path / "wrong.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        read_config(tmp_path / "wrong.py", Config())
+
+
+def test_learning_rates_follow_width_and_batch() -> None:
+    def rates(*words: str) -> tuple[float, ...]:
+        found = parsed(*words).optimizer
+        return tuple(rate or 0.0 for rate in (found.matrix_lr, found.embedding_lr, found.head_lr))
+
+    base = rates("--depth=4", "--total-batch-size=4096")
+    wider = rates("--depth=16", "--total-batch-size=4096")
+    larger = rates("--depth=4", "--total-batch-size=16384")
+    assert wider == pytest.approx((base[0], base[1] / 2, base[2] / 2), rel=1e-3)
+    assert larger == pytest.approx(tuple(2 * rate for rate in base), rel=1e-3)
+    assert rates("--matrix-lr=0.5")[0] == 0.5
+
+
+def test_the_plan_counts_tokens_and_compute() -> None:
+    config = with_horizon(parsed("--num-iterations=10", "--total-batch-size=4096"), 1, 1)
+    parameters = {"embedding": 10, "head": 10, "matrices": 100, "total": 120}
+    plan = Plan(config, 1, parameters, 1000, 50, 4, 1e9, "measured")
+    assert plan.tokens == 40_960
+    assert plan.seconds == pytest.approx(40_960 * 1000 / (0.4 * 1e9))
+    assert plan.memory_bytes > 120 * 4 * 3
+    assert any("10 steps, 40,960 tokens" in line for line in describe(plan))
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanofast.schedule import lr_fraction
+from nanofast.schedule import decay_fraction, lr_fraction, momentum
 
 
 def fractions(num_iterations: int, warmup: float, warmdown: float, final: float) -> list[float]:
@@ -28,3 +28,15 @@ def test_no_step_has_a_rate_of_zero() -> None:
 
 def test_does_not_move_without_ramps() -> None:
     assert set(fractions(5, 0.0, 0.0, 0.0)) == {1.0}
+
+
+def test_momentum_rises_in_300_steps_or_a_quarter_of_a_short_run() -> None:
+    assert momentum(0, 10_000, 0.95) == pytest.approx(0.85)
+    assert momentum(150, 10_000, 0.95) == pytest.approx(0.90)
+    assert momentum(300, 10_000, 0.95) == momentum(9_999, 10_000, 0.95) == pytest.approx(0.95)
+    assert momentum(25, 100, 0.95) == pytest.approx(0.95)
+    assert momentum(0, 100, 0.5) == momentum(50, 100, 0.5) == 0.5
+
+
+def test_weight_decay_falls_to_nothing_at_the_horizon() -> None:
+    assert [decay_fraction(step, 4) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]

@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from nanofast import checkpoint
+from nanofast.journal import is_spike
+from nanofast.memory import is_out_of_memory
 from nanofast.model import IGNORED
 from nanofast.runlog import RunLog, read_log
-from nanofast.trainer import Trainer
+from nanofast.trainer import DivergedError, Trainer
 from trainer_parts import losses, tiny_trainer
 
 HERE = Path(__file__).parent
@@ -55,7 +57,7 @@ def test_the_gradient_is_that_of_the_mean_over_valid_targets(tmp_path: Path) -> 
         torch.stack([p.grad.norm() for p in twin.model.parameters() if p.grad is not None])
     )
     trainer.train_step()
-    assert trainer.pending[0].grad_norm.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert trainer.journal._pending[0].grad_norm.item() == pytest.approx(expected.item(), rel=1e-4)
     trainer.close()
     twin.close()
 
@@ -198,6 +200,118 @@ def test_a_disk_that_refuses_is_told_and_training_goes_on(tmp_path: Path, monkey
     trainer.close()
     assert [e for e in read_log(tmp_path) if e["kind"] == "event" and "No space left" in e["message"]]
     assert checkpoint.newest_complete(tmp_path / "checkpoints")[0] == tmp_path / "checkpoints" / "step_00000004"
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_in_words(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, num_iterations=4)
+    trainer.train_step()
+    before = weights(trainer)
+    hook = trainer.model.head.weight.register_hook(lambda gradient: gradient * math.nan)
+    trainer.train_step()
+    trainer.flush()
+    hook.remove()
+    assert torch.equal(weights(trainer), before)
+    trainer.train_step()
+    trainer.flush()
+    trainer.close()
+    assert not torch.equal(weights(trainer), before)
+    skipped = [e.get("skipped") for e in read_log(tmp_path) if e["kind"] == "step"]
+    assert skipped == [None, "its gradient norm is nan", None]
+    (event,) = [e["message"] for e in read_log(tmp_path) if e["kind"] == "event"]
+    assert event.startswith("step 2 was skipped: its gradient norm is nan; it had batches 2 to 3")
+    assert trainer.counters.skipped == 1
+
+
+def test_a_step_with_nothing_to_learn_is_skipped_and_no_nan(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, num_iterations=4)
+    fetch = trainer.loader.__next__
+    trainer.loader = SignallingLoader(trainer.loader, lambda: (fetch()[0], torch.full((4, 32), IGNORED)))
+    before = weights(trainer)
+    trainer.train_step()
+    trainer.flush()
+    trainer.close()
+    assert torch.equal(weights(trainer), before)
+    assert [e["skipped"] for e in read_log(tmp_path) if e["kind"] == "step"] == ["no target was to be learned in it"]
+
+
+def test_stops_after_several_lost_steps_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, num_iterations=30, save_every=2)
+    trainer.model.head.weight.register_hook(lambda g: g * math.nan if trainer.counters.step >= 3 else g)
+    with pytest.raises(
+        DivergedError, match=r"5 steps in a row .* up to step 8; the last good checkpoint is `.*step_00000002`"
+    ):
+        trainer.fit()
+    trainer.close()
+
+
+def test_a_loss_far_above_the_last_ones_is_a_spike() -> None:
+    usual = [2.0 + 0.01 * (i % 5) for i in range(40)]
+    assert is_spike(2.5, usual)
+    assert not is_spike(2.05, usual)
+    assert not is_spike(9.0, usual[:5])
+
+
+class Narrow(torch.nn.Module):
+    """A model that runs out of memory with more than `most` rows, in the backward pass."""
+
+    def __init__(self, model: Any, most: int) -> None:
+        super().__init__()
+        self.model, self.most = model, most
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self.model(inputs, targets)
+        if inputs.size(0) > self.most:
+            if not loss.requires_grad:
+                raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
+            loss.register_hook(self.fail)
+        return loss
+
+    def fail(self, gradient: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
+
+
+def test_out_of_memory_splits_the_batch_and_changes_nothing_else(tmp_path: Path) -> None:
+    wide = stepped(tmp_path / "wide", steps=3, masked_every=3)
+    narrow = tiny_trainer(tmp_path / "narrow", masked_every=3)
+    whole, narrow.model = narrow.model, Narrow(narrow.model, 1)  # type: ignore[assignment]
+    for _ in range(3):
+        narrow.train_step()
+    narrow.flush()
+    narrow.validate()
+    narrow.model = whole
+    narrow.close()
+    assert narrow.parts.count == 4
+    assert losses(tmp_path / "narrow") == pytest.approx(losses(tmp_path / "wide"), rel=1e-5)
+    assert narrow.loader.position == wide.loader.position
+    told = [e["message"] for e in read_log(tmp_path / "narrow") if e["kind"] == "event"]
+    assert len(told) == 2
+    assert "in 2 parts: same batches, same order, same loss" in told[0]
+
+
+def test_out_of_memory_with_a_single_row_is_the_end(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.model = Narrow(trainer.model, 0)  # type: ignore[assignment]
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train_step()
+    trainer.close()
+
+
+def test_the_cpus_words_for_no_memory_are_known() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(error.value)
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_a_checkpoint_holds_what_was_there_when_it_was_taken(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.train_step()
+    expected = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.save()
+    trainer.train_step()  # moves the weights while the disk is being written
+    trainer.close()
+    found = checkpoint.load(tmp_path / "checkpoints" / "step_00000001")
+    assert all(torch.equal(found.tensors["model"][name], tensor) for name, tensor in expected.items())
 
 
 def test_an_error_is_logged_as_the_end(tmp_path: Path) -> None:

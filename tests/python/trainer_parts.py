@@ -23,6 +23,7 @@ from nanofast.config import (
     derive,
 )
 from nanofast.distributed import connect
+from nanofast.journal import Journal
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
 from nanofast.progress import Progress
@@ -67,14 +68,19 @@ def tiny_trainer(
         config=config,
         world=world,
         model=model,
-        optimizers=Optimizers(model, config.optimizer),
+        optimizers=Optimizers(model, config.optimizer, rank=world.rank, world_size=world.world_size),
         loader=RowLoader(device_batch_size, SEQUENCE_LENGTH, masked_every=masked_every, **place),
         open_validation=lambda: (RowLoader(device_batch_size, SEQUENCE_LENGTH, seed=1, **place), 4 // world.world_size),
         tokenizer=tokenizer,
         token_bytes_V=torch.from_numpy(tokenizer.token_bytes()),
         run_dir=run_dir,
-        log=RunLog(run_dir) if world.is_main else None,
-        progress=Progress(num_iterations, quiet=True),
+        journal=Journal(
+            RunLog(run_dir) if world.is_main else None,
+            Progress(num_iterations, quiet=True),
+            num_iterations=num_iterations,
+            tokens_per_step=total_batch_size,
+            device=world.device,
+        ),
     )
 
 
@@ -91,8 +97,7 @@ def main(run_dir: Path, num_iterations: int, resume: bool) -> None:
         found, _ = checkpoint.newest_complete(run_dir / "checkpoints")
         assert found is not None
         trainer.restore(checkpoint.load(found))
-        assert trainer.log is not None
-        trainer.log.write("run", step=trainer.counters.step, resumed_from=str(found))
+        trainer.journal.write("run", step=trainer.counters.step, resumed_from=str(found))
     trainer.fit()
     trainer.close()
 

@@ -3,6 +3,8 @@
 //!
 //! `NANOFAST_TEST_LONG=1` damages many more bytes.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "source/oracle.rs"]
 mod oracle;
 
@@ -277,6 +279,13 @@ fn writes_the_same_bytes_for_the_same_texts_and_reads_them_back() {
     let found: Vec<_> =
         read_all(&shard).into_iter().map(|text| String::from_utf8(text.unwrap()).unwrap()).collect();
     assert_eq!(found, texts);
+    let columns = column_values(&a);
+    assert_eq!(columns.len(), 1);
+    assert_eq!(
+        columns[0].1,
+        Ok(texts.iter().map(|text| text.as_bytes().to_vec()).collect()),
+        "others read it, too"
+    );
     let empty = open_shard(&sample(&folder, "empty.parquet", &[]), "text").unwrap();
     assert!(empty.row_counts().is_empty());
     let mut writer = ParquetWriter::create(folder.path().join("c.parquet"), "text", 1).unwrap();
@@ -300,6 +309,19 @@ fn batches_hold_about_256_kib_and_share_the_pages() {
     }
     assert!(sizes[..11].iter().all(|&(bytes, _)| (262_144..263_144).contains(&bytes)), "{sizes:?}");
     assert!(sizes.iter().all(|&(_, rows)| rows <= 8192));
+}
+
+#[test]
+fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder, "a.parquet", &["a", &"b".repeat(5000)]);
+    let shard = open_shard(&path, "text").unwrap();
+    let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(5000);
+    let error = reader.next_batch().unwrap_err();
+    assert_eq!((error.kind(), reader.broken_rows()), (Kind::Memory, None));
+    assert!(error.to_string().contains("at least 50"), "{error}");
+    let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(6000);
+    assert_eq!(reader.next_batch().unwrap().unwrap().1.len(), 2);
 }
 
 #[test]
@@ -403,6 +425,38 @@ fn truncations_and_bit_flips_are_errors_or_texts() {
             }
         }
     }
+}
+
+#[test]
+fn a_flipped_bit_of_a_shard_of_ours_is_an_error_or_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let texts: Vec<_> = (0..9).map(|i| format!("text {i} {}", "y".repeat(i * 9))).collect();
+    let path = sample(&folder, "a.parquet", &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let bytes = fs::read(&path).unwrap();
+    let expected = read_all(&open_shard(&path, "text").unwrap());
+    let mut num_errors = 0;
+    for position in 0..bytes.len() {
+        for bit in (0..8).filter(|bit| is_long() || (position + bit) % 4 == 0) {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 1 << bit;
+            fs::write(&path, damaged).unwrap();
+            let Ok(shard) = open_shard(&path, "text") else {
+                num_errors += 1;
+                continue;
+            };
+            let found = read_all(&shard);
+            assert_eq!(found.len(), expected.len(), "bit {bit} of byte {position} of {}", bytes.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                num_errors += usize::from(found.is_err());
+                assert!(
+                    found.is_err() || found == expected,
+                    "bit {bit} of byte {position} of {}",
+                    bytes.len()
+                );
+            }
+        }
+    }
+    assert!(num_errors > bytes.len());
 }
 
 #[test]

@@ -36,7 +36,7 @@ def folder_aside(final: Path, is_complete: Callable[[Path], bool]) -> Iterator[P
     try:
         yield folder
         for path in [*folder.iterdir(), folder]:
-            _flush(path)
+            flush(path)
         try:
             folder.rename(final)
         except OSError:
@@ -47,7 +47,7 @@ def folder_aside(final: Path, is_complete: Callable[[Path], bool]) -> Iterator[P
                 final.rename(broken)
                 folder.rename(final)
                 shutil.rmtree(broken)
-        _flush(final.parent)
+        flush(final.parent)
     finally:
         if folder.exists():
             shutil.rmtree(folder)
@@ -66,7 +66,7 @@ def _sweep(final: Path) -> None:
             continue
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Ask the system to put a file or folder on the disk before its name says that it is whole."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders

@@ -76,7 +76,7 @@ impl Packer for Carry {
             let taken = held.rest().len().min(space - 1);
             let tokens = &held.rest()[..taken];
             rows.push(tokens);
-            deliver(&mut self.ledger, tokens);
+            deliver(&mut self.ledger, tokens, false);
             if taken < held.rest().len() {
                 self.ledger.carried += u64::from(taken > 0);
                 held.used += taken;

@@ -72,7 +72,7 @@ impl Concat {
             let taken = &rest[..rest.len().min(rows.space())];
             rows.push(taken);
             held.used += taken.len();
-            deliver(&mut self.ledger, &taken[usize::from(counted).min(taken.len())..]);
+            deliver(&mut self.ledger, &taken[usize::from(counted).min(taken.len())..], self.bos.is_none());
         }
         if rows.cursor().row > row {
             held.used -= 1;

@@ -109,7 +109,7 @@ impl Packer for Crop {
             rows.push(&[self.bos]);
             self.ledger.bos += 1;
             rows.push(&tokens[..taken]);
-            deliver(&mut self.ledger, &tokens[..taken]);
+            deliver(&mut self.ledger, &tokens[..taken], false);
             self.ledger.cropped += (tokens.len() - taken) as u64;
         }
         Progress::Full

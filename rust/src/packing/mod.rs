@@ -218,9 +218,9 @@ fn admit(ledger: &mut Ledger, document: &Document) {
     ledger.read += document.tokens().len() as u64;
 }
 
-/// Counts a document's tokens that are written into a row.
-fn deliver(ledger: &mut Ledger, tokens: &[u32]) {
-    let masked = tokens.iter().map(|token| u64::from(token >> 31)).sum::<u64>();
+/// Counts a document's tokens that are written into a row. Only documents that bring their own BOS have masked ones.
+fn deliver(ledger: &mut Ledger, tokens: &[u32], brings_bos: bool) {
+    let masked = if brings_bos { tokens.iter().map(|token| u64::from(token >> 31)).sum() } else { 0 };
     ledger.masked += masked;
     ledger.learned += tokens.len() as u64 - masked;
 }

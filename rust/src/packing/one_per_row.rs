@@ -36,7 +36,7 @@ impl OnePerRow {
         }
         let taken = tokens.len().min(rows.row_length() - added);
         rows.push(&tokens[..taken]);
-        deliver(&mut self.ledger, &tokens[..taken]);
+        deliver(&mut self.ledger, &tokens[..taken], self.bos.is_none());
         self.ledger.cropped += (tokens.len() - taken) as u64;
         self.num_tokens += added + taken;
         if rows.cursor().row == row {

@@ -75,7 +75,7 @@ impl Pad {
         if taken > 0 {
             rows.push(&tokens[..taken]);
         }
-        deliver(&mut self.ledger, &tokens[..taken]);
+        deliver(&mut self.ledger, &tokens[..taken], self.bos.is_none());
         self.ledger.cropped += (tokens.len() - taken) as u64;
     }
 }

@@ -227,7 +227,11 @@ impl Page {
 
     fn next(&mut self, written: &mut Vec<u8>) -> Decoded<Span> {
         self.rows_left -= 1;
-        if self.levels.next()? == 0 { Ok((0, 0)) } else { self.values.next(&self.bytes, written) }
+        match self.levels.next()? {
+            0 => Ok((0, 0)),
+            1 => self.values.next(&self.bytes, written),
+            level => Err(format!("a level of {level} where 1 is the highest")),
+        }
     }
 
     /// Adds up to `max_rows` rows to `batch`, nulls as empty texts, until it holds `enough_bytes`. On an error nothing

@@ -40,6 +40,8 @@ pub struct RowGroupReader {
     /// A page that is found and not yet read.
     location: Option<PageLocation>,
     page: Option<Page>,
+    /// Largest page that may be read, stored and decompressed bytes together.
+    page_limit: u64,
     next_row: u64,
     end_row: u64,
     /// What follows the rows that were given out last, when it is not rows.
@@ -79,11 +81,18 @@ impl RowGroupReader {
             dictionary: None,
             location: None,
             page: None,
+            page_limit: u64::MAX,
             next_row: rows.start,
             end_row,
             broken: outside,
             broken_rows: None,
         }
+    }
+
+    /// Refuses pages that take more than `bytes`, stored and decompressed together, before reading them.
+    pub fn with_page_limit(mut self, bytes: u64) -> Self {
+        self.page_limit = bytes;
+        self
     }
 
     /// The next consecutive documents (about 256 KiB of text) and the row of the first; `None` behind the last row.
@@ -149,7 +158,7 @@ impl RowGroupReader {
         if !is_dictionary && page_end <= self.next_row {
             return Ok(());
         }
-        let stored = match self.file.read(location.offset, location.header.compressed_bytes) {
+        let stored = match self.stored(&location.header, location.offset) {
             Ok(stored) => stored,
             Err(error) => {
                 self.location = Some(location);
@@ -162,6 +171,18 @@ impl RowGroupReader {
             Err(reason) => self.broken = Some((self.next_row..page_end.min(self.end_row), reason)),
         }
         Ok(())
+    }
+
+    /// A page as it is stored.
+    fn stored(&self, header: &PageHeader, offset: u64) -> Result<bytes::Bytes> {
+        let (bytes, limit) = ((header.compressed_bytes + header.uncompressed_bytes) as u64, self.page_limit);
+        if bytes > limit {
+            let place = Place::row(&self.path, self.row_group, self.next_row);
+            let reason =
+                format!("a page in {place} takes {bytes} bytes, {limit} are allowed; allow at least {bytes}");
+            return Err(Error::Resource { what: "memory", reason });
+        }
+        self.file.read(offset, header.compressed_bytes)
     }
 
     /// Makes a page or a dictionary of stored bytes. A panic in a codec is a page that cannot be decoded.

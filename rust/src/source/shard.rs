@@ -61,6 +61,11 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
     let footer = read_footer(path, &file)?;
     let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
     let (leaf, required) = schema::text_column(path, metadata.file_metadata().schema_descr(), column)?;
+    let (expected, found) = (metadata.file_metadata().num_rows(), metadata.row_groups().iter());
+    let found = found.fold(0, |sum: i64, group| sum.saturating_add(group.num_rows()));
+    if found != expected {
+        return Err(damaged(path, format!("row groups of {found} rows in a file of {expected}")));
+    }
     let row_groups = metadata.row_groups().iter().enumerate().map(|(index, group)| {
         let found = group.columns().get(leaf).ok_or_else(|| "a row group without the column".to_string());
         found.and_then(|chunk| row_group(group.num_rows(), chunk)).map_err(|reason| {

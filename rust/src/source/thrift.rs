@@ -138,3 +138,13 @@ pub(super) fn varint(bytes: &[u8]) -> Decoded<(u64, usize)> {
 pub(super) fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
+
+/// Appends an integer of any width.
+pub(super) fn put_integer(bytes: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest > 127 {
+        bytes.push(rest as u8 | 128);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+}

@@ -64,8 +64,11 @@ pub(crate) fn write(path: &Path, layout: &Layout, texts: &[Option<Vec<u8>>]) -> 
     texts.iter().map(|text| text.clone().unwrap_or_default()).collect()
 }
 
-/// Every flat byte-array column of a file with its values, nulls as empty ones.
-pub(crate) fn column_values(path: &Path) -> Vec<(String, Result<Vec<Vec<u8>>, String>)> {
+/// A column's values, nulls as empty ones, or why they cannot be read.
+pub(crate) type Values = Result<Vec<Vec<u8>>, String>;
+
+/// Every flat byte-array column of a file.
+pub(crate) fn column_values(path: &Path) -> Vec<(String, Values)> {
     let Ok(Ok(reader)) = catch_unwind(|| SerializedFileReader::new(File::open(path).unwrap())) else {
         return vec![];
     };
@@ -92,7 +95,7 @@ pub(crate) fn column_values(path: &Path) -> Vec<(String, Result<Vec<Vec<u8>>, St
     columns
 }
 
-fn group_values(group: &dyn RowGroupReader, leaf: usize, max_level: i16) -> Result<Vec<Vec<u8>>, String> {
+fn group_values(group: &dyn RowGroupReader, leaf: usize, max_level: i16) -> Values {
     let reader = group.get_column_reader(leaf).map_err(|error| error.to_string())?;
     let mut reader = get_typed_column_reader::<ByteArrayType>(reader);
     let num_rows = group.metadata().num_rows() as usize;

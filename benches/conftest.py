@@ -1,0 +1,27 @@
+"""Flags of the benches: `pytest benches` measures, `pytest benches --smoke` runs each once on little data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# The batches that a loader must give are computed by the tests' twin of the stream.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "python"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benches")
+    group.addoption("--smoke", action="store_true", help="run each bench once, on little data; nothing is kept")
+    group.addoption("--rounds", type=int, default=5, help="fresh processes of each contender (5)")
+
+
+@pytest.fixture(scope="session")
+def smoke(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("smoke"))
+
+
+@pytest.fixture(scope="session")
+def num_rounds(pytestconfig: pytest.Config, smoke: bool) -> int:
+    return 1 if smoke else int(pytestconfig.getoption("rounds"))

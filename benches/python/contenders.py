@@ -1,0 +1,377 @@
+"""Who is measured, and what each does in a pass over the corpus. Runs inside `worker.py`'s process.
+
+A contender is made once (imports, vocabulary: not timed), then asked for passes, and, in a process of its own, for its
+answer. Loaders are endless: a pass is as many batches as the corpus fills, and passes follow each other without a
+pause, so that what a loader reads ahead of one pass is not a present to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Batches of a loader's answer, chosen so that the twin's answer takes seconds; a smoke run has fewer.
+ANSWER_BATCHES = 48
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is asked to do."""
+
+    contender: str
+    vocabulary: str
+    num_threads: int
+    paths: tuple[Path, ...]
+    folder: Path  # where the vocabularies lie
+    batch_size: int
+    sequence_length: int
+    num_batches: int  # of a loader's pass
+    bytes_per_token: float  # of the corpus, BOS counted as a token
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Text and tokens that came out. A loader's tokens are what its batches hold, its text theirs, by the corpus's
+    mean; what it read meanwhile is `num_bytes_read`, more where it crops or fills its buffer, less where it drains it.
+    """
+
+    num_bytes: int
+    num_tokens: int
+    num_bytes_read: int | None = None
+
+
+class Contender:
+    """A pass, an answer to hold against the others', and what stages took, where it knows."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def run(self) -> Pass:
+        raise NotImplementedError
+
+    def answer(self) -> str:
+        raise NotImplementedError
+
+    def stages(self) -> dict[str, float]:
+        return {}
+
+
+# ---- text -> ids: row groups of decoded texts, one call a row group --------------------------------------------------
+
+
+class Encoder(Contender):
+    """Texts of a row group in, its ids out, in whatever form the contender gives them."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from corpus import row_groups
+
+        self.groups = [texts for shard in row_groups(task.paths) for texts in shard]
+        self.num_bytes = sum(len(text.encode()) for texts in self.groups for text in texts)
+
+    def encode(self, texts: list[str]) -> Any:
+        raise NotImplementedError
+
+    def count(self, encoded: Any) -> int:
+        return sum(map(len, encoded))
+
+    def documents(self, encoded: Any) -> Iterable[Any]:
+        return encoded
+
+    def run(self) -> Pass:
+        return Pass(self.num_bytes, sum(self.count(self.encode(texts)) for texts in self.groups))
+
+    def answer(self) -> str:
+        return digest_of_documents(ids for texts in self.groups for ids in self.documents(self.encode(texts)))
+
+
+class NanofastTokenizer(Encoder):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import nanofast
+
+        self.tokenizer = nanofast.Tokenizer.from_name(task.vocabulary)
+
+    def encode(self, texts: list[str]) -> Any:
+        return self.tokenizer.encode_batch(texts, num_threads=self.task.num_threads)
+
+    def count(self, encoded: Any) -> int:
+        return len(encoded[0])
+
+    def documents(self, encoded: Any) -> Iterable[Any]:
+        values, offsets = encoded
+        return np.split(values, offsets[1:-1])
+
+
+class Tiktoken(Encoder):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from vocabularies import tiktoken_encoding
+
+        self.encoding = tiktoken_encoding(task.vocabulary, task.folder)
+
+    def encode(self, texts: list[str]) -> Any:
+        return self.encoding.encode_ordinary_batch(texts, num_threads=self.task.num_threads)
+
+
+class HuggingFace(Encoder):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from tokenizers import Tokenizer
+
+        from vocabularies import hugging_face_file
+
+        self.tokenizer = Tokenizer.from_file(str(hugging_face_file(task.vocabulary, task.folder)))
+
+    def encode(self, texts: list[str]) -> Any:
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+class Gigatoken(Encoder):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.tokenizer = _gigatoken(task)
+
+    def encode(self, texts: list[str]) -> Any:
+        return self.tokenizer.encode_batch(texts, parallel=self.task.num_threads > 1)
+
+    def count(self, encoded: Any) -> int:
+        return len(encoded.layout.content)
+
+
+# ---- parquet -> ids, and parquet -> text -----------------------------------------------------------------------------
+
+
+class GigatokenParquet(Contender):
+    """gigatoken's own reading of parquet; it gives the ids of all shards at once."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import gigatoken
+
+        from corpus import document_bytes
+
+        self.tokenizer = _gigatoken(task)
+        self.source = gigatoken.ParquetFileSource(list(task.paths), column="text")
+        self.num_bytes = sum(sum(document_bytes(path)) for path in task.paths)
+
+    def encode(self) -> Any:
+        return self.tokenizer.encode_files(self.source, parallel=self.task.num_threads > 1)
+
+    def run(self) -> Pass:
+        return Pass(self.num_bytes, len(self.encode().layout.content))
+
+    def answer(self) -> str:
+        return digest_of_documents(self.encode())
+
+
+class PyarrowDecode(Contender):
+    """Row groups to Arrow arrays of text, one thread a row group: what everyone pays before the first token."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pa.set_cpu_count(task.num_threads)
+        self.read = lambda path, group: pq.ParquetFile(path).read_row_group(group, columns=["text"], use_threads=False)
+        counts = ((path, pq.ParquetFile(path).num_row_groups) for path in task.paths)
+        self.groups = [(path, group) for path, count in counts for group in range(count)]
+
+    def decode(self) -> Iterator[Any]:
+        with ThreadPoolExecutor(self.task.num_threads) as pool:
+            yield from pool.map(lambda place: self.read(*place)["text"], self.groups)
+
+    def run(self) -> Pass:
+        import pyarrow.compute as pc
+
+        return Pass(sum(pc.sum(pc.binary_length(column)).as_py() for column in self.decode()), 0)
+
+    def answer(self) -> str:
+        return digest_of_documents(text.encode() for column in self.decode() for text in column.to_pylist())
+
+
+# ---- parquet -> batches ----------------------------------------------------------------------------------------------
+
+
+class Loader(Contender):
+    """`num_batches` a pass, tensors that the caller may keep."""
+
+    batches: Iterator[tuple[Any, Any]]
+
+    def run(self) -> Pass:
+        before = self.num_bytes_read()
+        num_tokens = sum(inputs.numel() for inputs, _ in islice(self.batches, self.task.num_batches))
+        read = self.num_bytes_read() - before
+        return Pass(round(num_tokens * self.task.bytes_per_token), num_tokens, read)
+
+    def num_bytes_read(self) -> int:
+        """Text of all documents taken in since the start."""
+        raise NotImplementedError
+
+    def answer(self) -> str:
+        return digest_of_batches(islice(self.batches, min(ANSWER_BATCHES, self.task.num_batches)))
+
+
+class NanofastLoader(Loader):
+    settings: dict[str, Any]
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import nanofast
+
+        tokenizer = nanofast.Tokenizer.from_name(task.vocabulary)
+        sizes = (task.batch_size, task.sequence_length)
+        self.loader = nanofast.TokenLoader(
+            list(task.paths), tokenizer, *sizes, num_threads=task.num_threads, **self.settings
+        )
+        self.batches = iter(self.loader)
+
+    def num_bytes_read(self) -> int:
+        return int(self.loader.metrics()["ledger"]["bytes"])
+
+    def stages(self) -> dict[str, float]:
+        seconds: dict[str, float] = self.loader.metrics()["stage_seconds"]
+        return seconds
+
+
+class NanofastConcat(NanofastLoader):
+    settings = {"packing": "concat"}  # noqa: RUF012
+
+
+class NanofastCarry(NanofastLoader):
+    settings = {"packing": "best_fit", "overflow": "carry"}  # noqa: RUF012
+
+
+class NanofastCrop(NanofastLoader):
+    settings = {  # noqa: RUF012
+        "packing": "best_fit",
+        "overflow": "crop",
+        "deal": "per_file",
+        "unit_documents": 0,
+        "lanes": 1,
+    }
+
+
+class Plain(Loader):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from corpus import document_bytes
+        from plain_loader import PlainLoader
+        from vocabularies import tiktoken_encoding
+
+        encoding = tiktoken_encoding(task.vocabulary, task.folder)
+        sizes = (task.batch_size, task.sequence_length)
+        self.loader = PlainLoader(task.paths, encoding, *sizes, task.num_threads)
+        self.batches = iter(self.loader)
+        self.ends = [0, *accumulate(size for path in task.paths for size in document_bytes(path))]
+
+    def num_bytes_read(self) -> int:
+        epochs, documents = divmod(self.loader.num_documents, len(self.ends) - 1)
+        return epochs * self.ends[-1] + self.ends[documents]
+
+
+class Twin(Loader):
+    """The tests' twin of the stream over tiktoken's ids: only its answer is of use."""
+
+    packing: str
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from corpus import row_groups
+        from stream_twin import Stream
+        from vocabularies import tiktoken_encoding
+
+        encoding = tiktoken_encoding(task.vocabulary, task.folder)
+        encode: Callable[[Sequence[str]], Any] = encoding.encode_ordinary_batch
+        shards = [[encode(texts) for texts in shard] for shard in row_groups(task.paths)]
+        sizes = (task.batch_size, task.sequence_length)
+        self.batches = Stream(shards, *sizes, bos=encoding.eot_token, packing=self.packing, lanes=8).batches()
+
+
+class TwinConcat(Twin):
+    packing = "concat"
+
+
+class TwinCarry(Twin):
+    packing = "carry"
+
+
+def _gigatoken(task: Task) -> Any:
+    import gigatoken
+
+    from vocabularies import tiktoken_file
+
+    return gigatoken.Tokenizer.from_tiktoken(tiktoken_file(task.vocabulary, task.folder))
+
+
+def digest_of_documents(documents: Iterable[Any]) -> str:
+    """Of the number of documents, and the ids (or bytes) of each."""
+    digest, count = hashlib.sha256(), 0
+    for document in documents:
+        content = document if isinstance(document, bytes) else np.asarray(document, np.uint32).tobytes()
+        digest.update(len(content).to_bytes(8, "little") + content)
+        count += 1
+    return f"{count} documents, {digest.hexdigest()}"
+
+
+def digest_of_batches(batches: Iterable[tuple[Any, Any]]) -> str:
+    digest, count = hashlib.sha256(), 0
+    for inputs, targets in batches:
+        digest.update(np.asarray(inputs, np.int32).tobytes() + np.asarray(targets, np.int64).tobytes())
+        count += 1
+    return f"{count} batches, {digest.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table: who, from what to what, whose answer it must give, and what is unfair about it."""
+
+    make: type[Contender]
+    name: str
+    path: str
+    same_as: str | None = None
+    reference: str = "nanofast_carry"  # whom ratios are to
+    note: str = ""
+    has_vocabulary: bool = True
+
+    @cached_property
+    def is_timed(self) -> bool:
+        return not issubclass(self.make, Twin)
+
+
+BATCHES, IDS = "parquet → batches", "text → ids"
+ENTRIES = {
+    "twin_concat": Entry(TwinConcat, "the tests' twin", BATCHES),
+    "twin_carry": Entry(TwinCarry, "the tests' twin", BATCHES),
+    "nanofast_concat": Entry(NanofastConcat, "nanofast, concat", BATCHES, "twin_concat"),
+    "nanofast_carry": Entry(NanofastCarry, "nanofast, best_fit", BATCHES, "twin_carry", note="what ratios are to"),
+    "nanofast_crop": Entry(
+        NanofastCrop, "nanofast, best_fit, crop", BATCHES, "plain", note="the batches of the plain-Python loader"
+    ),
+    "plain": Entry(
+        Plain, "plain Python loader", BATCHES, note="nanochat's way: pyarrow, tiktoken, a list of 1,000 documents, crop"
+    ),
+    "gigatoken_parquet": Entry(
+        GigatokenParquet,
+        "gigatoken, from parquet",
+        "parquet → ids",
+        "tiktoken",
+        note="packs nothing; gives all ids at once, as one array in fresh memory",
+    ),
+    "nanofast_tokenizer": Entry(NanofastTokenizer, "nanofast, tokenizer", IDS, "tiktoken", "nanofast_tokenizer"),
+    "gigatoken": Entry(Gigatoken, "gigatoken", IDS, "tiktoken", "nanofast_tokenizer"),
+    "tiktoken": Entry(Tiktoken, "tiktoken", IDS, None, "nanofast_tokenizer", "makes lists of Python integers"),
+    "hugging_face": Entry(
+        HuggingFace, "HF tokenizers", IDS, "tiktoken", "nanofast_tokenizer", "makes lists of Python integers"
+    ),
+    "pyarrow": Entry(PyarrowDecode, "pyarrow", "parquet → text", note="the floor: no tokens", has_vocabulary=False),
+}

@@ -1,0 +1,74 @@
+"""Runs contenders in processes of their own, in turns, so that a machine that drifts drifts for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contenders import ENTRIES, Task
+
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parents[1] / "tests" / "python"
+PACKAGE = HERE.parents[1] / "python"
+# Guards against a hang only: some twenty times what the slowest contender takes.
+TIMEOUT_SECONDS = 900
+
+
+@dataclass
+class Samples:
+    """What the rounds of one contender at one number of threads gave, in order of rounds."""
+
+    task: Task
+    setup_seconds: list[float] = field(default_factory=list)
+    cold: list[dict[str, float]] = field(default_factory=list)
+    warm: list[dict[str, float]] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, report: dict[str, Any]) -> None:
+        first, *later = report["passes"]
+        self.setup_seconds.append(report["setup_seconds"])
+        self.cold.append(first)
+        self.warm.extend(later)
+        self.stages.append(report["stages"])
+
+
+def run_process(task: Task, actions: Sequence[str]) -> dict[str, Any]:
+    """One fresh process.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    fields = asdict(task)
+    fields.update(paths=[str(path) for path in task.paths], folder=str(task.folder))
+    threads = str(task.num_threads)
+    paths = [str(PACKAGE), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAYON_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "true" if task.num_threads > 1 else "false",
+    }
+    command = [sys.executable, str(HERE / "worker.py"), json.dumps(fields), *actions]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    if done.returncode != 0:
+        raise RuntimeError(f"{task.contender} ({task.vocabulary}, {threads} threads) failed:\n{done.stderr}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def timed(tasks: Sequence[Task], num_rounds: int, say: Callable[[str], None]) -> list[Samples]:
+    """Every task in every round, each time in a fresh process; every other round goes backwards."""
+    samples = [Samples(task) for task in tasks]
+    for number in range(num_rounds):
+        for sample in samples if number % 2 == 0 else reversed(samples):
+            task = sample.task
+            say(f"round {number + 1} of {num_rounds}: {ENTRIES[task.contender].name}, {task.num_threads} threads")
+            sample.add(run_process(task, ["pass", "pass"]))
+    return samples

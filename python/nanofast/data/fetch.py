@@ -1,0 +1,305 @@
+"""One file over HTTP, whole and verified or not at all.
+
+    ┌─ attempt: GET, from where the partial file ends ─┐   length, SHA-256, footer fit    rename
+    └─ wait (Retry-After, else back-off with jitter)  ◀┘ ───────────────────────────────▶ final name
+
+A server may answer late, with an error, with too little, with something else, slowly, or never: each is an attempt
+that failed, and the next one goes on from the bytes that are there. What no repetition would change (404, a redirect
+to plain http, a full disk) is an error at once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import tenacity
+
+from nanofast.data.footer import check_footer
+from nanofast.data.partial import Partial, StoppedError
+
+_RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504, 520, 522, 524}
+# Errors of the disk, which every other file would meet too.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to fetch. Size and SHA-256 where the publisher states them."""
+
+    name: str
+    url: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to try. The defaults suit a hub that asks for patience in minutes and lines that stall for seconds."""
+
+    read_seconds: float = 30.0
+    """Longest silence of a server."""
+    window_seconds: float = 60.0
+    """A window in which fewer than `window_bytes` came counts as a stall (a drip that no silence ends)."""
+    window_bytes: int = 1 << 20
+    total_seconds: float = 2 * 3600.0
+    """Longest time for one file, waiting included."""
+    attempts: int = 8
+    """Attempts in a row that brought not one byte."""
+    wrong_attempts: int = 3
+    """Times that a whole file may come and be the wrong one."""
+    first_wait_seconds: float = 1.0
+    max_wait_seconds: float = 300.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was fetched and verified."""
+
+    size_bytes: int
+    sha256: str
+
+
+class FetchError(OSError):
+    """The file cannot be had; trying again would not change it."""
+
+
+class DiskError(FetchError):
+    """The disk does not take it, and would take no other file either."""
+
+
+class _TroubleError(Exception):
+    """An attempt that failed and may be repeated."""
+
+    def __init__(self, message: str, retry_after: float | None = None, *, is_wrong: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.is_wrong = is_wrong
+
+
+def new_client(patience: Patience, transport: httpx2.BaseTransport | None = None) -> httpx2.Client:
+    """A client that follows redirects but never from https to http, and minds the environment's proxies."""
+    return httpx2.Client(
+        follow_redirects=True,
+        max_redirects=10,
+        timeout=httpx2.Timeout(patience.read_seconds),
+        event_hooks={"request": [_refuse_downgrade]},
+        headers={"User-Agent": "nanofast", "Accept-Encoding": "identity"},
+        transport=transport,
+    )
+
+
+class Fetcher:
+    """Fetches files into a folder; may be used by several threads."""
+
+    def __init__(self, client: httpx2.Client, patience: Patience, stop: threading.Event) -> None:
+        self._client = client
+        self._patience = patience
+        self._stop = stop
+
+    def fetch(
+        self,
+        source: Source,
+        final: Path,
+        *,
+        headers: dict[str, str] | None = None,
+        on_size: Callable[[int], None] = lambda _: None,
+    ) -> Fetched | None:
+        """Fetch `source` to `final`; None where another process did so meanwhile. `on_size` hears how far it is.
+
+        Raises:
+            FetchError: it cannot be had, in one line.
+            StoppedError: the stop event was set.
+        """
+        try:
+            before = _identity(final)
+            with Partial(final, self._stop) as partial:
+                if _identity(final) != before:
+                    partial.discard()
+                    return None
+                self._repeat(source, partial, headers or {}, on_size)
+                fetched = Fetched(partial.size, partial.sha256)
+                partial.publish()
+                return fetched
+        except StoppedError:
+            raise
+        except OSError as error:
+            if isinstance(error, FetchError):
+                raise
+            kind = DiskError if error.errno in _DISK_ERRORS else FetchError
+            raise kind(
+                f"cannot write `{final}`: {error.strerror or error}; make room or name another folder with --to"
+            ) from error
+
+    def _repeat(
+        self, source: Source, partial: Partial, headers: dict[str, str], on_size: Callable[[int], None]
+    ) -> None:
+        """Attempts until the partial file is whole and verified."""
+        started, patience = time.monotonic(), self._patience
+        fruitless, wrong, last_size = 0, 0, partial.size
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = getattr(error, "retry_after", None)
+            jittered = tenacity.wait_random_exponential(patience.first_wait_seconds, patience.max_wait_seconds)(state)
+            return min(jittered + (asked or 0.0), patience.max_wait_seconds)
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            nonlocal fruitless, wrong, last_size
+            error = state.outcome.exception() if state.outcome else None
+            wrong += isinstance(error, _TroubleError) and error.is_wrong
+            fruitless = fruitless + 1 if partial.size <= last_size else 0
+            last_size = partial.size
+            if wrong >= patience.wrong_attempts or fruitless >= patience.attempts:
+                return True
+            return time.monotonic() - started > patience.total_seconds
+
+        def sleep(seconds: float) -> None:
+            if self._stop.wait(seconds):
+                raise StoppedError
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TroubleError), wait=wait, stop=stop, sleep=sleep, reraise=True
+        )
+        try:
+            retrying(self._attempt, source, partial, headers, on_size, started + patience.total_seconds)
+        except _TroubleError as error:
+            raise FetchError(f"`{source.name}` from {source.url}: gave up after {_times(retrying)}: {error}") from error
+
+    def _attempt(
+        self, source: Source, partial: Partial, headers: dict[str, str], on_size: Callable[[int], None], deadline: float
+    ) -> None:
+        if self._stop.is_set():
+            raise StoppedError
+        headers = dict(headers)
+        if partial.size and (partial.tag or source.sha256):
+            headers["Range"] = f"bytes={partial.size}-"
+            if partial.tag:
+                headers["If-Range"] = partial.tag
+        extensions = {"nanofast_https": source.url.lower().startswith("https:")}
+        try:
+            with self._client.stream("GET", source.url, headers=headers, extensions=extensions) as response:
+                total = self._begin(source, partial, response)
+                on_size(partial.size)
+                self._receive(partial, response, on_size, deadline, total)
+        except httpx2.TooManyRedirects as error:
+            raise FetchError(f"`{source.name}`: {source.url} redirects in a circle") from error
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            raise FetchError(f"`{source.name}`: {source.url} is no address that can be fetched: {error}") from error
+        except (httpx2.TransportError, httpx2.StreamError) as error:
+            raise _TroubleError(f"{type(error).__name__}: {error}") from error
+        if total is not None and partial.size < total:
+            raise _TroubleError(f"the body ended after {partial.size} of {total} bytes")
+        self._verify(source, partial)
+
+    def _begin(self, source: Source, partial: Partial, response: httpx2.Response) -> int | None:
+        """Check the head of an answer; returns the whole file's length where it is known."""
+        status = response.status_code
+        if status == 416:
+            partial.begin(None)
+            raise _TroubleError("the file is shorter than what came of it before")
+        if status in _RETRIED_STATUS:
+            raise _TroubleError(f"the server answers {status} {response.reason_phrase}", _retry_after(response))
+        if status in (401, 403):
+            raise FetchError(
+                f"`{source.name}`: {status} {response.reason_phrase} for {source.url}; does it need HF_TOKEN?"
+            )
+        if status not in (200, 206):
+            raise FetchError(f"`{source.name}`: {status} {response.reason_phrase} for {source.url}")
+        tag = response.headers.get("ETag")
+        # What makes a part belong to a whole: a strong tag, else the date.
+        tag = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+        if status == 206:
+            begin, total = _content_range(response)
+            if begin != partial.size or (tag and partial.tag and tag != partial.tag):
+                partial.begin(None)
+                raise _TroubleError("the server sent another range, or a range of another file, than asked for")
+        else:
+            partial.begin(tag)
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
+        if source.size_bytes is not None and total not in (None, source.size_bytes):
+            partial.begin(None)
+            raise _TroubleError(f"the server offers {total} bytes; the publisher states {source.size_bytes}")
+        return total if total is not None else source.size_bytes
+
+    def _receive(
+        self,
+        partial: Partial,
+        response: httpx2.Response,
+        on_size: Callable[[int], None],
+        deadline: float,
+        total: int | None,
+    ) -> None:
+        window_begin, window_size = time.monotonic(), partial.size
+        for chunk in response.iter_raw():  # as it comes: a chunk size would hide a drip until it is full
+            if self._stop.is_set():
+                raise StoppedError
+            partial.append(chunk)
+            on_size(partial.size)
+            if total is not None and partial.size > total:
+                partial.begin(None)
+                raise _TroubleError(f"more than the {total} bytes that were announced")
+            now = time.monotonic()
+            if now > deadline:
+                raise _TroubleError("out of time")
+            if now - window_begin > self._patience.window_seconds:
+                if partial.size - window_size < self._patience.window_bytes:
+                    raise _TroubleError(f"only {partial.size - window_size} bytes in {now - window_begin:.0f} s")
+                window_begin, window_size = now, partial.size
+
+    def _verify(self, source: Source, partial: Partial) -> None:
+        """Whether what came is what was published; if not, it is thrown away."""
+        try:
+            if source.size_bytes is not None and partial.size != source.size_bytes:
+                raise ValueError(f"{partial.size} bytes; the publisher states {source.size_bytes}")
+            if source.sha256 is not None and partial.sha256 != source.sha256:
+                raise ValueError(f"SHA-256 {partial.sha256[:12]}…; the publisher states {source.sha256[:12]}…")
+            if source.name.endswith(".parquet"):
+                check_footer(partial.written())
+        except ValueError as error:
+            partial.begin(None)
+            raise _TroubleError(f"what came is wrong: {error}", is_wrong=True) from error
+
+
+def _refuse_downgrade(request: httpx2.Request) -> None:
+    if request.extensions.get("nanofast_https") and request.url.scheme != "https":
+        raise FetchError(f"redirect from https to {request.url.scheme} refused: {request.url}")
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds that the server asks for, as a number or as a date."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _content_range(response: httpx2.Response) -> tuple[int | None, int | None]:
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if not found:
+        return None, None
+    return int(found[1]), None if found[2] == "*" else int(found[2])
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _times(retrying: tenacity.Retrying) -> str:
+    number = retrying.statistics.get("attempt_number", 1)
+    return f"{number} attempt{'s' if number != 1 else ''}"

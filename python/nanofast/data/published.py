@@ -1,0 +1,141 @@
+"""Published data sets and where their shards are: presets, repositories of the Hugging Face hub, URL templates.
+
+A listing is (name, URL, size, SHA-256) for each shard, in the order of the names; what is not published is None. Of a
+listing one takes the first n shards for training and always the last, which validates.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import string
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanofast.data.fetch import FetchError, Patience, Source
+from nanofast.data.names import checked_name, flat_name
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A data set that people pre-train small GPTs on."""
+
+    repo: str
+    prefix: str
+    license: str
+    about: str
+
+
+# Licences as their publishers state them on the hub; sizes are shown from the listing, which is always current.
+PRESETS = {
+    "fineweb-edu": Preset(
+        "karpathy/fineweb-edu-100b-shuffle",
+        "shard_",
+        "ODC-By 1.0",
+        "1,823 shards of about 100 MB, shuffled; educational web text",
+    ),
+    "climbmix": Preset(
+        "karpathy/climbmix-400b-shuffle",
+        "shard_",
+        "CC BY-NC 4.0 (NVIDIA ClimbMix)",
+        "6,543 shards, shuffled; a mix of web text",
+    ),
+    "fineweb": Preset(
+        "HuggingFaceFW/fineweb", "sample/10BT/", "ODC-By 1.0", "a sample of ten billion tokens of web text"
+    ),
+    "smoltalk": Preset("HuggingFaceTB/smoltalk", "data/all/train-", "Apache-2.0", "9 shards of conversations"),
+}
+
+
+def list_repo(repo: str, prefix: str, revision: str, patience: Patience, stop: threading.Event) -> list[Source]:
+    """The parquet shards of a data set on the hub whose path begins with `prefix`.
+
+    HF_ENDPOINT and HF_TOKEN are minded, as everywhere with the hub.
+
+    Raises:
+        FetchError: the hub does not answer, or has no such data set or shard.
+    """
+    import huggingface_hub
+    import tenacity
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    def listed() -> list[huggingface_hub.RepoFile]:
+        folder = posixpath.dirname(prefix) or None
+        entries = huggingface_hub.HfApi().list_repo_tree(
+            repo, folder, repo_type="dataset", revision=revision, recursive=True
+        )
+        return [entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)]
+
+    def is_passing(error: BaseException) -> bool:
+        if not isinstance(error, HfHubHTTPError):
+            return isinstance(error, OSError) or type(error).__module__.startswith("http")
+        return error.response.status_code == 429 or error.response.status_code >= 500
+
+    def sleep(seconds: float) -> None:
+        stop.wait(seconds)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_passing),
+        wait=tenacity.wait_random_exponential(patience.first_wait_seconds, patience.max_wait_seconds),
+        stop=tenacity.stop_after_attempt(patience.attempts),
+        sleep=sleep,
+        reraise=True,
+    )
+    try:
+        files = retrying(listed)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise FetchError(f"no data set `{repo}` at revision `{revision}` on the hub (or it needs HF_TOKEN)") from error
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FetchError(f"cannot list `{repo}` on the hub: {text}") from error
+    shards = [file for file in files if file.path.startswith(prefix) and file.path.endswith(".parquet")]
+    if not shards:
+        raise FetchError(f"`{repo}` has no .parquet file whose path begins with `{prefix}`; pass --prefix")
+    folder = prefix[: prefix.rfind("/") + 1]
+    try:
+        sources = [
+            Source(
+                flat_name(file.path, folder),
+                huggingface_hub.hf_hub_url(repo, file.path, repo_type="dataset", revision=revision),
+                file.size,
+                file.lfs.sha256 if file.lfs else None,
+            )
+            for file in shards
+        ]
+    except ValueError as error:
+        raise FetchError(str(error)) from error
+    return _distinct(sorted(sources, key=lambda source: source.name))
+
+
+def list_template(template: str, num_shards: int) -> list[Source]:
+    """The shards `template.format(index=0 … num_shards - 1)`; the template names `index` and nothing else.
+
+    Raises:
+        FetchError: the template is none.
+    """
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        if fields != {"index"}:
+            raise ValueError(f"fields {sorted(fields) or 'none'}")
+        urls = [template.format(index=index) for index in range(num_shards)]
+        return _distinct([Source(checked_name(posixpath.basename(url.split("?")[0])), url) for url in urls])
+    except (ValueError, KeyError, IndexError) as error:
+        raise FetchError(
+            f"--url-template `{template}` refused ({error}); expected one field, as in https://host/shard_{{index:05d}}.parquet"
+        ) from error
+
+
+def chosen(sources: Sequence[Source], num_shards: int) -> list[Source]:
+    """The first `num_shards` shards and the last; all of them for -1."""
+    if num_shards < 0 or num_shards + 1 >= len(sources):
+        return list(sources)
+    return [*sources[:num_shards], sources[-1]]
+
+
+def _distinct(sources: list[Source]) -> list[Source]:
+    seen: set[str] = set()
+    for source in sources:
+        if source.name.lower() in seen:
+            raise FetchError(f"two shards are called `{source.name}`; take a part of them with --prefix")
+        seen.add(source.name.lower())
+    return sources
