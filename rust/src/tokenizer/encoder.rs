@@ -150,7 +150,12 @@ impl Encoder {
     ///
     /// # Errors
     /// When the split pattern fails on the text; `out` is then as it was.
-    pub fn encode_with(&mut self, rewriter: &Rewriter, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+    pub fn encode_with(
+        &mut self,
+        rewriter: &Rewriter,
+        text: &str,
+        out: &mut Vec<u32>,
+    ) -> Result<(), EncodeError> {
         let before = out.len();
         let result = self.add_parts(rewriter.parts(text), out);
         if result.is_err() {
@@ -177,7 +182,11 @@ impl Encoder {
     ///
     /// # Errors
     /// The first document that cannot be encoded; `out` then holds those before it.
-    pub fn encode_batch(&mut self, documents: &DocumentBatch, out: &mut TokenBatch) -> Result<(), DocumentError> {
+    pub fn encode_batch(
+        &mut self,
+        documents: &DocumentBatch,
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
         let mut ends = Vec::with_capacity(documents.len());
         let mut end = |at| ends.push(at);
         let text_of = |document| documents.document(document);
@@ -268,7 +277,9 @@ impl Encoder {
 
     /// Splits by the pattern's own expression, which a library matches.
     fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
-        let Splitter::Regex(splitter) = &mut self.splitter else { unreachable!("the pattern is not well known") };
+        let Splitter::Regex(splitter) = &mut self.splitter else {
+            unreachable!("the pattern is not well known")
+        };
         let split = catch_unwind(AssertUnwindSafe(|| splitter.split(text).map(|_| ())));
         let split = split.map_err(|panic| EncodeError::Panic { reason: message(&*panic) })?;
         split.map_err(|reason| EncodeError::Split { reason })?;

@@ -210,9 +210,11 @@ impl Tokenizer {
     /// When one of them is no special token.
     pub fn allow(&self, contents: &[&str]) -> Result<Rewriter> {
         let definition = &self.tables.definition;
-        let unknown = |content: &&&str| !definition.specials.iter().any(|special| special.content == **content);
+        let unknown =
+            |content: &&&str| !definition.specials.iter().any(|special| special.content == **content);
         if let Some(content) = contents.iter().find(unknown) {
-            let names: Vec<_> = definition.specials.iter().take(16).map(|it| format!("`{}`", it.content)).collect();
+            let names: Vec<_> =
+                definition.specials.iter().take(16).map(|it| format!("`{}`", it.content)).collect();
             let reason = format!("`{content}` is no special token (has: {})", names.join(", "));
             return Err(Error::Vocabulary { name: definition.name.clone(), reason });
         }

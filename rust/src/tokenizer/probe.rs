@@ -87,8 +87,7 @@ impl<'a> Probe<'a> {
         unsafe {
             self.run_with(keys, homes, first, |entry, out| {
                 for lane in 0..5 {
-                    // SAFETY: `out` has room for `LANES` ids.
-                    unsafe { out.add(lane).write(entry.id(lane)) };
+                    out.add(lane).write(entry.id(lane));
                 }
             });
         }

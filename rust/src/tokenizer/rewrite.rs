@@ -5,12 +5,12 @@
 //! parts      Hello  151657  café            then what lies between is normalized, and normalized tokens are found in that
 //! ```
 //! Each part is split and merged by itself, as in tiktoken and Hugging Face tokenizers. Where matches overlap, the leftmost
-//! wins, and of those the longest.
+//! wins, and of those the longest. Composition is that of the Unicode version that Hugging Face tokenizers use (their own crate).
 
 use std::borrow::Cow;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::definition::{Definition, Normalizer, SpecialToken};
 use super::vocab::shown;
@@ -71,10 +71,12 @@ impl Rewriter {
         for token in definition.specials.iter().filter(|token| !token.plain_text || allowed(token)) {
             if token.strip_left || token.strip_right || token.single_word {
                 let content = shown(token.content.as_bytes());
-                return Err(refuse(format!("special token {content} with lstrip, rstrip or single_word is not supported")));
+                return Err(refuse(format!(
+                    "special token {content} with lstrip, rstrip or single_word is not supported"
+                )));
             }
             match token.normalized && definition.normalizer != Normalizer::None {
-                true => normalized.push((token.content.nfc().collect(), token.id)),
+                true => normalized.push((composed(&token.content), token.id)),
                 false => raw.push((token.content.clone(), token.id)),
             }
         }
@@ -96,7 +98,9 @@ impl Rewriter {
             Normalizer::None => true,
             // Characters below U+0300 are composed and combine with nothing before them.
             Normalizer::Nfc => {
-                text.is_ascii() || text.chars().all(|it| it < '\u{300}') || is_nfc_quick(text.chars()) == IsNormalized::Yes
+                text.is_ascii()
+                    || text.chars().all(|it| it < '\u{300}')
+                    || is_nfc_quick(text.chars()) == IsNormalized::Yes
             }
         }
     }
@@ -111,7 +115,7 @@ impl Rewriter {
 
     fn normalized_parts<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
         let plain = |text: Cow<'a, str>| if text.is_empty() { vec![] } else { vec![Part::Text(text)] };
-        let text = if self.is_normalized(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) };
+        let text = if self.is_normalized(text) { Cow::Borrowed(text) } else { Cow::Owned(composed(text)) };
         match (&self.normalized, text) {
             (None, text) => plain(text),
             (Some(finder), Cow::Borrowed(text)) => finder.cut(text, |text| plain(text.into())),
@@ -120,9 +124,14 @@ impl Rewriter {
                     Part::Text(text) => Part::Text(Cow::Owned(text.into_owned())),
                     Part::Special(id) => Part::Special(id),
                 };
-                let parts = finder.cut(&text, |text| if text.is_empty() { vec![] } else { vec![Part::Text(text.into())] });
+                let parts = finder
+                    .cut(&text, |text| if text.is_empty() { vec![] } else { vec![Part::Text(text.into())] });
                 parts.into_iter().map(owned).collect()
             }
         }
     }
+}
+
+fn composed(text: &str) -> String {
+    text.nfc().map(|(character, _)| character).collect()
 }

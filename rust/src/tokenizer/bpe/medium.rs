@@ -37,7 +37,10 @@ pub fn merge(pairs: &PairTable, pretoken: &[u8], out: &mut Vec<u32>) {
         if least == NONE {
             break;
         }
-        let at = priorities.iter().position(|&priority| priority == least).expect("the least was found among them");
+        let at = priorities
+            .iter()
+            .position(|&priority| priority == least)
+            .expect("the least was found among them");
         parts[at] = pairs.merged_id(least);
         parts.copy_within(at + 2..length, at + 1);
         priorities.copy_within(at + 1..length, at);
