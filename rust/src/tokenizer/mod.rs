@@ -23,6 +23,7 @@ mod definition;
 mod encoder;
 mod hf_json;
 mod hf_json_parts;
+mod hf_json_write;
 mod native;
 mod pattern;
 pub mod pretokenize;
@@ -119,6 +120,24 @@ impl Tokenizer {
     /// nanofast's own file: exact to the fingerprint, whatever format the tokenizer came from.
     pub fn to_bytes(&self) -> Vec<u8> {
         native::write(&self.tables.definition)
+    }
+
+    /// The `.tiktoken` file: tokens and ranks, without the pattern and the special tokens.
+    ///
+    /// # Errors
+    /// When merges do not go by rank, which the format cannot say.
+    pub fn to_tiktoken(&self) -> Result<Vec<u8>> {
+        let definition = &self.tables.definition;
+        if definition.merges != Merges::ByRank {
+            let reason = "its merges are a list, which a .tiktoken file cannot hold; save it as .json".into();
+            return Err(Error::Vocabulary { name: definition.name.clone(), reason });
+        }
+        Ok(tiktoken_file::write(&definition.vocabulary))
+    }
+
+    /// Hugging Face's `tokenizer.json`, for any library that reads it.
+    pub fn to_hf_json(&self) -> Vec<u8> {
+        hf_json_write::write(&self.tables.definition, &self.tables.pairs, self.tables.family)
     }
 
     /// A `.json` file of either kind: nanofast's own or Hugging Face's.

@@ -9,16 +9,20 @@ use tiktoken_rs::CoreBPE;
 
 use super::cases;
 
+type Load = fn() -> anyhow::Result<CoreBPE>;
 type Loaded = (&'static str, Tokenizer, CoreBPE);
 
 static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
-    let bundled: [(&str, fn() -> anyhow::Result<CoreBPE>); 4] = [
+    let bundled: [(&str, Load); 4] = [
         ("r50k_base", tiktoken_rs::r50k_base),
         ("p50k_base", tiktoken_rs::p50k_base),
         ("cl100k_base", tiktoken_rs::cl100k_base),
         ("o200k_base", tiktoken_rs::o200k_base),
     ];
-    bundled.map(|(name, load)| (name, Tokenizer::from_name(name).unwrap(), load().unwrap())).into()
+    let load = |(name, load): (_, Load)| {
+        (name, Tokenizer::from_name(name).expect("it is bundled"), load().expect("it is bundled"))
+    };
+    bundled.map(load).into()
 });
 
 fn encoded(encoder: &mut Encoder, text: &str) -> Vec<u32> {

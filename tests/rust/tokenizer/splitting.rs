@@ -58,7 +58,7 @@ static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
     let load = |&(name, regex): &(&'static str, &str)| {
         let pattern = Pattern::tiktoken(regex);
         let family = Family::of(&pattern).unwrap_or_else(|| panic!("{name} is well known"));
-        (name, family, RegexSplitter::new(name, &pattern).unwrap())
+        (name, family, RegexSplitter::new(name, &pattern).expect("the pattern compiles"))
     };
     PATTERNS.iter().map(load).collect()
 });
