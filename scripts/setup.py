@@ -75,8 +75,9 @@ def require_tools():
     version = tuple(map(int, re.findall(r"\d+", found.stdout.decode())[:2]))
     needed = re.search(r'rust-version = "(\d+)\.(\d+)', (ROOT / "Cargo.toml").read_text("utf-8"))
     if needed and version < tuple(map(int, needed.groups())):
+        found_version = ".".join(map(str, version))
         raise MissingError(
-            f"Rust {'.'.join(needed.groups())} or newer needed; cargo is {'.'.join(map(str, version))}; run: rustup update"
+            f"Rust {'.'.join(needed.groups())} or newer needed; cargo is {found_version}; run: rustup update"
         )
 
 
