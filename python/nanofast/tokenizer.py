@@ -12,6 +12,7 @@ Special tokens in a text are plain text. The work is done in Rust, without the G
 from __future__ import annotations
 
 import codecs
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -145,7 +146,7 @@ class Tokenizer:
         ValueError where the tokenizer normalizes the text: its tokens are then not parts of it.
         """
         ids = self.encode(text)
-        lengths = np.fromiter((len(self._native.decode_bytes([int(id)])) for id in ids), np.int64, len(ids))
+        lengths = np.fromiter((len(self._native.decode_bytes([int(token)])) for token in ids), np.int64, len(ids))
         ends = np.cumsum(lengths)
         if self.decode_bytes(ids) != text.encode():
             raise ValueError(f"`{self.name}` normalizes this text; its tokens have no offsets in it")
@@ -169,7 +170,7 @@ class Tokenizer:
         ends = np.cumsum([len(text) for text in texts])
         cuts = np.searchsorted(ends, np.linspace(0, ends[-1], 4 * num_threads + 1)[1:-1])
         borders = [0, *(int(cut) for cut in np.unique(cuts)), len(texts)]
-        pairs = list(zip(borders[:-1], borders[1:], strict=True))
+        pairs = list(itertools.pairwise(borders))
         with ThreadPoolExecutor(num_threads) as pool:
             parts = list(pool.map(lambda pair: self._native.encode_batch(texts[pair[0] : pair[1]]), pairs))
         starts = np.cumsum([0, *(len(values) for values, _ in parts)])

@@ -159,7 +159,7 @@ def test_all_ways_to_encode_agree(tokenizer: Tokenizer) -> None:
 def test_decodes_a_stream_without_broken_characters(tokenizer: Tokenizer) -> None:
     text = "naïve 文字 👩‍👩‍👧 \U00010330 end"
     decoder = tokenizer.decoder()
-    pieces = [decoder.push([int(id)]) for id in tokenizer.encode(text)]
+    pieces = [decoder.push([int(token)]) for token in tokenizer.encode(text)]
     assert "".join(pieces) == text
     assert decoder.finish() == ""
     decoder.push(tokenizer.encode("文")[:-1] if len(tokenizer.encode("文")) > 1 else [])
