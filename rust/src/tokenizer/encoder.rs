@@ -27,9 +27,11 @@ pub struct Encoder {
     heap: HeapMerger,
 }
 
+/// How a tokenizer splits.
 #[derive(Clone, Debug)]
-enum Splitter {
+pub(super) enum Splitter {
     Family(FamilySplitter),
+    /// An expression shares scratch memory between its users, so every encoder has a clone.
     Regex(RegexSplitter),
 }
 
@@ -96,10 +98,7 @@ impl Encoder {
         let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
         let mut short = ShortCache::new(bits);
         let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
-        let splitter = match tables.family {
-            Some(family) => Splitter::Family(FamilySplitter::new(family)),
-            None => Splitter::Regex(tables.splitter.clone()),
-        };
+        let splitter = tables.splitter.clone();
         let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
         Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
     }
