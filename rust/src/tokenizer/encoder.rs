@@ -35,6 +35,15 @@ pub(super) enum Splitter {
     Regex(RegexSplitter),
 }
 
+/// Where tokenizing can begin anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Border {
+    /// Byte of the text.
+    pub byte: usize,
+    /// Index of the first token behind it.
+    pub token: usize,
+}
+
 /// Why a text has no ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -161,6 +170,38 @@ impl Encoder {
             out.truncate(before);
         }
         result
+    }
+
+    /// A border of `text` near token `token` of its `ids`: tokenizing the text from there gives the rest of the ids.
+    ///
+    /// The border is the start of the pretoken that the token is in, and the start of the text where normalization, special
+    /// tokens or a pattern that may look back leave no other.
+    pub fn border(&self, text: &str, ids: &[u32], token: usize) -> Border {
+        let rewrites = self.tables.rewriter.as_ref().is_some_and(|it| !it.keeps(text));
+        let Splitter::Family(splitter) = self.splitter else { return Border::default() };
+        if rewrites {
+            return Border::default();
+        }
+        let length = |id: &u32| self.tables.definition.vocabulary.token(*id).len();
+        let byte: usize = ids[..token.min(ids.len())].iter().map(length).sum();
+        let (mut buffer, mut at, mut last) = (vec![0; 1024], 0, 0);
+        while at < text.len() && at <= byte {
+            let mut starts = Starts::new(&mut buffer);
+            let next = splitter.fill(text, at, &mut starts);
+            let count = starts.len();
+            let before = buffer[..count].partition_point(|&start| at + start as usize <= byte);
+            last = if before > 0 { at + buffer[before - 1] as usize } else { last };
+            at = next;
+        }
+        if at == byte {
+            last = byte;
+        }
+        let (mut tokens, mut bytes) = (0, 0);
+        while bytes < last {
+            bytes += length(&ids[tokens]);
+            tokens += 1;
+        }
+        Border { byte: last, token: tokens }
     }
 
     fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {

@@ -35,7 +35,7 @@ mod vocab;
 use std::sync::Arc;
 
 pub use definition::{Definition, Merges, Normalizer, SpecialToken};
-pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encoder::{Border, DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
