@@ -169,7 +169,7 @@ def test_what_stays_wrong_is_missing_with_its_reason(server: Server, tmp_path: P
 def test_without_a_hash_the_footer_decides(server: Server, tmp_path: Path):
     server.always["/shard_00003.parquet"] = "zeros at the end"
     summary = fetch_all(sources_of(server, hashed=False), tmp_path)
-    assert "no parquet file" in summary.missing["shard_00003.parquet"]
+    assert "bad parquet data" in summary.missing["shard_00003.parquet"]
 
 
 def test_what_is_not_there_is_not_asked_for_again(server: Server, tmp_path: Path):
