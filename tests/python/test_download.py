@@ -327,7 +327,7 @@ def test_kills_during_fifty_downloads_are_healed(shards: dict[str, bytes], tmp_p
     with Server(files) as server:
         server.bytes_per_second = 80_000
         kills = 0
-        while kills < 12:
+        while kills < 8:
             process = subprocess.Popen(command(server, tmp_path), stdout=subprocess.DEVNULL)
             done = len(list(tmp_path.glob("shard*"))) if tmp_path.exists() else 0
             while process.poll() is None and len(list(tmp_path.glob("shard*"))) < done + 3:
