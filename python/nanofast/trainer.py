@@ -275,7 +275,7 @@ class Trainer:
         settings = self.config.evaluation
         self.model.eval()
         for seed, prompt in enumerate(settings.sample_prompts, start=self.config.run.seed):
-            with self._timed("sample"):
+            with self._timed("sample"), torch.compiler.set_stance("force_eager"):  # each length would compile anew
                 start = time.perf_counter()
                 text = continue_text(
                     self.model,
@@ -396,7 +396,5 @@ class Trainer:
         """Give back the loader's threads, the terminal, the log and the process group; idempotent."""
         self.writer.close()
         self.loader.close()
-        self.journal.progress.close()
-        if self.journal.log is not None:
-            self.journal.log.close()
+        self.journal.close()
         disconnect()
