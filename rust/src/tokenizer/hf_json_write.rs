@@ -41,8 +41,14 @@ pub(super) fn write(definition: &Definition, pairs: &PairTable) -> Vec<u8> {
             json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": invert})
         })
         .collect();
+    // The first pattern of this kind is built into the format, and the only spelling of it that some readers know.
+    let built_in =
+        family == Some(Family::Gpt2) && definition.pattern.stages.iter().all(|stage| !stage.keep_gaps);
+    if built_in {
+        steps.clear();
+    }
     steps.push(
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}),
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": built_in}),
     );
     let added: Vec<Value> = definition
         .specials

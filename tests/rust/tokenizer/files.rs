@@ -115,6 +115,18 @@ fn its_own_file_is_exact() {
     }
 }
 
+#[test]
+fn what_is_written_for_other_libraries_gives_the_same_ids() {
+    let text = "It's 12345 of\n\n  them!!\n\u{4e2d}\u{6587} na\u{ef}ve \n  ";
+    for name in ["r50k_base", "cl100k_base", "o200k_base"] {
+        let tokenizer = Tokenizer::from_name(name).unwrap();
+        let again = Tokenizer::from_hf_json(&tokenizer.to_hf_json(), "written").unwrap();
+        assert_eq!(ids(&again, text), ids(&tokenizer, text), "{name}");
+        assert_eq!(again.vocab_size(), tokenizer.vocab_size());
+        assert_eq!(again.definition().specials, tokenizer.definition().specials);
+    }
+}
+
 /// The file after `change`, and a part of the message that refuses it.
 fn refused(change: impl FnOnce(&mut Value), expected: &str) {
     let mut file = hf_json(&[("a", "b")]);
