@@ -190,7 +190,13 @@ impl Feed {
         loop {
             // A window at the front must be read whole to be of any use; what lies behind only fills the time.
             let gathers = |segment: &Segment| !matches!(segment.order, Order::Rows);
-            if ahead && !(index == 0 && self.segments.front().is_some_and(gathers)) {
+            // What is read ahead may all lie behind the front, which the packer waits for: it goes on when nothing of it
+            // is on its way.
+            let starves = |segment: &Segment| {
+                segment.units.iter().all(|unit| unit.issued == unit.deposited && unit.pieces.is_empty())
+            };
+            let needed = |segment: &Segment| gathers(segment) || starves(segment);
+            if ahead && !(index == 0 && self.segments.front().is_some_and(needed)) {
                 return None;
             }
             if index == self.segments.len() && !self.open_segment(plan) {
