@@ -365,6 +365,16 @@ def _check_rest(config: Config) -> None:
     for name in ("matrix_lr", "embedding_lr", "head_lr"):
         if getattr(optimizer, name) is not None:
             _positive(name, getattr(optimizer, name), 0.003)
+    for name, text in (
+        ("data", config.data.data),
+        ("tokenizer", config.data.tokenizer),
+        ("run", run.run),
+        ("home", run.home),
+        ("data_home", run.data_home),
+        ("tokenizer_home", run.tokenizer_home),
+    ):
+        if text is not None and not text.strip():  # most often a shell variable that is not set
+            raise ConfigError(f"{name} is empty; expected a name or a path; give one, or leave the flag out")
     _at_least("weight_decay", optimizer.weight_decay, 0)
     _at_least("grad_clip", optimizer.grad_clip, 0)
     for name in ("beta1", "beta2", "momentum"):

@@ -116,6 +116,8 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         (["--weight-decay=inf"], "weight_decay must be at least 0 and finite"),
         (["--logit-soft-cap=inf"], "logit_soft_cap must be at least 0 and finite"),
         (["--temperature=inf"], "temperature must be at least 0 and finite"),
+        (["--data="], "data is empty; expected a name or a path"),
+        (["--run", " "], "run is empty"),
         (["--rope-base=inf"], "rope_base must be more than 0"),
     ],
 )
