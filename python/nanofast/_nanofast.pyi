@@ -8,6 +8,18 @@ from typing import Any, Literal, Never, Self, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "DEBUG_BUILD",
+    "NativeLoader",
+    "ParquetWriter",
+    "Tokenizer",
+    "__version__",
+    "find_shards",
+    "merge_states",
+    "read_footer",
+    "read_row_group",
+]
+
 __version__: str
 DEBUG_BUILD: bool
 
