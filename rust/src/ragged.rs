@@ -134,6 +134,15 @@ impl TokenBatch {
         self.offsets.push(self.values.len());
     }
 
+    /// Closes a document whose tokens end at `end` of `values_mut`, for encoders that append several at once.
+    ///
+    /// # Panics
+    /// When `end` lies before the last document's end or behind the values.
+    pub fn end_document_at(&mut self, end: usize) {
+        assert!(self.offsets.last().is_some_and(|&last| last <= end) && end <= self.values.len());
+        self.offsets.push(end);
+    }
+
     /// Appends one document.
     pub fn push(&mut self, tokens: &[u32]) {
         self.values.extend_from_slice(tokens);

@@ -6,15 +6,30 @@ use std::sync::Arc;
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
-use super::pretokenize::RegexSplitter;
+use super::cache::{LongCache, ShortCache, key_of};
+use super::chunk::Chunk;
+use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
-/// Encodes documents of one tokenizer, one at a time.
+/// Memory that an encoder's caches take at most, unless told otherwise. On web text 8 MiB give half of the warm speed of
+/// 32 MiB, and more gains nothing (see docs/LOG.md).
+pub const DEFAULT_CACHE_BYTES: usize = 48 << 20;
+
+/// Encodes documents of one tokenizer, one at a time or many.
 #[derive(Debug)]
 pub struct Encoder {
     tables: Arc<Tables>,
-    splitter: RegexSplitter,
-    merger: HeapMerger,
+    splitter: Splitter,
+    chunk: Chunk,
+    short: ShortCache,
+    long: LongCache,
+    heap: HeapMerger,
+}
+
+#[derive(Clone, Debug)]
+enum Splitter {
+    Family(FamilySplitter),
+    Regex(RegexSplitter),
 }
 
 /// Why a text has no ids.
@@ -25,6 +40,11 @@ pub enum EncodeError {
     InvalidUtf8 {
         /// Byte offset of the first bad byte.
         byte: usize,
+    },
+    /// It is 4 GiB or longer.
+    TooLong {
+        /// Its length.
+        bytes: usize,
     },
     /// The split pattern's engine gave up on it.
     Split {
@@ -42,6 +62,7 @@ impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidUtf8 { byte } => write!(f, "invalid UTF-8 at byte {byte}"),
+            Self::TooLong { bytes } => write!(f, "a document of {bytes} bytes; the most are {}", u32::MAX),
             Self::Split { reason } => f.write_str(reason),
             Self::Panic { reason } => write!(f, "the encoder panicked: {reason}"),
         }
@@ -68,9 +89,37 @@ impl fmt::Display for DocumentError {
 impl std::error::Error for DocumentError {}
 
 impl Encoder {
-    pub(super) fn new(tables: Arc<Tables>) -> Self {
-        let splitter = tables.splitter.clone();
-        Self { tables, splitter, merger: HeapMerger::default() }
+    pub(super) fn new(tables: Arc<Tables>, cache_bytes: usize) -> Self {
+        // Three quarters for short pretokens, which are 99 % of English; a table's size is a power of two.
+        let short_bytes = (cache_bytes / 4 * 3).clamp(ShortCache::ENTRY_BYTES * 2, 1 << 30);
+        let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
+        let short = ShortCache::new(bits);
+        let long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
+        let splitter = match tables.family {
+            Some(family) => Splitter::Family(FamilySplitter::new(family)),
+            None => Splitter::Regex(tables.splitter.clone()),
+        };
+        let mut encoder = Self { splitter, chunk: Chunk::new(), short, long, heap: HeapMerger::default(), tables };
+        encoder.remember_vocabulary();
+        encoder
+    }
+
+    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there.
+    fn remember_vocabulary(&mut self) {
+        let definition = &self.tables.definition;
+        if !definition.whole_pretokens {
+            return;
+        }
+        for (id, token) in definition.vocabulary.iter() {
+            // A byte that is in no UTF-8 has no key.
+            if token.contains(&0xff) || definition.vocabulary.id(token) != Some(id) {
+                continue;
+            }
+            let key = key_of(token, 0, token.len());
+            if !self.short.insert(self.short.home(key), key, &[id]) {
+                self.long.insert(token, &[id]);
+            }
+        }
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.
@@ -78,10 +127,8 @@ impl Encoder {
     /// # Errors
     /// When `text` is not UTF-8, or its split pattern fails on it; `out` is then as it was.
     pub fn encode(&mut self, text: &[u8], out: &mut Vec<u32>) -> Result<(), EncodeError> {
-        match simdutf8::basic::from_utf8(text) {
-            Ok(text) => self.encode_str(text, out),
-            Err(_) => Err(EncodeError::InvalidUtf8 { byte: first_bad_byte(text) }),
-        }
+        let text = validated(text)?;
+        self.encode_str(text, out)
     }
 
     /// As [`encode`](Self::encode), for text that is known to be UTF-8.
@@ -90,8 +137,8 @@ impl Encoder {
     /// When the split pattern fails on the text; `out` is then as it was.
     pub fn encode_str(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
         let before = out.len();
-        let result = catch_unwind(AssertUnwindSafe(|| self.encode_pieces(text, out)));
-        let result = result.unwrap_or_else(|panic| Err(EncodeError::Panic { reason: message(&*panic) }));
+        let result = self.add(0, text, &|_| text.as_bytes(), out, &mut |_| {});
+        self.finish(&|_| text.as_bytes(), out, &mut |_| {});
         if result.is_err() {
             out.truncate(before);
         }
@@ -102,30 +149,101 @@ impl Encoder {
     ///
     /// # Errors
     /// The first document that cannot be encoded; `out` then holds those before it.
-    pub fn encode_batch(
-        &mut self,
-        documents: &DocumentBatch,
-        out: &mut TokenBatch,
-    ) -> Result<(), DocumentError> {
+    pub fn encode_batch(&mut self, documents: &DocumentBatch, out: &mut TokenBatch) -> Result<(), DocumentError> {
+        let mut ends = Vec::with_capacity(documents.len());
+        let mut end = |at| ends.push(at);
+        let text_of = |document| documents.document(document);
+        let values = out.values_mut();
+        let before = values.len();
+        let mut result = Ok(());
         for (document, text) in documents.iter().enumerate() {
-            self.encode(text, out.values_mut()).map_err(|error| DocumentError { document, error })?;
-            out.end_document();
+            let added = validated(text).and_then(|text| self.add(document, text, &text_of, values, &mut end));
+            if let Err(error) = added {
+                result = Err(DocumentError { document, error });
+                break;
+            }
+        }
+        self.finish(&text_of, values, &mut end);
+        // A document that failed halfway leaves no ids.
+        values.truncate(ends.last().copied().unwrap_or(before));
+        ends.into_iter().for_each(|at| out.end_document_at(at));
+        result
+    }
+
+    /// Encodes `text`, all but what waits in the chunk for more.
+    fn add<'a>(
+        &mut self,
+        document: usize,
+        text: &str,
+        text_of: &impl Fn(usize) -> &'a [u8],
+        out: &mut Vec<u32>,
+        end: &mut impl FnMut(usize),
+    ) -> Result<(), EncodeError> {
+        if u32::try_from(text.len()).is_err() {
+            return Err(EncodeError::TooLong { bytes: text.len() });
+        }
+        let Splitter::Family(splitter) = self.splitter else {
+            self.finish(text_of, out, end);
+            self.encode_by_regex(text, out)?;
+            end(out.len());
+            return Ok(());
+        };
+        if text.is_empty() {
+            self.chunk.push_empty(document);
+        }
+        let mut at = 0;
+        while at < text.len() {
+            let Some(room) = self.chunk.room() else {
+                self.finish(text_of, out, end);
+                continue;
+            };
+            let mut starts = Starts::new(room);
+            let next = splitter.fill(text, at, &mut starts);
+            let count = starts.len();
+            self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
+            at = next;
         }
         Ok(())
     }
 
-    fn encode_pieces(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
-        let tables = &*self.tables;
-        let pieces = self.splitter.split(text).map_err(|reason| EncodeError::Split { reason })?;
-        for piece in pieces {
+    fn finish<'a>(
+        &mut self,
+        text_of: &impl Fn(usize) -> &'a [u8],
+        out: &mut Vec<u32>,
+        end: &mut impl FnMut(usize),
+    ) {
+        if !self.chunk.is_empty() {
+            self.chunk.finish(&self.tables, (&mut self.short, &mut self.long), text_of, out, end);
+        }
+    }
+
+    /// Splits by the pattern's own expression, which a library matches.
+    fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+        let Splitter::Regex(splitter) = &mut self.splitter else { unreachable!("the pattern is not well known") };
+        let split = catch_unwind(AssertUnwindSafe(|| splitter.split(text).map(|_| ())));
+        let split = split.map_err(|panic| EncodeError::Panic { reason: message(&*panic) })?;
+        split.map_err(|reason| EncodeError::Split { reason })?;
+        for piece in splitter.pieces() {
             let pretoken = &text.as_bytes()[piece.clone()];
-            match tables.whole_id(pretoken) {
-                Some(id) => out.push(id),
-                None => self.merger.merge(&tables.pairs, pretoken, out),
+            let key = key_of(text.as_bytes(), piece.start, piece.len());
+            let home = self.short.home(key);
+            let known = (key != 0).then(|| self.short.find(home, key)).flatten();
+            if let Some(entry) = known {
+                out.extend((0..entry.count()).map(|at| entry.id(at)));
+            } else if !self.long.find(pretoken, out) {
+                let before = out.len();
+                self.tables.merge(&mut self.heap, pretoken, out);
+                if !self.short.insert(home, key, &out[before..]) {
+                    self.long.insert(pretoken, &out[before..]);
+                }
             }
         }
         Ok(())
     }
+}
+
+fn validated(text: &[u8]) -> Result<&str, EncodeError> {
+    simdutf8::basic::from_utf8(text).map_err(|_| EncodeError::InvalidUtf8 { byte: first_bad_byte(text) })
 }
 
 fn first_bad_byte(text: &[u8]) -> usize {

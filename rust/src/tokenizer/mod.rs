@@ -17,6 +17,8 @@
 pub mod bpe;
 mod bundled;
 mod byte_level;
+mod cache;
+mod chunk;
 mod definition;
 mod encoder;
 mod hf_json;
@@ -24,19 +26,21 @@ mod hf_json_parts;
 mod native;
 mod pattern;
 pub mod pretokenize;
+mod probe;
 mod tiktoken_file;
 mod vocab;
 
 use std::sync::Arc;
 
 pub use definition::{Definition, Merges, Normalizer, SpecialToken};
-pub use encoder::{DocumentError, EncodeError, Encoder};
+pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use pattern::{Pattern, Stage};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
-use bpe::PairTable;
-use pretokenize::RegexSplitter;
+use bpe::heap::HeapMerger;
+use bpe::{PairTable, small};
+use pretokenize::{Family, RegexSplitter};
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
 #[derive(Clone, Debug)]
@@ -49,6 +53,7 @@ pub struct Tokenizer {
 pub(crate) struct Tables {
     definition: Definition,
     pairs: PairTable,
+    family: Option<Family>,
     splitter: RegexSplitter,
     fingerprint: String,
 }
@@ -57,6 +62,27 @@ impl Tables {
     /// The id of a pretoken that is taken whole before any merge.
     fn whole_id(&self, pretoken: &[u8]) -> Option<u32> {
         self.definition.whole_pretokens.then(|| self.definition.vocabulary.id(pretoken)).flatten()
+    }
+
+    /// Appends the ids of a pretoken that no cache knows.
+    fn merge(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
+        if pretoken.len() > small::MAX_BYTES {
+            return self.merge_long(heap, pretoken, out);
+        }
+        if let Some(id) = self.whole_id(pretoken) {
+            return out.push(id);
+        }
+        let mut ids = [0; small::MAX_BYTES];
+        let count = small::merge(&self.pairs, pretoken, &mut ids);
+        out.extend_from_slice(&ids[..count]);
+    }
+
+    /// As [`merge`](Self::merge), for any length.
+    fn merge_long(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
+        match self.whole_id(pretoken) {
+            Some(id) => out.push(id),
+            None => heap.merge(&self.pairs, pretoken, out),
+        }
     }
 }
 
@@ -155,13 +181,19 @@ impl Tokenizer {
         let name = &definition.name;
         let pairs = PairTable::new(name, &definition.vocabulary, &definition.merges)?;
         let splitter = RegexSplitter::new(name, &definition.pattern)?;
+        let family = Family::of(&definition.pattern);
         let fingerprint = definition.fingerprint();
-        Ok(Self { tables: Arc::new(Tables { definition, pairs, splitter, fingerprint }) })
+        Ok(Self { tables: Arc::new(Tables { definition, pairs, family, splitter, fingerprint }) })
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.
     pub fn encoder(&self) -> Encoder {
-        Encoder::new(Arc::clone(&self.tables))
+        self.encoder_with(DEFAULT_CACHE_BYTES)
+    }
+
+    /// As [`encoder`](Self::encoder), with caches of at most `cache_bytes`.
+    pub fn encoder_with(&self, cache_bytes: usize) -> Encoder {
+        Encoder::new(Arc::clone(&self.tables), cache_bytes)
     }
 
     /// What the tokenizer was built from.

@@ -8,8 +8,8 @@
 
 use crate::error::{Error, Result};
 
-/// Ids are below this, so that two of them and a priority fit the 64 bits of a pair-table entry.
-pub const MAX_IDS: usize = 1 << 20;
+/// Ids are below this, so that two of them and a priority fit the 64 bits of a pair-table entry, and one id is to spare.
+pub const MAX_IDS: usize = (1 << 20) - 1;
 
 /// No token is longer. The longest of the vocabularies in use has 256 bytes; the limit bounds the time that a hostile
 /// file can cost while all splits of a token are looked up.
@@ -214,7 +214,7 @@ impl Vocabulary {
 
 /// Folded multiplication, eight bytes a step: short keys dominate. Collisions cost time, never correctness.
 #[inline]
-fn hash(token: &[u8]) -> u64 {
+pub(crate) fn hash(token: &[u8]) -> u64 {
     const KEY: u64 = 0x9e37_79b9_7f4a_7c15;
     let fold = |state: u64, word: u64| {
         let product = u128::from(state ^ word) * u128::from(KEY);

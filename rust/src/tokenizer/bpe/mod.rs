@@ -6,5 +6,8 @@
 pub mod heap;
 pub mod naive;
 mod pair_table;
+pub mod small;
+#[cfg(target_arch = "x86_64")]
+mod small_avx512;
 
-pub use pair_table::{Merge, PairTable};
+pub use pair_table::{Merge, NONE, PairTable};

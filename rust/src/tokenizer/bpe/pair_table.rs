@@ -1,8 +1,17 @@
-//! Which two tokens merge: a hash table from a pair of ids to the priority and the id of what they become.
+//! Which two tokens merge: a hash table from a pair of ids to the priority of their merge.
+//!
+//! ```text
+//! bucket (16 bytes)   left right priority | left right priority        20 + 20 + 24 bits each
+//! ```
+//! A pair is in one of two buckets (cuckoo hashing), so a look-up reads two places that do not depend on each other and has
+//! no loop: look-ups of several words overlap.
 
 use crate::error::{Error, Result};
 use crate::tokenizer::definition::Merges;
-use crate::tokenizer::vocab::{Vocabulary, shown};
+use crate::tokenizer::vocab::{MAX_IDS, Vocabulary, shown};
+
+/// No merge; larger than every priority.
+pub const NONE: u32 = u32::MAX;
 
 /// What two neighbours become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,95 +26,161 @@ pub struct Merge {
 #[derive(Debug)]
 pub struct PairTable {
     byte_ids: [u32; 256],
-    /// `left << 44 | right << 24 | priority`, or `EMPTY`.
-    slots: Vec<u64>,
+    /// The priority of each pair of bytes, `first << 8 | second`.
+    byte_pairs: Box<[u32]>,
+    buckets: Vec<[u64; 2]>,
     shift: u32,
     /// The id for each priority; empty where they are equal.
     ids: Vec<u32>,
 }
 
+const _: () = assert!(MAX_IDS < 1 << ID_BITS);
+const ID_BITS: u32 = 20;
+const PRIORITY_BITS: u32 = 24;
+const PRIORITY: u64 = (1 << PRIORITY_BITS) - 1;
+/// A priority that no entry has, and ids that no pair of one vocabulary has.
 const EMPTY: u64 = u64::MAX;
-const PRIORITY: u64 = (1 << 24) - 1;
+
+/// After so many moves an insertion gives up and the table doubles. Below a load of 0.85 a handful is enough.
+const MAX_MOVES: usize = 200;
 
 impl PairTable {
     /// The table for a vocabulary.
     ///
     /// # Errors
-    /// When the merges are more than a table can number.
+    /// When the merges are more than a table can number, or give what is no token.
     pub fn new(name: &str, vocabulary: &Vocabulary, merges: &Merges) -> Result<Self> {
-        let mut byte_ids = [0; 256];
-        for byte in 0..=255_u8 {
-            byte_ids[usize::from(byte)] = vocabulary.id(&[byte]).expect("a vocabulary has all single bytes");
-        }
         let (entries, ids) = match merges {
             Merges::ByRank => (splits(vocabulary), Vec::new()),
             Merges::List(pairs) => listed(name, vocabulary, pairs)?,
         };
-        let bits = (entries.len().max(8) * 2).next_power_of_two().trailing_zeros();
-        let mut table = Self { byte_ids, slots: vec![EMPTY; 1 << bits], shift: 64 - bits, ids };
-        for entry in entries {
-            table.insert(entry);
+        let mut byte_ids = [0; 256];
+        for byte in 0..=255_u8 {
+            byte_ids[usize::from(byte)] = vocabulary.id(&[byte]).expect("a vocabulary has all single bytes");
         }
+        // Half as many buckets as entries would be a load of 1; one at most 0.85 is filled quickly.
+        let mut bits = (entries.len().max(8) * 10 / 17).next_power_of_two().trailing_zeros();
+        let buckets = loop {
+            match filled(&entries, bits) {
+                Some(buckets) => break buckets,
+                None => bits += 1,
+            }
+        };
+        let mut table = Self { byte_ids, byte_pairs: Box::default(), buckets, shift: 64 - bits, ids };
+        let pair = |pair: usize| table.priority(byte_ids[pair >> 8], byte_ids[pair & 0xff]);
+        table.byte_pairs = (0..1 << 16).map(pair).collect();
         Ok(table)
-    }
-
-    fn insert(&mut self, entry: u64) {
-        let mask = self.slots.len() - 1;
-        let mut slot = home(entry >> 24, self.shift);
-        // The last of equal pairs wins, as in Hugging Face's own map.
-        while self.slots[slot] != EMPTY && self.slots[slot] >> 24 != entry >> 24 {
-            slot = (slot + 1) & mask;
-        }
-        self.slots[slot] = entry;
     }
 
     /// What `left` and `right` become, if they merge.
     #[inline]
     pub fn get(&self, left: u32, right: u32) -> Option<Merge> {
+        let priority = self.priority(left, right);
+        (priority != NONE).then(|| Merge { priority, id: self.merged_id(priority) })
+    }
+
+    /// The priority of merging `left` and `right`, or [`NONE`].
+    #[inline(always)]
+    pub fn priority(&self, left: u32, right: u32) -> u32 {
         let key = key(left, right);
-        let mask = self.slots.len() - 1;
-        let mut slot = home(key, self.shift);
-        loop {
-            let entry = self.slots[slot];
-            if entry >> 24 == key {
-                let priority = (entry & PRIORITY) as u32;
-                return Some(Merge {
-                    priority,
-                    id: self.ids.get(priority as usize).copied().unwrap_or(priority),
-                });
+        let (one, other) = homes(key, self.shift);
+        let mut found = u64::from(NONE);
+        for entry in [self.buckets[one], self.buckets[other]].as_flattened() {
+            if entry >> PRIORITY_BITS == key {
+                found = entry & PRIORITY;
             }
-            if entry == EMPTY {
-                return None;
-            }
-            slot = (slot + 1) & mask;
         }
+        found as u32
+    }
+
+    /// The id that a merge of `priority` gives.
+    #[inline(always)]
+    pub fn merged_id(&self, priority: u32) -> u32 {
+        self.ids.get(priority as usize).copied().unwrap_or(priority)
+    }
+
+    /// The ids of all single bytes.
+    #[inline(always)]
+    pub(super) fn byte_ids(&self) -> &[u32; 256] {
+        &self.byte_ids
+    }
+
+    /// The priority of each pair of bytes, `first << 8 | second`.
+    #[inline(always)]
+    pub(super) fn byte_pairs(&self) -> &[u32] {
+        &self.byte_pairs
     }
 
     /// The id of a single byte.
-    #[inline]
+    #[inline(always)]
     pub fn byte_id(&self, byte: u8) -> u32 {
         self.byte_ids[usize::from(byte)]
     }
+
+    /// The priority of merging two single bytes, or [`NONE`].
+    #[inline(always)]
+    pub fn of_bytes(&self, [left, right]: [u8; 2]) -> u32 {
+        self.byte_pairs[usize::from(left) << 8 | usize::from(right)]
+    }
 }
 
-#[inline]
+#[inline(always)]
 fn key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 20 | u64::from(right)
+    u64::from(left) << ID_BITS | u64::from(right)
 }
 
-#[inline]
-fn home(key: u64, shift: u32) -> usize {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize
+/// The two buckets of a key: the high bits of two products.
+#[inline(always)]
+fn homes(key: u64, shift: u32) -> (usize, usize) {
+    let one = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift;
+    let other = key.wrapping_mul(0xd6e8_feb8_6659_fd93) >> shift;
+    (one as usize, other as usize)
+}
+
+/// A table of `1 << bits` buckets with all entries, if they fit.
+fn filled(entries: &[u64], bits: u32) -> Option<Vec<[u64; 2]>> {
+    let shift = 64 - bits;
+    let mut buckets = vec![[EMPTY; 2]; 1 << bits];
+    for &entry in entries {
+        insert(&mut buckets, shift, entry)?;
+    }
+    Some(buckets)
+}
+
+fn insert(buckets: &mut [[u64; 2]], shift: u32, mut entry: u64) -> Option<()> {
+    let (one, other) = homes(entry >> PRIORITY_BITS, shift);
+    // The last of equal pairs wins, as in Hugging Face's own map.
+    let same = |slot: &&mut u64| **slot >> PRIORITY_BITS == entry >> PRIORITY_BITS;
+    for at in [one, other] {
+        if let Some(slot) = buckets[at].iter_mut().find(same) {
+            *slot = entry;
+            return Some(());
+        }
+    }
+    let mut at = one;
+    for moves in 0..MAX_MOVES {
+        let (one, other) = homes(entry >> PRIORITY_BITS, shift);
+        for home in [one, other] {
+            if let Some(slot) = buckets[home].iter_mut().find(|slot| **slot == EMPTY) {
+                *slot = entry;
+                return Some(());
+            }
+        }
+        // Out with one of the other bucket, in turn; it has another bucket to go to.
+        at = if at == one { other } else { one };
+        std::mem::swap(&mut buckets[at][moves / 2 % 2], &mut entry);
+    }
+    None
 }
 
 /// Every way to cut a token into two tokens.
 fn splits(vocabulary: &Vocabulary) -> Vec<u64> {
-    let mut entries = Vec::with_capacity(vocabulary.num_tokens() * 2);
+    let mut entries = Vec::with_capacity(vocabulary.num_tokens() * 5 / 2);
     for (id, token) in vocabulary.iter() {
         for cut in 1..token.len() {
             let (left, right) = token.split_at(cut);
             if let (Some(left), Some(right)) = (vocabulary.id(left), vocabulary.id(right)) {
-                entries.push(key(left, right) << 24 | u64::from(id));
+                entries.push(key(left, right) << PRIORITY_BITS | u64::from(id));
             }
         }
     }
@@ -114,17 +189,18 @@ fn splits(vocabulary: &Vocabulary) -> Vec<u64> {
 
 fn listed(name: &str, vocabulary: &Vocabulary, pairs: &[(u32, u32)]) -> Result<(Vec<u64>, Vec<u32>)> {
     let refuse = |reason| Error::Vocabulary { name: name.into(), reason };
-    if pairs.len() as u64 > PRIORITY {
-        return Err(refuse(format!("{} merges; at most {PRIORITY} are taken", pairs.len())));
+    if pairs.len() as u64 >= PRIORITY {
+        return Err(refuse(format!("{} merges; at most {} are taken", pairs.len(), PRIORITY - 1)));
     }
     let (mut entries, mut ids) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
+    let mut merged = Vec::new();
     for (priority, &(left, right)) in (0_u64..).zip(pairs) {
-        let merged = [vocabulary.token(left), vocabulary.token(right)].concat();
+        merged.clear();
+        merged.extend_from_slice(vocabulary.token(left));
+        merged.extend_from_slice(vocabulary.token(right));
         let id = vocabulary.id(&merged);
-        ids.push(id.ok_or_else(|| {
-            refuse(format!("merge {priority} gives {}, which is no token", shown(&merged)))
-        })?);
-        entries.push(key(left, right) << 24 | priority);
+        ids.push(id.ok_or_else(|| refuse(format!("merge {priority} gives {}, which is no token", shown(&merged))))?);
+        entries.push(key(left, right) << PRIORITY_BITS | priority);
     }
     Ok((entries, ids))
 }

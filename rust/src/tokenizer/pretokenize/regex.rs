@@ -49,6 +49,11 @@ impl RegexSplitter {
         }
         Ok(&self.pieces)
     }
+
+    /// What the last `split` gave.
+    pub fn pieces(&self) -> &[Range<usize>] {
+        &self.pieces
+    }
 }
 
 /// Adds the matches in `text[piece]`, and what lies between them where `keep_gaps`.

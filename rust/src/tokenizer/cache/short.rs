@@ -1,0 +1,154 @@
+//! Ids of pretokens of at most 16 bytes and 5 ids.
+//!
+//! ```text
+//! entry (32 bytes)   key: 16 bytes                      value: id id id id id (24 bits each), count (8 bits)
+//! key                the bytes' complement, then zeros  "the" = !t !h !e 0 0 0 0 0 0 0 0 0 0 0 0 0
+//! ```
+//! No byte of UTF-8 is 0xFF, so no complement is 0: keys of different texts differ, and a zero key is a free entry. A
+//! pretoken lives at its home or at the neighbour in the same cache line.
+
+use super::table::{Table, Zeroable};
+
+/// A pretoken of at most 16 bytes; 0 stands for all longer ones and is never stored.
+pub(crate) type Key = u128;
+
+/// Bytes of the longest pretoken that has a key.
+pub(crate) const MAX_BYTES: usize = 16;
+const MAX_IDS: usize = 5;
+const ID_BITS: u32 = 24;
+const COUNT_SHIFT: u32 = 120;
+
+/// One pretoken and its ids.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) value: u128,
+}
+
+// SAFETY: two integers.
+#[expect(unsafe_code, reason = "a promise to the table")]
+unsafe impl Zeroable for Entry {}
+
+impl Entry {
+    /// How many ids.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> usize {
+        (self.value >> COUNT_SHIFT) as usize
+    }
+
+    /// Id `index`.
+    #[inline(always)]
+    pub(crate) fn id(&self, index: usize) -> u32 {
+        (self.value >> (index as u32 * ID_BITS)) as u32 & ((1 << ID_BITS) - 1)
+    }
+}
+
+/// A table of entries that only ever fills.
+#[derive(Debug)]
+pub(crate) struct ShortCache {
+    entries: Table<Entry>,
+    shift: u32,
+    aes: bool,
+}
+
+/// For each length, ones where the pretoken has bytes; none for longer pretokens.
+pub(super) static BYTES: [u128; MAX_BYTES + 2] = {
+    let (mut masks, mut length) = ([0; MAX_BYTES + 2], 1);
+    while length <= MAX_BYTES {
+        masks[length] = u128::MAX >> (128 - 8 * length);
+        length += 1;
+    }
+    masks
+};
+
+/// The key of `text[start..start + length]`.
+#[inline(always)]
+pub(crate) fn key_of(text: &[u8], start: usize, length: usize) -> Key {
+    let bytes = match text.get(start..).and_then(|rest| rest.first_chunk::<16>()) {
+        Some(bytes) => u128::from_le_bytes(*bytes),
+        None => near_the_end(text, start),
+    };
+    !bytes & BYTES[length.min(MAX_BYTES + 1)]
+}
+
+#[cold]
+fn near_the_end(text: &[u8], start: usize) -> u128 {
+    let mut bytes = [0; 16];
+    bytes[..text.len() - start].copy_from_slice(&text[start..]);
+    u128::from_le_bytes(bytes)
+}
+
+impl ShortCache {
+    /// An empty table of `1 << bits` entries, two at least.
+    pub(crate) fn new(bits: u32) -> Self {
+        let bits = bits.max(1);
+        #[cfg(target_arch = "x86_64")]
+        let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx2");
+        #[cfg(not(target_arch = "x86_64"))]
+        let aes = false;
+        Self { entries: Table::new(1 << bits), shift: 64 - bits, aes }
+    }
+
+    /// Bytes of an entry.
+    pub(crate) const ENTRY_BYTES: usize = size_of::<Entry>();
+
+    /// Where `key` has its home.
+    #[inline(always)]
+    pub(crate) fn home(&self, key: Key) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        if self.aes {
+            return self.home_with_aes(key);
+        }
+        let (low, high) = (key as u64, (key >> 64) as u64);
+        let mixed = (low ^ high.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> self.shift) as u32
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "AES instructions behind a check of the processor")]
+    fn home_with_aes(&self, key: Key) -> u32 {
+        use std::arch::x86_64::_mm_set_epi64x;
+        // SAFETY: `aes` says that the processor has the instructions.
+        let hash = unsafe { super::keys::aes_hash(_mm_set_epi64x((key >> 64) as i64, key as i64)) };
+        (hash >> self.shift) as u32
+    }
+
+    /// Whether homes come from AES rounds; else from multiplications.
+    pub(super) fn hashes_with_aes(&self) -> bool {
+        self.aes
+    }
+
+    pub(super) fn shift(&self) -> u32 {
+        self.shift
+    }
+
+    /// All entries; homes are indices into them, and `home ^ 1` is the neighbour.
+    #[inline(always)]
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry of `key`, if it is there.
+    #[inline(always)]
+    pub(crate) fn find(&self, home: u32, key: Key) -> Option<&Entry> {
+        [home, home ^ 1].into_iter().map(|at| &self.entries[at as usize]).find(|entry| entry.key == key)
+    }
+
+    /// Stores the ids of `key`, whose home is `home`; false when there is no room, or too many ids.
+    pub(crate) fn insert(&mut self, home: u32, key: Key, ids: &[u32]) -> bool {
+        if ids.len() > MAX_IDS || key == 0 {
+            return false;
+        }
+        let packed = ids.iter().rev().fold(0, |value, &id| value << ID_BITS | u128::from(id));
+        let value = packed | (ids.len() as u128) << COUNT_SHIFT;
+        for at in [home, home ^ 1] {
+            let entry = &mut self.entries[at as usize];
+            if entry.key == key || entry.key == 0 {
+                *entry = Entry { key, value };
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,180 @@
+//! Walks a text window by window and writes down where its pretokens start.
+
+use super::classes::{Classes, LETTER, LOWER, MARK, NEWLINE, NUMBER, SPACE, UPPER, decode};
+use super::family::Family;
+use super::isa::Isa;
+use super::scalar;
+use super::window::{Window, with_contractions};
+
+const WIDTH: usize = 64;
+
+/// Appends to `starts` where the pretokens of `text[from..]` start, relative to `from`, until the text ends or `starts`
+/// has no room for a window more. Returns where the first pretoken begins that is not in it, or the text's length.
+///
+/// # Safety
+/// The processor has the instructions of `I`. `text` is UTF-8 and `from` is where a pretoken starts.
+#[inline(always)]
+#[expect(unsafe_code, reason = "calls the operations of one processor family")]
+pub(super) unsafe fn fill<I: Isa>(family: Family, text: &[u8], from: usize, starts: &mut Starts<'_>) -> usize {
+    let classes = Classes::get();
+    let mut at = from;
+    while at < text.len() {
+        let base = (at - from) as u32;
+        let Some(room) = starts.room() else { return at };
+        let mut copy = [0; WIDTH];
+        let rest = &text[at..];
+        let (bytes, length) = match rest.first_chunk::<WIDTH>() {
+            Some(bytes) => (bytes, WIDTH),
+            None => {
+                copy[..rest.len()].copy_from_slice(rest);
+                (&copy, rest.len())
+            }
+        };
+        // SAFETY: the caller's.
+        let decided = unsafe { starts_in::<I>(family, classes, text, at, bytes, length) };
+        if at + length == text.len() && decided.is_last {
+            // SAFETY: the caller's.
+            unsafe { I::positions(decided.starts, base, room) };
+            starts.advance(decided.starts.count_ones() as usize);
+            return text.len();
+        }
+        // The last start begins the next window.
+        let last = 63 - decided.starts.leading_zeros();
+        if last == 0 {
+            room[0] = base;
+            starts.advance(1);
+            at = scalar::next(family, text, at);
+            continue;
+        }
+        let before_last = decided.starts ^ (1 << last);
+        // SAFETY: the caller's.
+        unsafe { I::positions(before_last, base, room) };
+        starts.advance(before_last.count_ones() as usize);
+        at += last as usize;
+    }
+    text.len()
+}
+
+struct Decided {
+    /// One bit a byte of the window.
+    starts: u64,
+    /// Whether the decision covers the end of the text.
+    is_last: bool,
+}
+
+/// # Safety
+/// As [`fill`]; `bytes` are the `length` bytes of `text` from `at`, then zeros.
+#[inline(always)]
+#[expect(unsafe_code, reason = "calls the operations of one processor family")]
+unsafe fn starts_in<I: Isa>(
+    family: Family,
+    classes: &Classes,
+    text: &[u8],
+    at: usize,
+    bytes: &[u8; WIDTH],
+    length: usize,
+) -> Decided {
+    let valid = if length == WIDTH { !0 } else { (1 << length) - 1 };
+    let is_last = at + length == text.len();
+    // SAFETY: the caller's, here and below.
+    let (vector, high) = unsafe {
+        let vector = I::load(bytes);
+        (vector, I::at_least(vector, 0x80))
+    };
+    // SAFETY: as above.
+    let mut class = unsafe { I::classes(vector, classes) };
+    if high == 0 {
+        // SAFETY: as above.
+        let window = unsafe { window_of::<I>(vector, class, |mask| mask & valid, length as u32, is_last) };
+        let decision = window.decide(family);
+        let starts = with_contractions(family, text, at, decision.starts, decision.apostrophes & valid) & valid;
+        return Decided { starts, is_last: is_last && decision.is_last };
+    }
+    // SAFETY: as above.
+    let leads = unsafe { I::at_least(vector, 0xc0) };
+    let heads = (!high | leads) & valid;
+    // SAFETY: as above.
+    class = unsafe {
+        let mut patched = I::store(class);
+        let mut rest = leads & valid;
+        while rest != 0 {
+            let byte = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            patched[byte % WIDTH] = classes.of(decode(text, at + byte).0);
+        }
+        I::load(&patched)
+    };
+    // SAFETY: as above.
+    let window = unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), is_last) };
+    let decision = window.decide(family);
+    // SAFETY: as above.
+    let (starts, apostrophes) =
+        unsafe { (I::deposit(decision.starts, heads), I::deposit(decision.apostrophes, heads)) };
+    let is_last = is_last && decision.is_last;
+    Decided { starts: with_contractions(family, text, at, starts, apostrophes) & valid, is_last }
+}
+
+/// # Safety
+/// As [`fill`].
+#[inline(always)]
+#[expect(unsafe_code, reason = "calls the operations of one processor family")]
+unsafe fn window_of<I: Isa>(
+    vector: I::Bytes,
+    class: I::Bytes,
+    chars: impl Fn(u64) -> u64,
+    num_chars: u32,
+    is_last: bool,
+) -> Window {
+    // SAFETY: the caller's.
+    let (any, equal) =
+        (|bits| chars(unsafe { I::any(class, bits) }), |byte| chars(unsafe { I::equal(vector, byte) }));
+    Window {
+        letters: any(LETTER),
+        numbers: any(NUMBER),
+        spaces: any(SPACE),
+        newlines: any(NEWLINE),
+        blanks: equal(b' '),
+        apostrophes: equal(b'\''),
+        slashes: equal(b'/'),
+        upper: any(UPPER),
+        lower: any(LOWER),
+        marks: any(MARK),
+        num_chars,
+        is_last,
+    }
+}
+
+/// Starts of pretokens in a buffer of fixed size.
+#[derive(Debug)]
+pub struct Starts<'a> {
+    buffer: &'a mut [u32],
+    length: usize,
+}
+
+impl<'a> Starts<'a> {
+    /// Starts that go to the front of `buffer`.
+    pub fn new(buffer: &'a mut [u32]) -> Self {
+        Self { buffer, length: 0 }
+    }
+
+    /// Room for the starts of a window.
+    #[inline(always)]
+    pub(super) fn room(&mut self) -> Option<&mut [u32; WIDTH]> {
+        self.buffer.get_mut(self.length..)?.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    pub(super) fn advance(&mut self, count: usize) {
+        self.length += count;
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
