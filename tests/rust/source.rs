@@ -312,6 +312,28 @@ fn batches_hold_about_256_kib_and_share_the_pages() {
 }
 
 #[test]
+fn a_damaged_page_is_named_with_its_rows_and_the_others_are_read() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.parquet");
+    let texts: Vec<_> = (0..90).map(|i| format!("{i:065000}")).collect();
+    let mut writer = ParquetWriter::create(&path, "text", 90).unwrap();
+    writer.write(&texts).unwrap();
+    writer.close().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let found = read_all(&open_shard(&path, "text").unwrap());
+    let broken: Vec<_> = (0..90).filter(|&row| found[row].is_err()).collect();
+    assert_eq!(broken, (34..51).collect::<Vec<_>>());
+    assert!((0..90).all(|row| broken.contains(&row) || found[row].as_deref() == Ok(texts[row].as_bytes())));
+    let message = found[40].as_ref().unwrap_err();
+    for part in ["a.parquet`, row group 0, row 34", "whose checksum is", "(rows 34 to 50 are lost)"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
 fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
     let folder = TempDir::new().unwrap();
     let path = sample(&folder, "a.parquet", &["a", &"b".repeat(5000)]);

@@ -33,6 +33,21 @@ impl Buffer {
         Some(held)
     }
 
+    /// The document of that arrival.
+    pub(super) fn get(&self, arrival: u64) -> Option<&Held> {
+        self.by_arrival.get(&arrival).map(|(held, _)| held)
+    }
+
+    /// Uses up `count` tokens of the document of that arrival; it keeps its place.
+    pub(super) fn shorten(&mut self, arrival: u64, count: usize) {
+        if let Some((held, length)) = self.by_arrival.get_mut(&arrival) {
+            self.by_length.remove(&(*length, Reverse(arrival)));
+            held.used += count;
+            *length -= count;
+            self.by_length.insert((*length, Reverse(arrival)));
+        }
+    }
+
     /// The arrival of the oldest document.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.by_arrival.keys().next().copied()

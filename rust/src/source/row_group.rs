@@ -123,6 +123,7 @@ impl RowGroupReader {
             Some((rows, reason)) => {
                 self.next_row = rows.end;
                 let place = Place::row(&self.path, self.row_group, rows.start);
+                let reason = format!("{reason} (rows {} to {} are lost)", rows.start, rows.end - 1);
                 self.broken_rows = Some(rows);
                 Err(Error::Parquet { place, reason })
             }

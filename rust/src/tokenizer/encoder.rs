@@ -99,7 +99,8 @@ impl Encoder {
             Some(family) => Splitter::Family(FamilySplitter::new(family)),
             None => Splitter::Regex(tables.splitter.clone()),
         };
-        let mut encoder = Self { splitter, chunk: Chunk::new(), short, long, heap: HeapMerger::default(), tables };
+        let mut encoder =
+            Self { splitter, chunk: Chunk::new(), short, long, heap: HeapMerger::default(), tables };
         encoder.remember_vocabulary();
         encoder
     }
@@ -149,7 +150,11 @@ impl Encoder {
     ///
     /// # Errors
     /// The first document that cannot be encoded; `out` then holds those before it.
-    pub fn encode_batch(&mut self, documents: &DocumentBatch, out: &mut TokenBatch) -> Result<(), DocumentError> {
+    pub fn encode_batch(
+        &mut self,
+        documents: &DocumentBatch,
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
         let mut ends = Vec::with_capacity(documents.len());
         let mut end = |at| ends.push(at);
         let text_of = |document| documents.document(document);
@@ -219,7 +224,9 @@ impl Encoder {
 
     /// Splits by the pattern's own expression, which a library matches.
     fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
-        let Splitter::Regex(splitter) = &mut self.splitter else { unreachable!("the pattern is not well known") };
+        let Splitter::Regex(splitter) = &mut self.splitter else {
+            unreachable!("the pattern is not well known")
+        };
         let split = catch_unwind(AssertUnwindSafe(|| splitter.split(text).map(|_| ())));
         let split = split.map_err(|panic| EncodeError::Panic { reason: message(&*panic) })?;
         split.map_err(|reason| EncodeError::Split { reason })?;

@@ -199,7 +199,9 @@ fn listed(name: &str, vocabulary: &Vocabulary, pairs: &[(u32, u32)]) -> Result<(
         merged.extend_from_slice(vocabulary.token(left));
         merged.extend_from_slice(vocabulary.token(right));
         let id = vocabulary.id(&merged);
-        ids.push(id.ok_or_else(|| refuse(format!("merge {priority} gives {}, which is no token", shown(&merged))))?);
+        ids.push(id.ok_or_else(|| {
+            refuse(format!("merge {priority} gives {}, which is no token", shown(&merged)))
+        })?);
         entries.push(key(left, right) << PRIORITY_BITS | priority);
     }
     Ok((entries, ids))

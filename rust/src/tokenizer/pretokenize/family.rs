@@ -35,11 +35,18 @@ const GPT4: &[(&str, bool)] = &[
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|<digits>+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
         true,
     ),
-    (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|<digits>| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+", false),
-    (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+", false),
+    (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|<digits>| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+        false,
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        false,
+    ),
 ];
 
-const DIGITS: &[(&str, u32)] = &[(r"\p{N}{1,3}", 3), (r"\p{N}{1,2}", 2), (r"\p{N}", 1), (r"\p{N}+", u32::MAX)];
+const DIGITS: &[(&str, u32)] =
+    &[(r"\p{N}{1,3}", 3), (r"\p{N}{1,2}", 2), (r"\p{N}", 1), (r"\p{N}+", u32::MAX)];
 
 const GPT4O: &[&str] = &[concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -60,7 +67,8 @@ impl Family {
             return Some(Self::Gpt4o);
         }
         GPT4.iter().find_map(|(template, whole_tail)| {
-            let digits = DIGITS.iter().find(|(spelling, _)| template.replace("<digits>", spelling) == text)?;
+            let digits =
+                DIGITS.iter().find(|(spelling, _)| template.replace("<digits>", spelling) == text)?;
             Some(Self::Gpt4 { digits: digits.1, whole_tail: *whole_tail })
         })
     }
