@@ -50,4 +50,9 @@ impl<T> Reorder<T> {
         self.next += 1;
         Some(piece)
     }
+
+    /// Whether no piece waits here.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
 }
