@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
 use crate::pipeline::{Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
+use crate::pool::Pool;
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
@@ -345,6 +346,7 @@ impl Loader {
             tokenizer: self.tokenizer.clone(),
             ring,
             cache: RowGroupCache::new(share),
+            tokens: Pool::new(),
             metrics: self.metrics.clone(),
             read_ahead_bytes: (share / lanes.len()).clamp(256 << 10, 8 << 20),
         };

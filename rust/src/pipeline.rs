@@ -19,6 +19,7 @@ use crate::feed::{Feed, Piece, Step};
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{Metrics, Stage};
 use crate::plan::{Plan, Unit};
+use crate::pool::Pool;
 use crate::ragged::TokenBatch;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
@@ -33,6 +34,8 @@ pub(crate) struct Work {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) ring: Arc<Ring>,
     pub(crate) cache: RowGroupCache,
+    /// Memory of token batches that are used up.
+    pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
@@ -369,7 +372,7 @@ impl Shared {
         }
 
         let start = Instant::now();
-        let mut tokens = TokenBatch::new();
+        let mut tokens = TokenBatch::pooled(&self.work.tokens);
         encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
             let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
             match failed.error {
