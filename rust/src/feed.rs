@@ -140,7 +140,7 @@ pub(crate) struct Feed {
 }
 
 /// Text of one step, about: what a reader's batch is made to hold.
-const STEP_BYTES: usize = 256 << 10;
+pub(crate) const STEP_BYTES: usize = 256 << 10;
 
 impl Feed {
     /// The documents of a lane from `position` on, after those that a restored packer holds.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{LoaderConfig, Overflow, Packing};
 use crate::error::{Error, Result};
-use crate::feed::Feed;
+use crate::feed::{Feed, STEP_BYTES};
 use crate::lane::{LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
@@ -338,8 +338,11 @@ impl Loader {
         });
         let lanes: Vec<_> = lanes.collect();
         // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
-        // groups; at least one step a thread, at most what keeps threads busy while the consumer takes a batch.
+        // groups. Within that: four steps a thread over all lanes, so that none idles while another finishes what is
+        // next, and the text of two batches a lane (a token is about 4.5 bytes of English).
         let share = self.config.memory_limit_bytes / 4;
+        let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
+        let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
             plan: self.plan.clone(),
             shards: self.shards.clone(),
@@ -348,7 +351,7 @@ impl Loader {
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
             metrics: self.metrics.clone(),
-            read_ahead_bytes: (share / lanes.len()).clamp(256 << 10, 8 << 20),
+            read_ahead_bytes,
         };
         Pipeline::start(work, lanes, self.turn, self.config.num_threads)
     }

@@ -301,11 +301,18 @@ impl Shared {
         None
     }
 
+    /// Reads for the lanes whose packing waits for documents, in the order of their turns; then for those that are
+    /// least far ahead, so that lanes which share a row group pass through it together.
     fn read_job(&self, schedule: &mut Schedule) -> Option<Job> {
-        // Lanes whose turn comes first read first.
-        let (count, first) =
-            (schedule.lanes.len(), (schedule.turn + schedule.next) as usize % schedule.lanes.len());
-        (0..count).map(|offset| (first + offset) % count).find_map(|index| {
+        let count = schedule.lanes.len();
+        let first = ((schedule.turn + schedule.next) % count as u64) as usize;
+        let mut order: Vec<usize> = (first..count).chain(0..first).collect();
+        order.sort_by_key(|&index| {
+            let lane = &schedule.lanes[index];
+            let waits = !lane.is_dry && lane.packer.as_ref().is_some_and(|packer| packer.has_slot());
+            if waits { (false, 0) } else { (true, lane.feed.queued_bytes()) }
+        });
+        order.into_iter().find_map(|index| {
             let feed = &mut schedule.lanes[index].feed;
             Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
         })
