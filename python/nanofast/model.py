@@ -88,6 +88,13 @@ class KVCache:
         self.capacity = length
         self.position = 0  # positions that every layer has stored; moved on by GPT.forward
 
+    def repeated(self, rows: int) -> KVCache:
+        """A cache of `rows` texts that all begin as this one's single text."""
+        copy = KVCache.__new__(KVCache)
+        copy.stored = self.stored.repeat(1, 1, rows, 1, 1, 1)
+        copy.capacity, copy.position = self.capacity, self.position
+        return copy
+
     def extend(self, layer: int, key_BHTD: Tensor, value_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Store this step's keys and values and give back all of them so far."""
         end = self.position + key_BHTD.size(2)
@@ -214,13 +221,15 @@ class GPT(nn.Module):
             cache.position = end
         return rms_norm(x_BTC)
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits over the vocabulary of hidden activations [..., C], soft-capped, float32."""
+        logits: Tensor = self.head(x)[..., : self.config.vocab_size].float()
+        cap = self.config.logit_soft_cap
+        return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """With targets, losses [B, T] in nats (0 where a target is -1); else logits [B, T, vocab_size]; float32."""
-        x_BTC = self.hidden(inputs_BT, cache)
-        logits_BTV: Tensor = self.head(x_BTC)[..., : self.config.vocab_size].float()
-        cap = self.config.logit_soft_cap
-        if cap > 0:
-            logits_BTV = cap * torch.tanh(logits_BTV / cap)
+        logits_BTV = self.logits(self.hidden(inputs_BT, cache))
         if targets_BT is None:
             return logits_BTV
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="none")

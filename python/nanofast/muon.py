@@ -4,9 +4,7 @@ Jordan et al. 2024: the update of a matrix is the orthogonal factor of its momen
 Newton-Schulz iteration. A GPT has only a handful of matrix shapes, so a step is a handful of batched products instead
 of one small product after another. Matrix by matrix it equals `torch.optim.Muon`.
 
-    shape (C, C):   [4 x layers, C, C]      shape (4C, C): [layers, 4C, C]      shape (C, 4C): [layers, C, 4C]
-
-    optimizer = Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.0)
+    optimizer = Muon([stack_NRC], lr=0.02, momentum=0.95, weight_decay=0.0)     # N matrices of one shape
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ def orthogonalize(stack_NRC: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and decoupled weight decay, for matrices only.
+    """Muon with Nesterov momentum and decoupled weight decay; each parameter is a stack [N, R, C] of matrices.
 
     `found_inf`, when set to a tensor, is 1 on the device when this step's gradients are not finite; weights and
     momentum then stay as they are, without the host knowing.
@@ -58,36 +56,32 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
-        self.stacks: list[tuple[dict[str, Any], list[Tensor], Tensor]] = []
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.ndim != 2:
-                    raise ValueError(f"Muon takes matrices; found a parameter of shape {tuple(parameter.shape)}")
-                by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, members in by_shape.items():
-                momentum_NRC = torch.zeros(len(members), *shape, device=members[0].device)
-                for parameter, part in zip(members, momentum_NRC.unbind(), strict=True):
-                    self.state[parameter]["momentum"] = part
-                self.stacks.append((group, members, momentum_NRC))
+            for stack in group["params"]:
+                if stack.ndim != 3:
+                    raise ValueError(f"Muon takes stacks of matrices; found a parameter of shape {tuple(stack.shape)}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every matrix; one without a gradient counts as having a gradient of zero."""
-        for group, members, momentum_NRC in self.stacks:
-            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in members]
-            gradient_NRC = torch.stack(gradients)
-            weight: float | Tensor = 1.0 - group["momentum"]
-            if self.found_inf is not None:
-                gradient_NRC = torch.where(self.found_inf > 0, 0.0, gradient_NRC)
-                weight = torch.where(self.found_inf > 0, 0.0, weight)
-            momentum_NRC.lerp_(gradient_NRC, weight)
-            update_NRC = orthogonalize(gradient_NRC.lerp(momentum_NRC, group["momentum"]), self.dtype).float()
-            rows, columns = momentum_NRC.shape[-2:]
-            lr: float | Tensor = group["lr"]
-            if self.found_inf is not None:
-                lr = torch.where(self.found_inf > 0, 0.0, lr)
-            update_NRC *= lr * max(1.0, rows / columns) ** 0.5
-            for parameter, update in zip(members, update_NRC.unbind(), strict=True):
-                parameter.mul_(1.0 - lr * group["weight_decay"])
-                parameter.sub_(update)
+        """Move every stack that has a gradient."""
+        for group in self.param_groups:
+            for stack_NRC in group["params"]:
+                if stack_NRC.grad is not None:
+                    self._move(stack_NRC, stack_NRC.grad, group)
+
+    def _move(self, stack_NRC: Tensor, gradient_NRC: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[stack_NRC]
+        if not state:
+            state["momentum"] = torch.zeros_like(stack_NRC)
+        momentum_NRC: Tensor = state["momentum"]
+        lr: float | Tensor = group["lr"]
+        weight: float | Tensor = 1.0 - group["momentum"]
+        if self.found_inf is not None:
+            gradient_NRC = torch.where(self.found_inf > 0, 0.0, gradient_NRC)
+            weight = torch.where(self.found_inf > 0, 0.0, weight)
+            lr = torch.where(self.found_inf > 0, 0.0, lr)
+        momentum_NRC.lerp_(gradient_NRC, weight)
+        update_NRC = orthogonalize(gradient_NRC.lerp(momentum_NRC, group["momentum"]), self.dtype).float()
+        rows, columns = stack_NRC.shape[-2:]
+        stack_NRC.mul_(1.0 - lr * group["weight_decay"])
+        stack_NRC.sub_(update_NRC * (lr * max(1.0, rows / columns) ** 0.5))

@@ -1,27 +1,27 @@
-"""Optimizers of a GPT: which parameters go to which, gradients made ready, state by parameter name.
+"""Optimizers of a GPT, sharded over the ranks: which parameters go to which, gradients made ready, state by name.
 
-Matrices go to Muon (or AdamW), embedding and head to AdamW. A step whose gradients are not finite, or that had nothing
-to learn, leaves weights and state as they were: the decision is taken on the device, so that no step waits for the
-host.
+Matrices go to Muon (or AdamW), embedding and head to AdamW. Each rank moves its part of every arena and keeps state for
+that part alone. A step whose gradients are not finite, or that had nothing to learn, leaves weights and state as they
+were: the decision is taken on the device, so that no step waits for the host.
 
-State leaves and enters as tensors named `<parameter>/<quantity>`, whole and independent of how parameters are grouped,
-so that a checkpoint outlives a change of grouping or world size.
+State leaves and enters as tensors named `<parameter>/<quantity>`, whole and independent of grouping and world size.
 
-    optimizers = Optimizers(model, settings)
-    norm = finish_gradients(model.parameters(), factor, max_norm=1.0)
+    optimizers = Optimizers(model, settings)                        # parameters become views of the arenas
+    norm = optimizers.finish_gradients(factor, max_norm=1.0)        # summed over ranks, scaled, clipped
     optimizers.set(lr_fraction=1.0, momentum=0.95, decay_fraction=1.0)
     optimizers.step(skip=(~norm.isfinite()).float()); optimizers.zero_grad()
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nanofast.arena import Arena
 from nanofast.config import OptimizerSettings
+from nanofast.distributed import sum_over_ranks
 from nanofast.model import GPT
 from nanofast.muon import Muon
 
@@ -29,52 +29,66 @@ from nanofast.muon import Muon
 EPSILON = 1e-10
 
 
-def finish_gradients(parameters: Iterable[Tensor], factor: Tensor, max_norm: float) -> Tensor:
-    """Multiply all gradients by `factor`, clip them to the global norm `max_norm` (0: not); the norm before clipping.
-
-    One pass over the gradients, and no reading back from the device.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients) * factor
-    scale = factor
-    if max_norm > 0:
-        scale = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale)
-    return norm
-
-
 class Optimizers:
-    """All optimizers of one model behind one face."""
+    """All optimizers of one model behind one face, the same on every rank."""
 
-    def __init__(self, model: GPT, settings: OptimizerSettings) -> None:
-        assert settings.matrix_lr is not None
-        assert settings.embedding_lr is not None
-        assert settings.head_lr is not None
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    def __init__(self, model: GPT, settings: OptimizerSettings, *, rank: int = 0, world_size: int = 1) -> None:
+        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         kinds = model.parameters_by_kind()
-        matrices: dict[str, Any] = {
-            "params": kinds["matrices"],
-            "lr": settings.matrix_lr,
-            "weight_decay": settings.weight_decay,
+        rates = {"matrices": settings.matrix_lr, "embedding": settings.embedding_lr, "head": settings.head_lr}
+        place = {"rank": rank, "world_size": world_size}
+        by_shape: dict[torch.Size, dict[str, Tensor]] = {}
+        for matrix in kinds["matrices"]:
+            by_shape.setdefault(matrix.shape, {})[names[matrix]] = matrix
+        matrices = [Arena(members, by_rows=False, **place) for members in by_shape.values()]
+        tables = {
+            kind: Arena({names[p]: p for p in kinds[kind]}, by_rows=True, **place) for kind in ("embedding", "head")
         }
-        others: list[dict[str, Any]] = [
-            {"params": kinds["embedding"], "lr": settings.embedding_lr, "weight_decay": 0.0},
-            {"params": kinds["head"], "lr": settings.head_lr, "weight_decay": 0.0},
-        ]
+        self.arenas = [*matrices, *tables.values()]
+
+        groups = {
+            kind: {"params": [arena.part], "lr": rates[kind], "weight_decay": 0.0} for kind, arena in tables.items()
+        }
+        parts = [arena.part for arena in matrices]
+        matrix_group = {"params": parts, "lr": rates["matrices"], "weight_decay": settings.weight_decay}
+        adamw_groups: list[dict[str, Any]] = list(groups.values())
         self.members: list[torch.optim.Optimizer] = []
         if settings.optimizer == "muon":
-            muon = Muon([matrices], lr=settings.matrix_lr, momentum=settings.momentum, dtype=model.compute_dtype)
-            self.members = [muon]
+            assert settings.matrix_lr is not None
+            muon = Muon([matrix_group], lr=settings.matrix_lr, momentum=settings.momentum, dtype=model.compute_dtype)
+            self.members.append(muon)
         else:
-            others = [matrices, *others]
+            adamw_groups.insert(0, matrix_group)
         betas = (settings.beta1, settings.beta2)
-        self.members.append(torch.optim.AdamW(others, betas=betas, eps=EPSILON, fused=True))
+        self.members.append(torch.optim.AdamW(adamw_groups, betas=betas, eps=EPSILON, fused=True))
         for group in self._groups():
             group["height"], group["full_decay"] = group["lr"], group["weight_decay"]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for member in self.members for group in member.param_groups]
+
+    @torch.no_grad()
+    def finish_gradients(self, factor: Tensor, max_norm: float) -> Tensor:
+        """Sum gradients over the ranks, multiply by `factor`, clip to the global norm `max_norm` (0: not).
+
+        The norm before clipping, the same on all ranks. Called once a step, after the last micro-batch; nothing is read
+        back from the device.
+        """
+        for arena in self.arenas:
+            arena.reduce()
+        squares = []
+        for arena in self.arenas:
+            arena.wait()
+            assert arena.part.grad is not None
+            squares.append(arena.part.grad.square().sum())
+        norm = sum_over_ranks(torch.stack(squares).sum()).sqrt() * factor
+        scale = factor
+        if max_norm > 0:
+            scale = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for arena in self.arenas:
+            assert arena.part.grad is not None
+            arena.part.grad.mul_(scale)
+        return norm
 
     def set(self, *, lr_fraction: float, momentum: float, decay_fraction: float) -> None:
         """Set this step's rates: fractions of the heights that were configured, and Muon's momentum."""
@@ -85,38 +99,51 @@ class Optimizers:
                 group["momentum"] = momentum
 
     def step(self, skip: Tensor | None = None) -> None:
-        """Move the weights, unless `skip` (a float on the device) is 1."""
+        """Move this rank's part, unless `skip` (a float on the device) is 1, and bring in the others'."""
         for member in self.members:
             member.found_inf = skip  # type: ignore[attr-defined]  # as torch's fused optimizers know it from GradScaler
             member.step()
+        for arena in self.arenas:
+            arena.gather()
+        for arena in self.arenas:
+            arena.wait()
 
     def zero_grad(self) -> None:
-        """Drop the gradients."""
-        for member in self.members:
-            member.zero_grad(set_to_none=True)
+        """Make room for the next step's gradients."""
+        for arena in self.arenas:
+            arena.zero_gradients()
+
+    def _state(self, arena: Arena) -> dict[str, Any]:
+        return next((member.state[arena.part] for member in self.members if arena.part in member.state), {})
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors; views, not copies."""
-        return {
-            f"{self.names[parameter]}/{key}": value
-            for member in self.members
-            for parameter, state in member.state.items()
-            for key, value in state.items()
-        }
+        """The whole state as named tensors. A collective: every rank calls it."""
+        found: dict[str, Tensor] = {}
+        for arena in self.arenas:
+            for key, value in self._state(arena).items():
+                is_part = value.shape == arena.part.shape
+                wholes = arena.views(arena.whole(value)) if is_part else [value] * len(arena.members)
+                found |= {f"{name}/{key}": whole for name, whole in zip(arena.members, wholes, strict=True)}
+        return found
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `state_tensors` gave."""
+        """Take over this rank's part of what `state_tensors` gave, at whatever world size it did."""
         by_name: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             parameter_name, _, key = name.rpartition("/")
             by_name.setdefault(parameter_name, {})[key] = tensor
-        for member in self.members:
-            for group in member.param_groups:
-                for parameter in group["params"]:
-                    for key, value in by_name.pop(self.names[parameter], {}).items():
-                        if key in member.state[parameter]:  # a part of a stack, say: it stays where it lies
-                            member.state[parameter][key].copy_(value)
-                        else:
-                            member.state[parameter][key] = value.clone().to(parameter.device)
-        if by_name:
-            raise ValueError(f"optimizer state names parameters that the model has not: {', '.join(sorted(by_name))}")
+        unknown = by_name.keys() - {name for arena in self.arenas for name in arena.members}
+        if unknown:
+            raise ValueError(f"optimizer state names parameters that the model has not: {', '.join(sorted(unknown))}")
+        owners = {part: member for member in self.members for group in member.param_groups for part in group["params"]}
+        for arena in self.arenas:
+            first, *_ = (by_name.get(name, {}) for name in arena.members)
+            for key, example in first.items():
+                values = [by_name[name][key] for name in arena.members]
+                if example.ndim == 0:
+                    owners[arena.part].state[arena.part][key] = example.clone()
+                    continue
+                block = torch.zeros_like(arena.weights)
+                for place, value in zip(arena.views(block), values, strict=True):
+                    place.copy_(value)
+                owners[arena.part].state[arena.part][key] = block[arena.here].clone()

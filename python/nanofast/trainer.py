@@ -28,14 +28,16 @@ import torch
 from torch import Tensor
 
 from nanofast import checkpoint
+from nanofast.background import BackgroundWriter, Written
 from nanofast.config import Config, ConfigError, to_dict
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
 from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, bits_per_byte, sum_dtype
 from nanofast.generate import continue_text
 from nanofast.interrupts import StopRequest
 from nanofast.journal import Counters, Journal, StepRecord
+from nanofast.memory import Parts
 from nanofast.model import GPT
-from nanofast.optim import Optimizers, finish_gradients
+from nanofast.optim import Optimizers
 from nanofast.schedule import decay_fraction, lr_fraction, momentum
 
 LEDGER_EVERY = 20  # steps between token ledgers in the log; a ledger is one more line, so this is taste
@@ -73,6 +75,11 @@ class Trainer:
         self.num_iterations = schedule.num_iterations
         assert self.config.optimizer.matrix_lr is not None
         self.tokens_per_step = schedule.total_batch_size
+        self.rows = schedule.device_batch_size
+        self.parts = Parts()
+        run = self.config.run
+        folder = self.run_dir / "checkpoints"
+        self.writer = BackgroundWriter(folder, keep_last=run.keep_last, keep_every=run.keep_every)
         self.matrix_lr = self.config.optimizer.matrix_lr
         self.log_every = self.config.run.log_every
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
@@ -97,23 +104,14 @@ class Trainer:
         """One optimizer step over `accumulation_steps` micro-batches of every rank."""
         start = time.perf_counter()
         phases: dict[str, float] = {}
-        device = self.world.device
-        sums = torch.zeros(NUM_SUMS + 1, dtype=sum_dtype(device), device=device)
         self.model.train()
-        for _ in range(self.accumulation_steps):
-            with self._timed("data", phases):
-                inputs_BT, targets_BT = next(self.loader)
-            with self._timed("forward_backward", phases):
-                loss_BT = self.model(inputs_BT, targets_BT)
-                # divided by the positions of the step, so that sums stay small; put right by the factor below
-                (loss_BT.sum() / self.tokens_per_step).backward()
-                sums[:NUM_SUMS] += batch_sums(loss_BT, targets_BT, self.token_bytes_V)
+        batches: list[tuple[Tensor, Tensor]] = []  # kept for the case that memory runs out and the step begins again
+        sums = self.parts.run(lambda count: self._accumulate(batches, count, phases), self.rows, self._tell_memory)
         with self._timed("optimizer", phases):
             sums[NUM_SUMS] = float(self.stop.signal_number)
             sum_over_ranks(sums)
-            self._sum_gradients()
             factor = self.tokens_per_step / sums[TARGETS].clamp(min=1.0).float()
-            grad_norm = finish_gradients(self.model.parameters(), factor, self.config.optimizer.grad_clip)
+            grad_norm = self.optimizers.finish_gradients(factor, self.config.optimizer.grad_clip)
             schedule = self.config.schedule
             fraction = lr_fraction(
                 self.counters.step,
@@ -145,19 +143,31 @@ class Trainer:
         )
         self.journal.add(record)
 
+    def _accumulate(self, batches: list[tuple[Tensor, Tensor]], parts: int, phases: dict[str, float]) -> Tensor:
+        """Gradients of the step's batches, fetched where they are not there yet; their sums and room for a flag."""
+        device = self.world.device
+        self.optimizers.zero_grad()
+        sums = torch.zeros(NUM_SUMS + 1, dtype=sum_dtype(device), device=device)
+        for number in range(self.accumulation_steps):
+            if number == len(batches):
+                with self._timed("data", phases):
+                    batches.append(next(self.loader))
+            with self._timed("forward_backward", phases):
+                inputs_BT, targets_BT = batches[number]
+                for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+                    loss_BT = self.model(inputs, targets)
+                    # divided by the positions of the step, so that sums stay small; put right by the factor later
+                    (loss_BT.sum() / self.tokens_per_step).backward()
+                    sums[:NUM_SUMS] += batch_sums(loss_BT, targets, self.token_bytes_V)
+        return sums
+
+    def _tell_memory(self, message: str) -> None:
+        self.journal.event(message, "warning")
+
     @property
     def counters(self) -> Counters:
         """What the run remembers from step to step."""
         return self.journal.counters
-
-    def _sum_gradients(self) -> None:
-        """Add up the gradients of all ranks in one message. Called once a step, after the last micro-batch."""
-        if not is_connected():
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = sum_over_ranks(torch.cat([g.flatten() for g in gradients]))
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def flush(self) -> bool:
         """Tell what the device knows of the last steps; True when some rank was asked to stop."""
@@ -170,31 +180,26 @@ class Trainer:
     # ------------------------------------------------------------------ every so often
 
     def save(self) -> None:
-        """Write a checkpoint; a disk that refuses is told and does not end training."""
+        """Write a checkpoint beside training; a disk that refuses is told and does not end training."""
         self.flush()
-        loader_states = gather_objects(self.loader.state_dict())
-        if not self.world.is_main:
-            return
         self.journal.progress.phase("saving")
-        step = self.counters.step
         with self._timed("save"):
-            start = time.perf_counter()
-            folder = self.run_dir / "checkpoints"
-            try:
-                path = checkpoint.save(self._snapshot(loader_states), folder, step)
-                checkpoint.retain(folder, self.config.run.keep_last, self.config.run.keep_every)
-            except OSError as error:
-                self.journal.write(
-                    "checkpoint", step=step, path=str(folder), error=str(error), seconds=time.perf_counter() - start
-                )
-                self.journal.event(
-                    f"checkpoint at step {step} could not be written: {error}; training goes on", "warning"
-                )
-                return
-            size = sum(file.stat().st_size for file in path.iterdir())
-        self.journal.write("checkpoint", step=step, path=str(path), bytes=size, seconds=time.perf_counter() - start)
+            snapshot = self._snapshot()  # gathers from all ranks
+            if self.world.is_main:
+                self._tell_written(self.writer.submit(snapshot, self.counters.step))
 
-    def _snapshot(self, loader_states: list[Any]) -> checkpoint.Snapshot:
+    def _tell_written(self, finished: list[Written]) -> None:
+        for written in finished:
+            fields = {"step": written.step, "path": str(written.path), "seconds": written.seconds}
+            if written.error is None:
+                self.journal.write("checkpoint", **fields, bytes=written.bytes)
+                continue
+            self.journal.write("checkpoint", **fields, error=written.error)
+            self.journal.event(
+                f"checkpoint at step {written.step} could not be written: {written.error}; training goes on", "warning"
+            )
+
+    def _snapshot(self) -> checkpoint.Snapshot:
         random_states = {"rng/cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
             random_states["rng/cuda"] = torch.cuda.get_rng_state(self.world.device)
@@ -206,7 +211,7 @@ class Trainer:
             },
             values={
                 "state": {"counters": counters, "config": to_dict(self.config), **self.facts},
-                "loader": {"ranks": loader_states},
+                "loader": {"ranks": gather_objects(self.loader.state_dict())},
             },
         )
 
@@ -234,14 +239,13 @@ class Trainer:
     def validate(self) -> None:
         """Bits per byte over the same validation tokens each time."""
         self.flush()
+        self._tell_written(self.writer.wait())  # first on disk, then looked at
         self.journal.progress.phase("validation")
         step = self.counters.step
         with self._timed("validation"):
             start = time.perf_counter()
             self.model.eval()
-            loader, num_batches = self.open_validation()
-            with contextlib.closing(loader):
-                found = bits_per_byte(self.model, iter(loader), self.token_bytes_V, num_batches)
+            found = self.parts.run(self._measure, self.rows, self._tell_memory)
             seconds = time.perf_counter() - start
         self.last_validation = found
         self.journal.write(
@@ -256,6 +260,11 @@ class Trainer:
         self.journal.progress.say(
             f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s"
         )
+
+    def _measure(self, parts: int) -> Validation:
+        loader, num_batches = self.open_validation()
+        with contextlib.closing(loader):
+            return bits_per_byte(self.model, iter(loader), self.token_bytes_V, num_batches, parts)
 
     def sample(self) -> None:
         """A continuation of each prompt; on the main rank only."""
@@ -330,6 +339,7 @@ class Trainer:
             self.train_step()
             stopping = len(self.journal) >= self.log_every and self.flush()
             stopping = stopping or (bool(self.stop.signal_number) and not is_connected())
+            self._tell_written(self.writer.poll())
             if self.counters.skipped_in_a_row >= MOST_SKIPPED:
                 raise DivergedError(self._where_to_go_back())
             if self.counters.step % LEDGER_EVERY == 0 or self.counters.step == self.num_iterations:
@@ -353,6 +363,7 @@ class Trainer:
         return "finished"
 
     def _where_to_go_back(self) -> str:
+        self._tell_written(self.writer.wait())
         newest, _ = checkpoint.newest_complete(self.run_dir / "checkpoints")
         go_back = f"the last good checkpoint is `{newest}`" if newest else "no checkpoint was written"
         return (
@@ -363,6 +374,8 @@ class Trainer:
     def _end(self, reason: str, message: str) -> None:
         gc.enable()
         gc.unfreeze()
+        with self._timed("save"):
+            self._tell_written(self.writer.wait())
         seconds = time.perf_counter() - self.started
         loss, _ = self.journal.means()
         known = sum(self.phase_seconds.values()) - self.phase_seconds.get("setup", 0.0)
@@ -381,6 +394,7 @@ class Trainer:
 
     def close(self) -> None:
         """Give back the loader's threads, the terminal, the log and the process group; idempotent."""
+        self.writer.close()
         self.loader.close()
         self.journal.progress.close()
         if self.journal.log is not None:

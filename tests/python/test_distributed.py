@@ -41,7 +41,7 @@ def run_ranks(script: str, world_size: int, *words: str) -> None:
                 process.wait()
 
 
-@pytest.mark.parametrize("world_size", [2])
+@pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path, world_size: int) -> None:
     run_ranks("rank_parts.py", world_size, str(tmp_path))
     sums = [json.loads((tmp_path / f"weights_{rank}.json").read_text()) for rank in range(world_size)]

@@ -15,6 +15,7 @@ import torch
 
 from nanofast import checkpoint
 from nanofast.journal import is_spike
+from nanofast.memory import is_out_of_memory
 from nanofast.model import IGNORED
 from nanofast.runlog import RunLog, read_log
 from nanofast.trainer import DivergedError, Trainer
@@ -248,6 +249,69 @@ def test_a_loss_far_above_the_last_ones_is_a_spike() -> None:
     assert is_spike(2.5, usual)
     assert not is_spike(2.05, usual)
     assert not is_spike(9.0, usual[:5])
+
+
+class Narrow(torch.nn.Module):
+    """A model that runs out of memory with more than `most` rows, in the backward pass."""
+
+    def __init__(self, model: Any, most: int) -> None:
+        super().__init__()
+        self.model, self.most = model, most
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self.model(inputs, targets)
+        if inputs.size(0) > self.most:
+            if not loss.requires_grad:
+                raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
+            loss.register_hook(self.fail)
+        return loss
+
+    def fail(self, gradient: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
+
+
+def test_out_of_memory_splits_the_batch_and_changes_nothing_else(tmp_path: Path) -> None:
+    wide = stepped(tmp_path / "wide", steps=3, masked_every=3)
+    narrow = tiny_trainer(tmp_path / "narrow", masked_every=3)
+    whole, narrow.model = narrow.model, Narrow(narrow.model, 1)  # type: ignore[assignment]
+    for _ in range(3):
+        narrow.train_step()
+    narrow.flush()
+    narrow.validate()
+    narrow.model = whole
+    narrow.close()
+    assert narrow.parts.count == 4
+    assert losses(tmp_path / "narrow") == pytest.approx(losses(tmp_path / "wide"), rel=1e-5)
+    assert narrow.loader.position == wide.loader.position
+    told = [e["message"] for e in read_log(tmp_path / "narrow") if e["kind"] == "event"]
+    assert len(told) == 2
+    assert "in 2 parts: same batches, same order, same loss" in told[0]
+
+
+def test_out_of_memory_with_a_single_row_is_the_end(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.model = Narrow(trainer.model, 0)  # type: ignore[assignment]
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train_step()
+    trainer.close()
+
+
+def test_the_cpus_words_for_no_memory_are_known() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(error.value)
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_a_checkpoint_holds_what_was_there_when_it_was_taken(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.train_step()
+    expected = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.save()
+    trainer.train_step()  # moves the weights while the disk is being written
+    trainer.close()
+    found = checkpoint.load(tmp_path / "checkpoints" / "step_00000001")
+    assert all(torch.equal(found.tensors["model"][name], tensor) for name, tensor in expected.items())
 
 
 def test_an_error_is_logged_as_the_end(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def tiny_trainer(
         config=config,
         world=world,
         model=model,
-        optimizers=Optimizers(model, config.optimizer),
+        optimizers=Optimizers(model, config.optimizer, rank=world.rank, world_size=world.world_size),
         loader=RowLoader(device_batch_size, SEQUENCE_LENGTH, masked_every=masked_every, **place),
         open_validation=lambda: (RowLoader(device_batch_size, SEQUENCE_LENGTH, seed=1, **place), 4 // world.world_size),
         tokenizer=tokenizer,
