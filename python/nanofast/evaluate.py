@@ -77,7 +77,7 @@ def bits_per_byte(
     for _ in range(num_batches):
         inputs_BT, targets_BT = next(batches)
         for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
-            sums += batch_sums(model(inputs, targets), targets, token_bytes_V)
+            sums += batch_sums(model.loss(inputs, targets)[1], targets, token_bytes_V)
     return Validation.from_sums(sum_over_ranks(sums).tolist())
 
 
