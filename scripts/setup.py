@@ -75,9 +75,8 @@ def require_tools():
     version = tuple(map(int, re.findall(r"\d+", found.stdout.decode())[:2]))
     needed = re.search(r'rust-version = "(\d+)\.(\d+)', (ROOT / "Cargo.toml").read_text("utf-8"))
     if needed and version < tuple(map(int, needed.groups())):
-        raise MissingError(
-            f"Rust {'.'.join(needed.groups())} or newer needed; cargo is {'.'.join(map(str, version))}; run: rustup update"
-        )
+        there, wanted = ".".join(map(str, version)), ".".join(needed.groups())
+        raise MissingError(f"Rust {wanted} or newer needed; cargo is {there}; run: rustup update")
 
 
 @contextlib.contextmanager

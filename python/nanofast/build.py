@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from nanofast import checkpoint
-from nanofast.config import Config, derive, to_dict
+from nanofast.config import Config, ConfigError, derive, to_dict
 from nanofast.config_file import write_toml
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
@@ -30,7 +31,7 @@ from nanofast.peak import peak_flops
 from nanofast.plan import Plan, describe, with_horizon
 from nanofast.precision import choose_dtype
 from nanofast.progress import Progress
-from nanofast.resume import Found, check_same_model, home_folder, run_folder
+from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder, run_folder
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
 from nanofast.trainer import Trainer
@@ -87,6 +88,9 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
         made = object_from_main(made)
         assert made is not None
         data, name = data or made[0], name or made[1]
+    # absolute, so that a resumed run finds them from any folder
+    data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
+    name = str(Path(name).absolute()) if Path(name).exists() else name
     tokenizer = nanofast.Tokenizer.from_file(name) if Path(name).exists() else nanofast.Tokenizer.from_name(name)
     return data, tokenizer, name
 
@@ -115,12 +119,21 @@ def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: 
     )
 
 
-def validation_batches(config: Config, world: World, lanes: int) -> int:
-    """Batches of one validation on each rank: the wanted tokens, rounded up to whole rounds."""
+def open_validation_loader(
+    config: Config, data: str | None, tokenizer: Any, world: World, tokens: int
+) -> tuple[Any, int]:
+    """A loader at the beginning of the validation split, and each rank's batches: `tokens`, rounded up to whole rounds.
+
+    `data` None stands for what the configuration was resolved to.
+    """
     assert config.schedule.device_batch_size is not None
+    source = data or config.data.data
+    if source is None:
+        raise ConfigError("the configuration names no data; pass --data")
+    lanes = VALIDATION_LANES if VALIDATION_LANES % world.world_size == 0 else world.world_size
     round_tokens = lanes * config.schedule.device_batch_size * config.model.sequence_length
-    rounds = math.ceil(config.evaluation.eval_tokens / round_tokens)
-    return rounds * lanes // world.world_size
+    num_batches = math.ceil(tokens / round_tokens) * lanes // world.world_size
+    return open_loader(config, source, tokenizer, world, "val", lanes), num_batches
 
 
 @dataclass(frozen=True)
@@ -165,6 +178,8 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     config = with_horizon(config, counts["matrices"] + counts["head"], flops)
     rate, source = object_from_main(peak_flops(world.device, dtype))
     plan = Plan(config, world.world_size, counts, flops, shape.vocab_size, dtype.itemsize, rate, source)
+    # resolved only here, since whether data was named decides the horizon
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=data, tokenizer=tokenizer_name))
     reasons = {"dtype": dtype_reason, "threads": thread_reason}
     return Prepared(config, world, home, data, tokenizer, tokenizer_name, shape, dtype, plan, reasons, started)
 
@@ -201,11 +216,9 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
     torch.manual_seed(config.run.seed)
 
     loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes)
-    validation_lanes = VALIDATION_LANES if VALIDATION_LANES % world.world_size == 0 else world.world_size
 
     def open_validation() -> tuple[Any, int]:
-        opened = open_loader(config, prepared.data, tokenizer, world, "val", validation_lanes)
-        return opened, validation_batches(config, world, validation_lanes)
+        return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
 
     config, run_dir = _open_run(config, prepared.home, world)
     num_iterations, tokens_per_step = config.schedule.num_iterations, config.schedule.total_batch_size
@@ -215,6 +228,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
     if world.is_main:
         log = RunLog(run_dir)
         write_toml(config, run_dir / "config.toml")
+        tokenizer.save(run_dir / TOKENIZER_FILE)
     trainer = Trainer(
         config=config,
         world=world,

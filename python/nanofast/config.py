@@ -32,10 +32,10 @@ REFERENCE_RATES = {
     "cpu": {
         "n_embd": 256,
         "total_batch_size": 4096,
-        "muon_lr": 0.02,
+        "muon_lr": 0.04,
         "adamw_lr": 0.003,
-        "embedding_lr": 0.03,
-        "head_lr": 0.003,
+        "embedding_lr": 0.2,
+        "head_lr": 0.004,
     },
     "cuda": {
         "n_embd": 768,

@@ -4,17 +4,25 @@ A loss in nats per token depends on how the tokenizer cuts text; bits per byte d
 byte of text, so neither their losses nor their lengths count. Sums are kept in float64 on the device and read once at
 the end.
 
+    python -m nanofast.evaluate RUN --core BUNDLE
+
     found = bits_per_byte(model, loader, token_bytes, num_batches=8)
     found.bpb, found.tokens, found.bytes
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch import Tensor
 
 from nanofast.distributed import sum_over_ranks
@@ -69,5 +77,64 @@ def bits_per_byte(
     for _ in range(num_batches):
         inputs_BT, targets_BT = next(batches)
         for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
-            sums += batch_sums(model(inputs, targets), targets, token_bytes_V)
+            sums += batch_sums(model.loss(inputs, targets)[1], targets, token_bytes_V)
     return Validation.from_sums(sum_over_ranks(sums).tolist())
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Bits per byte of a trained model on validation text, and CORE where a bundle is given."""
+
+    model: Annotated[str, tyro.conf.Positional] = "auto"
+    """Run or checkpoint folder; auto is the run that was written to last."""
+    data: str | None = None
+    """Parquet file, folder or glob. Derived: what the model was trained on."""
+    tokens: int = 131_072
+    """Validation tokens, rounded up to whole rounds (tokens)."""
+    core: str | None = None
+    """Folder of the unpacked CORE bundle; nothing is downloaded."""
+    max_per_task: int = 0
+    """Items of each CORE task; 0 means all."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    home: str | None = None
+    """Folder of runs. Derived: NANOFAST_HOME, else ~/.cache/nanofast."""
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """What the command line prints, as plain values."""
+    from nanofast.build import open_validation_loader
+    from nanofast.core_metric import core, read_tasks
+    from nanofast.distributed import connect
+    from nanofast.saved import load_model
+
+    tasks = read_tasks(Path(settings.core)) if settings.core else []
+    world = connect(settings.device)
+    saved = load_model(settings.model, settings.home, str(world.device))
+    token_bytes_V = torch.from_numpy(saved.tokenizer.token_bytes()).to(world.device)
+    loader, num_batches = open_validation_loader(saved.config, settings.data, saved.tokenizer, world, settings.tokens)
+    with contextlib.closing(loader):
+        found = bits_per_byte(saved.model, iter(loader), token_bytes_V, num_batches)
+    result: dict[str, Any] = {"checkpoint": str(saved.path), **asdict(found)}
+    if tasks:
+        scored = core(tasks, saved.model, saved.tokenizer, max_per_task=settings.max_per_task, tell=print)
+        result |= {"core_v1": scored.core_v1, "core_v2": scored.core_v2, "tasks": scored.tasks}
+    return result
+
+
+def main() -> int:
+    """The command line of this process."""
+    import nanofast
+    from nanofast.config import ConfigError
+
+    settings = tyro.cli(EvaluateSettings, prog="python -m nanofast.evaluate")
+    try:
+        print(json.dumps(evaluate(settings), indent=1))
+    except (ConfigError, nanofast.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,29 +3,43 @@
 Sampling draws from a generator of its own on the CPU, so that it never moves the random state of training and gives the
 same text on every device.
 
+    python -m nanofast.generate RUN --prompt "def " --num-samples 3
+
     for ids_B in sample(model, prompt_ids, num_tokens=50, temperature=0.8, seed=0): ...
     text = continue_text(model, tokenizer, "def ", num_tokens=50, temperature=0.8, seed=0)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import codecs
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch import Tensor
 
+from nanofast.config import ConfigError
 from nanofast.model import GPT, KVCache
 
 
-def choose(logits_BV: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> Tensor:
-    """One id for each row: the likeliest at temperature 0, else drawn among the `top_k` likeliest (0: among all)."""
+def choose(logits_BV: Tensor, temperature: float, top_k: int, generator: torch.Generator, top_p: float = 1.0) -> Tensor:
+    """One id for each row: the likeliest at temperature 0, else drawn among the likeliest.
+
+    These are the `top_k` likeliest (0: all) and of them the fewest that together have the probability `top_p`.
+    """
     if temperature == 0:
         return logits_BV.argmax(dim=-1)
     logits_BV = logits_BV.float().cpu() / temperature
     if 0 < top_k < logits_BV.size(-1):
         least = logits_BV.topk(top_k, dim=-1).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < least, -torch.inf)
+    if top_p < 1.0:  # nucleus sampling, Holtzman et al. 2019
+        ordered, places = logits_BV.softmax(dim=-1).sort(dim=-1, descending=True)
+        is_beyond = ordered.cumsum(dim=-1) - ordered >= top_p
+        logits_BV = logits_BV.masked_fill(torch.zeros_like(is_beyond).scatter(-1, places, is_beyond), -torch.inf)
     return torch.multinomial(logits_BV.softmax(dim=-1), 1, generator=generator).squeeze(-1)
 
 
@@ -37,6 +51,7 @@ def sample(
     *,
     temperature: float = 0.8,
     top_k: int = 50,
+    top_p: float = 1.0,
     seed: int = 0,
     num_samples: int = 1,
     use_cache: bool = True,
@@ -52,7 +67,7 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     room = model.config.sequence_length - len(prompt)
     if room < 0:
-        raise ValueError(
+        raise ConfigError(
             f"the prompt has {len(prompt)} tokens; the model's sequence_length is {model.config.sequence_length}; "
             "pass a shorter one"
         )
@@ -63,7 +78,7 @@ def sample(
         cache = KVCache(model.config, num_samples, length, device, model.compute_dtype)
     fed_BT = ids_BT
     for _ in range(min(num_tokens, room + 1)):
-        chosen_B = choose(model(fed_BT, cache=cache)[:, -1], temperature, top_k, generator)
+        chosen_B = choose(model(fed_BT, cache=cache)[:, -1], temperature, top_k, generator, top_p)
         yield chosen_B.cpu()
         new_B1 = chosen_B.to(device)[:, None]
         if cache is None:
@@ -92,3 +107,86 @@ def continue_text(
             break
         continuation.append(chosen)
     return str(tokenizer.decode(continuation))
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """Sample from a trained model."""
+
+    model: Annotated[str, tyro.conf.Positional] = "auto"
+    """Run or checkpoint folder; auto is the run that was written to last."""
+    prompt: str = ""
+    """Beginning that is continued; empty begins a document."""
+    num_tokens: int = 200
+    """Longest continuation (tokens)."""
+    num_samples: int = 1
+    """Continuations, made in one batch."""
+    temperature: float = 0.8
+    """Sampling temperature; 0 takes the likeliest token."""
+    top_k: int = 50
+    """Sample among this many likeliest tokens; 0 means all."""
+    top_p: float = 1.0
+    """Sample among the fewest tokens that together have this probability (0 to 1)."""
+    seed: int = 0
+    """Seed of the draws."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    home: str | None = None
+    """Folder of runs. Derived: NANOFAST_HOME, else ~/.cache/nanofast."""
+
+
+def stream(model: GPT, tokenizer: Any, settings: GenerateSettings, show: Callable[[str], None]) -> None:
+    """Show continuations: a single one as it comes, several one after the other."""
+    ids = [tokenizer.bos_id, *(int(i) for i in tokenizer.encode(settings.prompt))]
+    texts = [bytearray() for _ in range(settings.num_samples)]
+    is_open = [True] * settings.num_samples
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    if settings.num_samples == 1:
+        show(settings.prompt)
+    for ids_B in sample(
+        model,
+        ids,
+        settings.num_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        num_samples=settings.num_samples,
+    ):
+        for row, chosen in enumerate(ids_B.tolist()):
+            is_open[row] = is_open[row] and chosen != tokenizer.bos_id
+            if is_open[row]:
+                piece = tokenizer.decode_bytes([chosen])
+                texts[row] += piece
+                if settings.num_samples == 1:
+                    show(decoder.decode(piece))
+        if not any(is_open):
+            break
+    if settings.num_samples > 1:
+        for number, text in enumerate(texts, start=1):
+            show(f"--- {number}\n{settings.prompt}{text.decode(errors='replace')}\n")
+    show("\n")
+
+
+def main() -> int:
+    """The command line of this process."""
+    import nanofast
+    from nanofast.saved import load_model
+
+    settings = tyro.cli(GenerateSettings, prog="python -m nanofast.generate")
+    try:
+        for name, least in (("num_tokens", 1), ("num_samples", 1), ("temperature", 0), ("top_k", 0)):
+            if not getattr(settings, name) >= least:
+                raise ConfigError(f"{name} must be at least {least}; found {getattr(settings, name)}")
+        if not 0 < settings.top_p <= 1:
+            raise ConfigError(f"top_p must be more than 0 and at most 1; found {settings.top_p}")
+        saved = load_model(settings.model, settings.home, settings.device)
+        stream(saved.model, saved.tokenizer, settings, lambda text: print(text, end="", flush=True))
+    except (ConfigError, nanofast.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

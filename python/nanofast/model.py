@@ -9,7 +9,7 @@ always works on full precision and there is no second copy to keep equal.
 
     model = GPT(GPTConfig(vocab_size=4096, sequence_length=256, n_layer=4, n_head=4, n_embd=256))
     model.initialize(torch.Generator().manual_seed(0))
-    loss_BT = model(inputs_BT, targets_BT)      # nats per target, 0 where the target is -1
+    loss, loss_BT = model.loss(inputs_BT, targets_BT)      # nats: the sum, and each target's
     logits_BTV = model(inputs_BT)
 """
 
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nanofast.fused import capped_loss, rms_norm
 
 IGNORED = -1  # a target that is not learned
 
@@ -58,11 +60,6 @@ class Linear(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype))
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """Scale the last dimension to a root mean square of one; no learned gain."""
-    return F.rms_norm(x, (x.size(-1),))
-
-
 def rotary_tables(length: int, head_size: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin of position × frequency, [T, D/2] each (RoPE, Su et al. 2021)."""
     frequency_D = base ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
@@ -87,6 +84,13 @@ class KVCache:
         self.stored = torch.zeros(shape, device=device, dtype=dtype)
         self.capacity = length
         self.position = 0  # positions that every layer has stored; moved on by GPT.forward
+
+    def repeated(self, rows: int) -> KVCache:
+        """A cache of `rows` texts that all begin as this one's single text."""
+        copy = KVCache.__new__(KVCache)
+        copy.stored = self.stored.repeat(1, 1, rows, 1, 1, 1)
+        copy.capacity, copy.position = self.capacity, self.position
+        return copy
 
     def extend(self, layer: int, key_BHTD: Tensor, value_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Store this step's keys and values and give back all of them so far."""
@@ -214,17 +218,22 @@ class GPT(nn.Module):
             cache.position = end
         return rms_norm(x_BTC)
 
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """With targets, losses [B, T] in nats (0 where a target is -1); else logits [B, T, vocab_size]; float32."""
-        x_BTC = self.hidden(inputs_BT, cache)
-        logits_BTV: Tensor = self.head(x_BTC)[..., : self.config.vocab_size].float()
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits over the vocabulary of hidden activations [..., C], soft-capped, float32."""
+        logits: Tensor = self.head(x)[..., : self.config.vocab_size].float()
         cap = self.config.logit_soft_cap
-        if cap > 0:
-            logits_BTV = cap * torch.tanh(logits_BTV / cap)
-        if targets_BT is None:
-            return logits_BTV
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="none")
-        return loss.view(targets_BT.shape)
+        return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+    def forward(self, inputs_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits [B, T, vocab_size], float32."""
+        return self.logits(self.hidden(inputs_BT, cache))
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of all losses in nats, to go backward from, and each target's [B, T], float32, 0 where a target is -1."""
+        x_NC = self.hidden(inputs_BT).flatten(0, 1)
+        weight_VC = self.head.weight[: self.config.vocab_size]
+        loss, loss_N = capped_loss(x_NC, weight_VC, targets_BT.flatten(), self.config.logit_soft_cap)
+        return loss, loss_N.view(targets_BT.shape)
 
     def parameters_by_kind(self) -> dict[str, list[Tensor]]:
         """Parameters as optimizers tell them apart: embedding, head, matrices."""

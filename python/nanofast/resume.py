@@ -18,6 +18,8 @@ from pathlib import Path
 from nanofast import checkpoint
 from nanofast.config import Config, ConfigError, from_dict
 
+# Beside a run's checkpoints, so that its folder is all that is needed to use the model.
+TOKENIZER_FILE = "tokenizer.json"
 # Settings of the model that may differ from the checkpoint's: weights do not depend on them.
 FREE = {"sequence_length"}
 

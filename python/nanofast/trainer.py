@@ -155,9 +155,9 @@ class Trainer:
             with self._timed("forward_backward", phases):
                 inputs_BT, targets_BT = batches[number]
                 for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
-                    loss_BT = self.model(inputs, targets)
+                    loss, loss_BT = self.model.loss(inputs, targets)
                     # divided by the positions of the step, so that sums stay small; put right by the factor later
-                    (loss_BT.sum() / self.tokens_per_step).backward()
+                    torch.autograd.backward(loss / self.tokens_per_step)
                     sums[:NUM_SUMS] += batch_sums(loss_BT, targets, self.token_bytes_V)
         return sums
 

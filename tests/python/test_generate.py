@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanofast.generate import choose, continue_text, sample
+from nanofast.generate import GenerateSettings, choose, continue_text, sample, stream
 from nanofast.model import GPT, GPTConfig
 from stand_in import BOS, ByteTokenizer
 
@@ -56,6 +56,39 @@ def test_top_k_draws_among_the_likeliest_only() -> None:
     found = choose(logits, 1.0, 2, torch.Generator().manual_seed(0))
     assert set(found.tolist()) == {1, 2}
     assert set(choose(logits, 0.0, 0, torch.Generator()).tolist()) == {1}
+
+
+def test_top_p_draws_among_the_fewest_that_reach_it() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(300, 1)
+    for top_p, kept in ((0.4, {0}), (0.6, {0, 1}), (0.9, {0, 1, 2}), (1.0, {0, 1, 2, 3})):
+        found = choose(logits, 1.0, 0, torch.Generator().manual_seed(0), top_p)
+        assert set(found.tolist()) == kept
+
+
+def test_a_stream_shows_whole_characters_and_ends_with_the_document() -> None:
+    class Scripted(ByteTokenizer):
+        def decode_bytes(self, ids: list[int]) -> bytes:
+            return bytes(ids)
+
+    text = "né🙂"
+    script = iter([*text.encode(), BOS, 65, 66])
+
+    class Typist(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config, self.head, self.compute_dtype = CONFIG, torch.nn.Linear(1, 1), torch.float32
+
+        def forward(self, ids: torch.Tensor, cache: object = None) -> torch.Tensor:
+            logits = torch.zeros(1, 1, 257)
+            logits[0, 0, next(script)] = 9.0
+            return logits
+
+    shown: list[str] = []
+    settings = GenerateSettings(prompt="a", num_tokens=20, temperature=0.0)
+    stream(Typist(), Scripted(), settings, shown.append)  # type: ignore[arg-type]
+    assert "".join(shown) == "a" + text + "\n"
+    assert "é" in shown
+    assert "🙂" in shown
 
 
 def test_ends_when_the_context_is_full() -> None:

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from nanofast.model import GPT, GPTConfig, KVCache, rms_norm, rotary_tables, rotate
+from nanofast.fused import rms_norm
+from nanofast.model import GPT, GPTConfig, KVCache, rotary_tables, rotate
 
 CONFIG = GPTConfig(vocab_size=100, sequence_length=16, n_layer=2, n_head=2, n_embd=32)
 
@@ -87,9 +88,10 @@ def test_queries_and_keys_are_normed_so_their_scale_does_not_matter() -> None:
 def test_losses_are_per_target_and_zero_where_ignored() -> None:
     model, inputs, targets = made(), ids(2, 16), ids(2, 16, seed=5)
     targets[0, :5] = -1
-    loss = model(inputs, targets)
+    total, loss = model.loss(inputs, targets)
     logits = model(inputs)
     assert loss.shape == (2, 16)
+    torch.testing.assert_close(total, loss.sum())
     assert (loss[0, :5] == 0).all()
     expected = -logits[1, 3].log_softmax(-1)[targets[1, 3]]
     torch.testing.assert_close(loss[1, 3], expected, atol=1e-5, rtol=1e-5)
@@ -109,7 +111,7 @@ def test_logits_stay_inside_the_soft_cap_and_padding_has_none() -> None:
 def test_the_first_loss_is_that_of_a_uniform_guess() -> None:
     model = GPT(CONFIG)
     model.initialize(torch.Generator().manual_seed(0))
-    assert model(ids(4, 16), ids(4, 16, seed=9)).mean().item() == pytest.approx(math.log(100), abs=0.01)
+    assert model.loss(ids(4, 16), ids(4, 16, seed=9))[1].mean().item() == pytest.approx(math.log(100), abs=0.01)
 
 
 def test_the_same_seed_makes_the_same_weights() -> None:
@@ -123,11 +125,11 @@ def test_the_same_seed_makes_the_same_weights() -> None:
 def test_bfloat16_activations_keep_float32_weights_and_gradients() -> None:
     model = made(dtype=torch.bfloat16)
     exact = made()
-    loss = model(ids(2, 16), ids(2, 16, seed=1)).mean()
+    loss = model.loss(ids(2, 16), ids(2, 16, seed=1))[0] / 32
     loss.backward()
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
-    assert loss.item() == pytest.approx(exact(ids(2, 16), ids(2, 16, seed=1)).mean().item(), rel=0.02)
+    assert loss.item() == pytest.approx(exact.loss(ids(2, 16), ids(2, 16, seed=1))[1].mean().item(), rel=0.02)
 
 
 def test_parameters_and_flops_are_counted_exactly() -> None:
@@ -140,7 +142,7 @@ def test_parameters_and_flops_are_counted_exactly() -> None:
     assert counts["total"] == counts["matrices"] + 2 * 128 * 64 == sum(p.numel() for p in model.parameters())
     inputs = torch.randint(0, 128, (2, 64))
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(inputs, inputs).sum().backward()
+        model.loss(inputs, inputs)[0].backward()
     assert counter.get_total_flops() == model.flops_per_token() * 2 * 64
 
 

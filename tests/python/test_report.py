@@ -62,12 +62,13 @@ def step_line(step: int, **fields: Any) -> dict[str, Any]:
 
 
 def whole_log(num_steps: int = 40) -> list[dict[str, Any]]:
+    loader = {"stage_seconds": {"decode": 0.5, "tokenize": 61.0, "idle": 9.0}, "bottleneck": "consumer"}
     ledger = {"documents": 70, "read": 1000, "learned": 800, "masked": 0, "cropped": 50, "waiting": 150, "carried": 3}
     return [
         run_line(),
         *(step_line(step) for step in range(1, num_steps + 1)),
         {"kind": "validation", "step": num_steps, "loss": 2.5, "bpb": 0.987},
-        {"kind": "ledger", "step": num_steps, "ledger": ledger},
+        {"kind": "ledger", "step": num_steps, "ledger": ledger, "loader": loader},
         {"kind": "sample", "step": 20, "prompt": PROMPT, "text": "an earlier one"},
         {"kind": "sample", "step": num_steps, "prompt": PROMPT, "text": CONTINUATION},
         {"kind": "event", "step": 3, "level": "warning", "message": "a batch of 16 rows is split in 2"},
@@ -140,6 +141,7 @@ def test_says_what_the_log_says(tmp_path: Path):
     for title in ("loss (nats per token)", "bits per byte", "tokens per second", "learning rate", "memory (GB)"):
         assert title in page.text
     assert page.tags.count("svg") == 8
+    assert "0.5 s to decode, 1 min 01 s to tokenize, 9 s idle; the slowest was the consumer." in page.text
     assert "an earlier one" in page.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,30 @@ def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tupl
     written = (tmp_path / "run" / "config.toml").read_text()
     assert "n_embd = 32" in written
     assert "torch_threads = " in written
+
+
+def test_a_finished_run_can_be_sampled_and_evaluated(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
+    assert run(sample_corpus, "--run", str(folder), *words).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def module(name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"nanofast.{name}", *more]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+
+    done = module("generate", str(folder), "--prompt", "def ", "--num-samples", "2", "--num-tokens", "8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("--- 1\ndef ")
+    assert "--- 2\ndef " in done.stdout
+    done = module("evaluate", str(folder), "--tokens", "512")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["tokens"] >= 500
+    assert 2 < found["bpb"] < 6
+    done = module("generate", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "nothing to resume in" in done.stderr
 
 
 def test_resume_auto_continues_bit_for_bit_and_says_what_it_skipped(

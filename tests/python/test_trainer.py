@@ -52,7 +52,7 @@ def test_the_gradient_is_that_of_the_mean_over_valid_targets(tmp_path: Path) -> 
     trainer = tiny_trainer(tmp_path, device_batch_size=2, masked_every=3)
     twin = tiny_trainer(tmp_path / "twin", device_batch_size=8, masked_every=3)
     inputs, targets = next(twin.loader)
-    (twin.model(inputs, targets).sum() / (targets != IGNORED).sum()).backward()
+    (twin.model.loss(inputs, targets)[0] / (targets != IGNORED).sum()).backward()
     expected = torch.linalg.vector_norm(
         torch.stack([p.grad.norm() for p in twin.model.parameters() if p.grad is not None])
     )
@@ -65,7 +65,7 @@ def test_the_gradient_is_that_of_the_mean_over_valid_targets(tmp_path: Path) -> 
 def test_logged_loss_is_the_mean_over_the_whole_step(tmp_path: Path) -> None:
     trainer, twin = tiny_trainer(tmp_path / "a", device_batch_size=1), tiny_trainer(tmp_path / "b", device_batch_size=8)
     inputs, targets = next(twin.loader)
-    expected = twin.model(inputs, targets).mean().item()
+    expected = twin.model.loss(inputs, targets)[1].mean().item()
     trainer.train_step()
     trainer.flush()
     assert losses(tmp_path / "a") == pytest.approx([expected], rel=1e-6)
@@ -258,13 +258,13 @@ class Narrow(torch.nn.Module):
         super().__init__()
         self.model, self.most = model, most
 
-    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = self.model(inputs, targets)
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, losses = self.model.loss(inputs, targets)
         if inputs.size(0) > self.most:
             if not loss.requires_grad:
                 raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
             loss.register_hook(self.fail)
-        return loss
+        return loss, losses
 
     def fail(self, gradient: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")

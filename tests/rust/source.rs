@@ -482,6 +482,38 @@ fn a_flipped_bit_of_a_shard_of_ours_is_an_error_or_changes_nothing() {
 }
 
 #[test]
+fn damage_to_real_text_is_an_error_or_changes_nothing() {
+    let Some(folder) = shared("corpus/web_en") else { return };
+    let shard = open_shard(&find_shards(&[folder]).unwrap()[0], "text").unwrap();
+    let expected: Vec<_> = read(&shard, 3, 0..200);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.parquet");
+    let mut writer = ParquetWriter::create(&path, "text", 50).unwrap();
+    writer.write(expected.iter().map(|text| str::from_utf8(text.as_ref().unwrap()).unwrap())).unwrap();
+    writer.close().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let (flips, cuts) = if is_long() { (10_000, 100) } else { (60, 10) };
+    for round in 0..flips + cuts {
+        let mut damaged = bytes.clone();
+        let position = (round * 7_919 + round * round * 104_729) % bytes.len();
+        match round < flips {
+            true => damaged[position] ^= 1 << (round % 8),
+            false => damaged.truncate(position),
+        }
+        fs::write(&path, damaged).unwrap();
+        let Ok(shard) = open_shard(&path, "text") else { continue };
+        let found = read_all(&shard);
+        assert_eq!(found.len(), expected.len(), "round {round}, byte {position}");
+        let same = found.iter().zip(&expected).all(|(found, expected)| found.is_err() || found == expected);
+        assert!(same, "round {round}, byte {position}");
+        assert!(
+            found.iter().filter(|text| text.is_ok()).count() >= 100,
+            "a flip costs one row group at most"
+        );
+    }
+}
+
+#[test]
 fn finds_files_folders_globs_and_lists() {
     let folder = TempDir::new().unwrap();
     let root = folder.path();

@@ -2,6 +2,7 @@
 
 mod error;
 mod loader;
+mod reading;
 mod tokenizer;
 mod writer;
 
@@ -14,5 +15,6 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     tokenizer::register(module)?;
     loader::register(module)?;
+    reading::register(module)?;
     writer::register(module)
 }

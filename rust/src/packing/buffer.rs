@@ -14,6 +14,8 @@ use crate::state::PackerState;
 pub(super) struct Buffer {
     by_arrival: BTreeMap<u64, (Held, usize)>,
     by_length: BTreeSet<(usize, Reverse<u64>)>,
+    /// Documents that arrived earlier have batches of their own.
+    owned_until: u64,
 }
 
 impl Buffer {
@@ -66,6 +68,15 @@ impl Buffer {
     /// The arrival of the shortest document.
     pub(super) fn shortest(&self) -> Option<u64> {
         self.by_length.first().and_then(|&(length, _)| self.longest_within(length))
+    }
+
+    /// Gives the documents that arrived before `arrival` batches of their own, each once.
+    pub(super) fn own_until(&mut self, arrival: u64) {
+        if self.owned_until < arrival {
+            let old = self.by_arrival.range_mut(self.owned_until..arrival);
+            old.for_each(|(_, (held, _))| held.own());
+            self.owned_until = arrival;
+        }
     }
 
     /// Measures every document again.

@@ -11,6 +11,7 @@
 mod codec;
 mod decode;
 mod delta;
+mod facts;
 mod file;
 mod find;
 mod page;
@@ -21,6 +22,7 @@ mod shard;
 mod thrift;
 mod writer;
 
+pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
 pub use find::find_shards;
 pub use row_group::RowGroupReader;
 pub use shard::{RowGroup, Shard, open_shard, open_shards};

@@ -31,7 +31,7 @@ pub(super) fn text_column(path: &Path, schema: &SchemaDescriptor, name: &str) ->
 
 /// Text is a byte array that is marked as string, JSON or enum, or not at all: many writers mark nothing, and whether
 /// it is UTF-8 is found out when it is tokenized.
-fn holds_text(field: &Type) -> bool {
+pub(super) fn holds_text(field: &Type) -> bool {
     if !field.is_primitive() || field.get_physical_type() != Physical::BYTE_ARRAY || is_repeated(field) {
         return false;
     }
@@ -50,7 +50,7 @@ fn is_repeated(field: &Type) -> bool {
 }
 
 /// A column's type in the words that its readers use.
-fn describe(field: &Type) -> String {
+pub(super) fn describe(field: &Type) -> String {
     let inner = if field.is_primitive() { primitive(field) } else { group(field) };
     if is_repeated(field) { format!("list<{inner}>") } else { inner }
 }

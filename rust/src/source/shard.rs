@@ -23,7 +23,7 @@ use crate::error::{Error, Place, Result};
 use crate::pool::Pool;
 
 /// Length of the footer's length and the magic number behind it.
-const TAIL_BYTES: u64 = 8;
+pub(super) const TAIL_BYTES: u64 = 8;
 
 /// What the footer says of the text column in one row group.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +178,7 @@ fn hash(footer: &[u8]) -> String {
 }
 
 /// The footer with its length and magic number.
-fn read_footer(path: &Path, file: &ShardFile) -> Result<bytes::Bytes> {
+pub(super) fn read_footer(path: &Path, file: &ShardFile) -> Result<bytes::Bytes> {
     let size = file.stamp().size_bytes;
     if size < TAIL_BYTES + 4 {
         return Err(damaged(path, format!("a file of {size} bytes is no parquet file")));
@@ -200,7 +200,7 @@ fn read_footer(path: &Path, file: &ShardFile) -> Result<bytes::Bytes> {
 }
 
 /// The parquet crate parses the footer; statistics are left out. A panic of it is a footer that cannot be read.
-fn decode_footer(path: &Path, footer: &[u8]) -> Result<ParquetMetaData> {
+pub(super) fn decode_footer(path: &Path, footer: &[u8]) -> Result<ParquetMetaData> {
     let options = ParquetMetaDataOptions::new()
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)

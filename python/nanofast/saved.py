@@ -1,0 +1,50 @@
+"""A trained model from its checkpoint, ready to be used: weights, tokenizer, configuration.
+
+Only safetensors and JSON are read; the checkpoint's hashes are checked first.
+
+    saved = load_model("auto", home=None, device="auto")
+    saved.model, saved.tokenizer, saved.config, saved.path
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanofast import checkpoint
+from nanofast.build import model_config
+from nanofast.config import Config, ConfigError
+from nanofast.distributed import find_device
+from nanofast.model import GPT
+from nanofast.resume import TOKENIZER_FILE, find, home_folder
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a checkpoint holds for use."""
+
+    model: GPT
+    tokenizer: Any
+    config: Config
+    path: Path
+
+
+def load_model(name: str, home: str | None, device: str) -> SavedModel:
+    """The newest complete checkpoint of a run (or `auto`: of the run written to last), or a checkpoint itself."""
+    import nanofast
+
+    found = find(name, None, home_folder(home))
+    if found is None:
+        raise ConfigError(f"no checkpoint under `{home_folder(home) / 'runs'}`; train first, or name a run folder")
+    file = found.path.parent.parent / TOKENIZER_FILE
+    if not file.is_file():
+        raise ConfigError(f"no tokenizer `{file}`; it lies in the run folder, two levels above the checkpoint")
+    tokenizer = nanofast.Tokenizer.from_file(file)
+    place = find_device(device)
+    dtype = torch.bfloat16 if found.config.run.dtype == "bfloat16" else torch.float32
+    model = GPT(model_config(found.config, tokenizer.vocab_size), dtype)
+    model.load_state_dict(checkpoint.load(found.path).tensors["model"])
+    return SavedModel(model.to(place).eval(), tokenizer, found.config, found.path)

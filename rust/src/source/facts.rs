@@ -1,0 +1,98 @@
+//! What the footer says of a whole file, for people who look at data before they train on it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::file::ShardFile;
+use super::schema::{describe, holds_text};
+use super::shard::{TAIL_BYTES, decode_footer, read_footer};
+use crate::error::Result;
+
+/// A file, its columns and its row groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileFacts {
+    /// Bytes of the file.
+    pub size_bytes: u64,
+    /// Rows that the footer states.
+    pub num_rows: i64,
+    /// Who wrote it.
+    pub created_by: Option<String>,
+    /// Top-level columns, in the file's order.
+    pub columns: Vec<ColumnFacts>,
+    /// Row groups, in order.
+    pub row_groups: Vec<RowGroupFacts>,
+}
+
+/// A top-level column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ColumnFacts {
+    /// Its name.
+    pub name: String,
+    /// Its type, in the words that its readers use.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether documents can be read from it.
+    pub is_text: bool,
+}
+
+/// A row group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RowGroupFacts {
+    /// Its rows.
+    pub num_rows: i64,
+    /// Its chunks, one for each leaf of the schema.
+    pub chunks: Vec<ChunkFacts>,
+}
+
+/// A column's part of a row group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChunkFacts {
+    /// The path of the leaf in the schema, joined with dots.
+    pub path: String,
+    /// How its pages are compressed.
+    pub compression: String,
+    /// How its values are encoded.
+    pub encodings: Vec<String>,
+    /// Bytes in the file.
+    pub compressed_bytes: i64,
+    /// Bytes when decompressed.
+    pub uncompressed_bytes: i64,
+}
+
+/// Reads the footer of `path`.
+///
+/// # Errors
+/// A file that is not there, no parquet, encrypted or damaged.
+pub fn file_facts(path: &Path) -> Result<FileFacts> {
+    let file = ShardFile::open(path)?;
+    let footer = read_footer(path, &file)?;
+    let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
+    let fields = metadata.file_metadata().schema_descr().root_schema().get_fields();
+    let columns = fields.iter().map(|field| ColumnFacts {
+        name: field.name().into(),
+        kind: describe(field),
+        is_text: holds_text(field),
+    });
+    let row_groups = metadata.row_groups().iter().map(|group| RowGroupFacts {
+        num_rows: group.num_rows(),
+        chunks: group
+            .columns()
+            .iter()
+            .map(|chunk| ChunkFacts {
+                path: chunk.column_path().string(),
+                compression: format!("{}", chunk.compression()).split('(').next().unwrap_or_default().into(),
+                encodings: chunk.encodings().map(|encoding| format!("{encoding}")).collect(),
+                compressed_bytes: chunk.compressed_size(),
+                uncompressed_bytes: chunk.uncompressed_size(),
+            })
+            .collect(),
+    });
+    Ok(FileFacts {
+        size_bytes: file.stamp().size_bytes,
+        num_rows: metadata.file_metadata().num_rows(),
+        created_by: metadata.file_metadata().created_by().map(Into::into),
+        columns: columns.collect(),
+        row_groups: row_groups.collect(),
+    })
+}
