@@ -14,12 +14,20 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "python")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benches")
     group.addoption("--smoke", action="store_true", help="run each bench once, on little data; nothing is kept")
+    group.addoption("--vocabulary", action="append", help="bench this vocabulary only (may be given again)")
     group.addoption("--rounds", type=int, default=5, help="fresh processes of each contender (5)")
 
 
 @pytest.fixture(scope="session")
 def smoke(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("smoke"))
+
+
+@pytest.fixture(scope="session")
+def vocabularies(pytestconfig: pytest.Config) -> list[str] | None:
+    """Those asked for; None: each bench's own."""
+    asked: list[str] | None = pytestconfig.getoption("vocabulary")
+    return asked
 
 
 @pytest.fixture(scope="session")

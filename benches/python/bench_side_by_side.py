@@ -8,7 +8,7 @@ one fresh process a contender, vocabulary, number of threads and round. The tabl
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,15 @@ SIZES, SMOKE_SIZES = (32, 2048), (4, 256)
 
 
 @pytest.mark.timeout(3600)
-def test_side_by_side(smoke: bool, num_rounds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_side_by_side(
+    smoke: bool,
+    num_rounds: int,
+    vocabularies: list[str] | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     corpus = find_corpus(smoke, tmp_path)
-    vocabularies = NAMES[:1] if smoke else NAMES
+    vocabularies = vocabularies or list(NAMES[:1] if smoke else NAMES)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = (1,) if smoke or cores == 1 else (1, 2)
 
@@ -42,8 +48,7 @@ def test_side_by_side(smoke: bool, num_rounds: int, tmp_path: Path, capsys: pyte
     for vocabulary in vocabularies:
         write_vocabulary(vocabulary, tmp_path)
         task = replace(common_task(corpus, vocabulary, tmp_path, smoke), num_threads=threads[-1])
-        say(f"{vocabulary}: the answers of {len(ENTRIES)} contenders")
-        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"])
+        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], say)
         for name in (name for name, entry in ENTRIES.items() if entry.is_timed):
             if ENTRIES[name].has_vocabulary or vocabulary == vocabularies[0]:
                 tasks += [replace(task, contender=name, num_threads=count) for count in threads]
@@ -76,10 +81,11 @@ def common_task(corpus: Corpus, vocabulary: str, folder: Path, smoke: bool) -> T
     return Task("", vocabulary, 1, corpus.paths, folder, batch_size, sequence_length, num_batches, bytes_per_token)
 
 
-def check_answers(task: Task, actions: Sequence[str]) -> dict[str, dict[str, Any]]:
+def check_answers(task: Task, actions: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """Every contender gives the ids of tiktoken, or the batches that the rule says; returns what they report."""
     reports = {}
     for name, entry in ENTRIES.items():
+        say(f"{task.vocabulary}: the answer of {entry.name}")
         reports[name] = run_process(replace(task, contender=name), actions if entry.is_timed else ["answer"])
     for name, entry in ENTRIES.items():
         if entry.same_as is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -221,8 +221,13 @@ class Loader(Contender):
         return digest_of_batches(islice(self.batches, min(ANSWER_BATCHES, self.task.num_batches)))
 
 
+# One rank reads whole row groups on one lane, as it does where there are many. Left to itself, a corpus of few row
+# groups is dealt by ranges, and its decoded row groups are kept: later passes would decode nothing.
+ONE_LANE = {"lanes": 1, "unit_documents": 0}
+
+
 class NanofastLoader(Loader):
-    settings: dict[str, Any]
+    settings: ClassVar[dict[str, Any]]
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -231,7 +236,7 @@ class NanofastLoader(Loader):
         tokenizer = nanofast.Tokenizer.from_name(task.vocabulary)
         sizes = (task.batch_size, task.sequence_length)
         self.loader = nanofast.TokenLoader(
-            list(task.paths), tokenizer, *sizes, num_threads=task.num_threads, **self.settings
+            list(task.paths), tokenizer, *sizes, num_threads=task.num_threads, **ONE_LANE, **self.settings
         )
         self.batches = iter(self.loader)
 
@@ -244,21 +249,15 @@ class NanofastLoader(Loader):
 
 
 class NanofastConcat(NanofastLoader):
-    settings = {"packing": "concat"}  # noqa: RUF012
+    settings: ClassVar = {"packing": "concat"}
 
 
 class NanofastCarry(NanofastLoader):
-    settings = {"packing": "best_fit", "overflow": "carry"}  # noqa: RUF012
+    settings: ClassVar = {"packing": "best_fit", "overflow": "carry"}
 
 
 class NanofastCrop(NanofastLoader):
-    settings = {  # noqa: RUF012
-        "packing": "best_fit",
-        "overflow": "crop",
-        "deal": "per_file",
-        "unit_documents": 0,
-        "lanes": 1,
-    }
+    settings: ClassVar = {"packing": "best_fit", "overflow": "crop", "deal": "per_file"}
 
 
 class Plain(Loader):
@@ -294,7 +293,7 @@ class Twin(Loader):
         encode: Callable[[Sequence[str]], Any] = encoding.encode_ordinary_batch
         shards = [[encode(texts) for texts in shard] for shard in row_groups(task.paths)]
         sizes = (task.batch_size, task.sequence_length)
-        self.batches = Stream(shards, *sizes, bos=encoding.eot_token, packing=self.packing, lanes=8).batches()
+        self.batches = Stream(shards, *sizes, bos=encoding.eot_token, packing=self.packing, **ONE_LANE).batches()
 
 
 class TwinConcat(Twin):

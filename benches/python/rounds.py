@@ -15,7 +15,6 @@ from contenders import ENTRIES, Task
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parents[1] / "tests" / "python"
-PACKAGE = HERE.parents[1] / "python"
 # Guards against a hang only: some twenty times what the slowest contender takes.
 TIMEOUT_SECONDS = 900
 
@@ -47,7 +46,7 @@ def run_process(task: Task, actions: Sequence[str]) -> dict[str, Any]:
     fields = asdict(task)
     fields.update(paths=[str(path) for path in task.paths], folder=str(task.folder))
     threads = str(task.num_threads)
-    paths = [str(PACKAGE), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),

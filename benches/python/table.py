@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -98,7 +99,7 @@ def make_rows(samples: Sequence[Samples]) -> list[Row]:
 
 def circumstances(corpus: Corpus, num_rounds: int) -> dict[str, Any]:
     """Machine, versions and data: what figures hold for."""
-    from nanofast.environment import cpu_name, git_commit
+    from nanofast.environment import cpu_name
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -114,6 +115,18 @@ def circumstances(corpus: Corpus, num_rounds: int) -> dict[str, Any]:
         "corpus": {"name": corpus.name, "documents": corpus.num_documents, "text_bytes": corpus.num_bytes},
         "rounds": num_rounds,
     }
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with `+` when files differ from it; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if head.returncode == 0 else None
+
+
+def short(commit: str | None) -> str:
+    return "none" if commit is None else commit[:10] + "+" * commit.endswith("+")
 
 
 def version(package: str) -> str | None:
@@ -182,7 +195,7 @@ def as_markdown(rows: Sequence[Row], facts: dict[str, Any]) -> str:
             LEGEND.format(rounds=facts["rounds"]),
             f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}.",
             f"Data: {corpus['name']}, {corpus['documents']:,} documents, {corpus['text_bytes'] / 1e6:.1f} MB of text.",
-            f"Versions: {versions}; commit {str(facts['commit'])[:10]}, {facts['date']}.",
+            f"Versions: {versions}; commit {short(facts['commit'])}, {facts['date']}.",
             "",
             "What to know of a line:",
             *notes,
@@ -222,7 +235,7 @@ def store(folder: Path, smoke: bool, rows: Sequence[Row], samples: Sequence[Samp
     """Write the three files; returns the path without its ending."""
     folder.mkdir(parents=True, exist_ok=True)
     cpu = re.sub(r"[^a-z0-9]+", "-", facts["machine"]["cpu"].lower()).strip("-")
-    name = "smoke" if smoke else f"{facts['date']}_{cpu}_{str(facts['commit'])[:10]}"
+    name = "smoke" if smoke else f"{facts['date']}_{cpu}_{short(facts['commit'])}"
     for ending, text in (
         ("md", as_markdown(rows, facts) + "\n"),
         ("csv", as_csv(rows, facts)),

@@ -34,6 +34,7 @@ from nanofast.progress import Progress
 from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder, run_folder
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
+from nanofast.tracking import Tracker
 from nanofast.trainer import Trainer
 
 # Validation is dealt to a fixed number of lanes, so that every world size that divides it sees the same tokens.
@@ -247,6 +248,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
             device=world.device,
             flops_per_token=plan.flops_per_token,
             peak_flops=plan.peak_flops * world.world_size,
+            tracker=Tracker(config.run.track, run_dir, to_dict(config)) if log and config.run.track != "none" else None,
         ),
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )

@@ -188,6 +188,8 @@ class RunSettings:
     """Threads of torch's own kernels. Derived: OMP_NUM_THREADS when set, else this process's share of the cores."""
     log_every: int | None = None
     """Steps between readings of the device's losses. Derived: 1 on the CPU, 10 elsewhere."""
+    track: Literal["none", "tensorboard", "wandb"] = "none"
+    """Send figures to TensorBoard or Weights & Biases too; needs the extra of that name."""
     report: bool = True
     """Write report.html at the end."""
 

@@ -22,6 +22,7 @@ from nanofast.environment import memory_in_use_bytes
 from nanofast.evaluate import BYTES, NUM_SUMS, TARGETS, Validation
 from nanofast.progress import Progress, StepView
 from nanofast.runlog import RunLog
+from nanofast.tracking import Tracker
 
 SMOOTHING = 0.95  # of the shown loss: about the last twenty steps
 SPIKE_SIGMAS = 6.0
@@ -79,8 +80,9 @@ class Journal:
         device: torch.device,
         flops_per_token: int = 0,
         peak_flops: float | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
-        self.log, self.progress, self.counters = log, progress, Counters()
+        self.log, self.progress, self.tracker, self.counters = log, progress, tracker, Counters()
         self._num_iterations, self._tokens_per_step, self._device = num_iterations, tokens_per_step, device
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._pending: list[StepRecord] = []
@@ -113,6 +115,8 @@ class Journal:
         """Append to the log, on the rank that has one."""
         if self.log is not None:
             self.log.write(kind, **fields)
+        if self.tracker is not None:
+            self.tracker.write(kind, fields)
 
     def event(self, message: str, level: str = "info") -> None:
         """Tell the user and the log."""
@@ -195,6 +199,14 @@ class Journal:
         """What is left at the pace of this process so far, evaluation and saving included."""
         seconds_each = (time.perf_counter() - self._started) / max(step - self._first_step, 1)
         return seconds_each * (self._num_iterations - step)
+
+    def close(self) -> None:
+        """Close the log, the tracker and the progress line."""
+        self.progress.close()
+        if self.log is not None:
+            self.log.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
     def means(self) -> tuple[float, float]:
         """Smoothed loss and bits per byte."""

@@ -2,8 +2,10 @@
 
 Run folder:
 
-    RUN/config.json            the resolved configuration, by group
+    RUN/config.toml            the resolved configuration; `--config` takes it back
+    RUN/tokenizer.json         the tokenizer
     RUN/log.jsonl              this log; appended to by a resumed run
+    RUN/log.csv                the plain numbers of its `step` lines, a table with CSV_FIELDS
     RUN/checkpoints/step_…/    see checkpoint.py
     RUN/report.html            see report.py
 
@@ -29,6 +31,7 @@ Seconds are floats, bytes integers, losses nats per target, `bpb` bits per byte 
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import time
@@ -36,6 +39,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 FILE_NAME = "log.jsonl"
+CSV_NAME = "log.csv"
+CSV_FIELDS = (
+    *("step", "time", "loss", "loss_smooth", "bpb", "lr", "grad_norm", "momentum", "tokens", "targets", "seconds"),
+    *("tokens_per_second", "wait_fraction", "memory_bytes", "mfu", "skipped"),
+)
 
 
 def _plain(value: Any) -> Any:
@@ -57,20 +65,26 @@ class RunLog:
         path = run_dir / FILE_NAME
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file: TextIO = path.open("a", encoding="utf-8")
+        self._csv: TextIO = (run_dir / CSV_NAME).open("a", encoding="utf-8", newline="")
+        self._table = csv.DictWriter(self._csv, CSV_FIELDS, extrasaction="ignore")
+        if self._csv.tell() == 0:
+            self._table.writeheader()
         if torn:  # a killed process left half a line; keep it apart from ours
             self._file.write("\n")
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one line."""
-        line = json.dumps(
-            {"kind": kind, "time": time.time(), **_plain(fields)}, ensure_ascii=False, allow_nan=False, default=str
-        )
-        self._file.write(line + "\n")
+        entry = {"kind": kind, "time": time.time(), **_plain(fields)}
+        self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False, default=str) + "\n")
         self._file.flush()
+        if kind == "step":
+            self._table.writerow(entry)
+            self._csv.flush()
 
     def close(self) -> None:
-        """Close the file; the log may be opened again."""
+        """Close the files; the log may be opened again."""
         self._file.close()
+        self._csv.close()
 
 
 def _still_counts(entry: dict[str, Any], since: int) -> bool:

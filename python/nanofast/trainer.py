@@ -396,7 +396,5 @@ class Trainer:
         """Give back the loader's threads, the terminal, the log and the process group; idempotent."""
         self.writer.close()
         self.loader.close()
-        self.journal.progress.close()
-        if self.journal.log is not None:
-            self.journal.log.close()
+        self.journal.close()
         disconnect()

@@ -6,34 +6,38 @@ A mistake of the user is one line and exit code 2.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+
+# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`.
+COMMANDS = {
+    "download": ("fetch the shards of a published data set, whole and verified", "fineweb-edu -n 8"),
+    "inspect": ("show what is in a data set, and what to mind", "~/shards --tokenizer r50k_base --world-size 8"),
+}
 
 
 def main() -> int:
     """Parse, run one command, return its exit code."""
-    try:
-        from nanofast.data import download
-    except ModuleNotFoundError as error:
-        print(f"error: `{error.name}` is not installed; get it: pip install 'nanofast[hub]'", file=sys.stderr)
-        return 2
-
     parser = argparse.ArgumentParser(prog="python -m nanofast.data", description="Getting data in, and looking at it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    download.add_arguments(
-        commands.add_parser(
-            "download",
-            help="fetch the shards of a published data set",
-            description="Fetch the shards of a published data set, whole and verified.",
-            epilog="example: python -m nanofast.data download fineweb-edu -n 8",
+    for name, (does, example) in COMMANDS.items():
+        added = commands.add_parser(
+            name, help=does, description=does, epilog=f"example: python -m nanofast.data {name} {example}"
         )
-    )
+        if name in sys.argv[1:2]:  # the other commands' modules, and what they import, are left alone
+            try:
+                command = importlib.import_module(f"nanofast.data.{name}")
+            except ModuleNotFoundError as error:
+                print(f"error: `{error.name}` is not installed; get it: pip install 'nanofast[hub]'", file=sys.stderr)
+                return 2
+            command.add_arguments(added)
     arguments = parser.parse_args()
     try:
-        return {"download": download.run}[arguments.command](arguments)
+        return int(command.run(arguments))
     except KeyboardInterrupt:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -1,0 +1,259 @@
+"""`python -m nanofast.data inspect PATH`: what is in a data set, and what to mind before training on it.
+
+    python -m nanofast.data inspect ~/shards
+    python -m nanofast.data inspect ~/shards --tokenizer r50k_base --world-size 8 --json
+
+Counts come from the footers. Lengths and tokens per byte come from row groups spread evenly over the whole, up to
+`--sample-mb` of text, because reading all of a large set takes long and says no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nanofast.tokenizer import Tokenizer
+
+# A row group is decoded page by page, but resuming inside one reads it from its start: above this it takes seconds.
+LARGE_ROW_GROUP_BYTES = 1 << 30
+# The loader deals whole row groups where a lane has this many (STREAM of the loader: units), else it cuts them.
+ROW_GROUPS_A_LANE = 32
+
+
+@dataclass
+class Facts:
+    """A data set, as the footers and a sample of the text show it."""
+
+    path: str
+    num_shards: int = 0
+    num_row_groups: int = 0
+    num_documents: int = 0
+    file_bytes: int = 0
+    text_bytes: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    text_column: str = "text"
+    compressions: dict[str, int] = field(default_factory=dict)
+    encodings: dict[str, int] = field(default_factory=dict)
+    writers: dict[str, int] = field(default_factory=dict)
+    row_group_documents: list[int] = field(default_factory=list)
+    sample: dict[str, Any] = field(default_factory=dict)
+    ranks: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def inspect(
+    path: str | Path,
+    *,
+    text_column: str = "text",
+    tokenizer: Tokenizer | None = None,
+    world_size: int = 1,
+    sample_bytes: int = 64_000_000,
+) -> Facts:
+    """Look at a file, folder or glob.
+
+    Raises:
+        nanofast.Error: nothing is there, or a file is no parquet file or has no such text column.
+    """
+    from nanofast._nanofast import find_shards, read_footer
+
+    shards = find_shards(path)
+    facts = Facts(str(path), num_shards=len(shards), text_column=text_column)
+    groups: list[tuple[Path, int, int]] = []  # shard, row group, bytes of text
+    counts = {"compressions": Counter[str](), "encodings": Counter[str](), "writers": Counter[str]()}
+    for shard in shards:
+        footer = json.loads(read_footer(shard))
+        columns = {column["name"]: column["type"] for column in footer["columns"]}
+        if facts.columns and columns != facts.columns:
+            facts.warnings.append(f"`{shard}` has other columns than the shards before it: {_listed(columns)}")
+        facts.columns = facts.columns or columns
+        facts.file_bytes += footer["size_bytes"]
+        facts.num_documents += footer["num_rows"]
+        counts["writers"][footer["created_by"] or "unknown"] += 1
+        for index, group in enumerate(footer["row_groups"]):
+            chunk = next((chunk for chunk in group["chunks"] if chunk["path"] == text_column), None)
+            size = chunk["uncompressed_bytes"] if chunk else 0
+            facts.row_group_documents.append(group["num_rows"])
+            facts.text_bytes += size
+            groups.append((Path(shard), index, size))
+            if chunk:
+                counts["compressions"][chunk["compression"]] += 1
+                counts["encodings"].update(chunk["encodings"])
+    facts.num_row_groups = len(groups)
+    for name, counter in counts.items():
+        setattr(facts, name, dict(counter.most_common()))
+    facts.sample = _sampled(_texts(groups, text_column, sample_bytes), tokenizer)
+    facts.ranks = _ranks(facts, world_size)
+    facts.warnings += _warnings(facts, max((size for _, _, size in groups), default=0))
+    return facts
+
+
+def _texts(groups: list[tuple[Path, int, int]], text_column: str, sample_bytes: int) -> Iterator[bytes]:
+    """Documents of row groups spread evenly, until the sample is as large as asked for."""
+    from nanofast._nanofast import read_row_group
+
+    total = sum(size for _, _, size in groups)
+    stride = max(1, -(-total // max(1, sample_bytes)))
+    for shard, index, _ in groups[::stride]:
+        yield from read_row_group(shard, index, text_column)
+
+
+def _sampled(texts: Iterator[bytes], tokenizer: Tokenizer | None) -> dict[str, Any]:
+    lengths: list[int] = []
+    histogram: Counter[int] = Counter()
+    num_tokens, num_token_bytes = 0, 0
+    for text in texts:
+        lengths.append(len(text))
+        histogram[len(text).bit_length()] += 1
+        if tokenizer is not None and text:
+            num_tokens += len(tokenizer.encode(text.decode("utf-8", "replace")))
+            num_token_bytes += len(text)
+    if not lengths:
+        return {"num_documents": 0}
+    return {
+        "num_documents": len(lengths),
+        "num_bytes": sum(lengths),
+        "num_empty": histogram[0],
+        "shortest_bytes": min(lengths),
+        "median_bytes": int(statistics.median(lengths)),
+        "longest_bytes": max(lengths),
+        # Key: the largest length that falls into the class (0, 1, 3, 7, 15, …).
+        "histogram": {str((1 << bits) - 1): histogram[bits] for bits in range(max(histogram) + 1)},
+        "bytes_per_token": num_token_bytes / num_tokens if num_tokens else None,
+    }
+
+
+def _ranks(facts: Facts, world_size: int) -> dict[str, Any]:
+    """What each process of a run would read: lanes as the loader chooses them."""
+    lanes = 8 if 8 % world_size == 0 else world_size
+    per_token = facts.sample.get("bytes_per_token")
+    return {
+        "world_size": world_size,
+        "lanes": lanes,
+        "row_groups_per_lane": facts.num_row_groups / lanes,
+        "documents_per_rank": facts.num_documents // world_size,
+        "bytes_per_rank": facts.text_bytes // world_size,
+        "tokens_per_rank": int(facts.text_bytes / per_token / world_size) if per_token else None,
+    }
+
+
+def _warnings(facts: Facts, largest_bytes: int) -> Iterator[str]:
+    """What matters before training."""
+    kind = facts.columns.get(facts.text_column)
+    if kind is not None and kind != "string":
+        yield f"column `{facts.text_column}` is {kind}; it is read as text and checked to be UTF-8 when tokenized"
+    if largest_bytes > LARGE_ROW_GROUP_BYTES:
+        yield (
+            f"a row group holds {largest_bytes / 1e9:.1f} GB of text: resuming inside it reads it from its start; "
+            "write row groups of about 1,000 documents"
+        )
+    empty = facts.sample.get("num_empty", 0)
+    if empty:
+        share = empty / facts.sample["num_documents"]
+        yield f"{share:.2%} of the documents looked at are empty or null; each of them trains one token, BOS"
+    if facts.num_shards == 1:
+        yield "one shard: its last twentieth validates, where otherwise the last shard does"
+    lanes = facts.ranks["lanes"]
+    if facts.num_row_groups < lanes:
+        yield (
+            f"{facts.num_row_groups} row groups for {lanes} lanes: every rank decodes the same row groups and takes "
+            f"its part of them; {lanes * ROW_GROUPS_A_LANE} or more would be dealt whole"
+        )
+    if facts.num_documents < lanes:
+        yield f"{facts.num_documents} documents for {lanes} lanes: a lane without any is refused by the loader"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    parser.add_argument("path", help="a parquet file, a folder of them, or a glob")
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="the column that holds the documents (text)"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="NAME_OR_FILE", help="a bundled vocabulary or a file: shows bytes per token"
+    )
+    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="processes of the run to plan for (1)")
+    parser.add_argument("--sample-mb", type=float, default=64.0, metavar="MB", help="text to read for lengths (64)")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command."""
+    if arguments.world_size < 1:
+        raise ValueError(f"--world-size must be at least 1; found {arguments.world_size}")
+    if not arguments.sample_mb > 0:
+        raise ValueError(f"--sample-mb must be more than 0; found {arguments.sample_mb}")
+    facts = inspect(
+        arguments.path,
+        text_column=arguments.text_column,
+        tokenizer=_tokenizer(arguments.tokenizer),
+        world_size=arguments.world_size,
+        sample_bytes=int(1e6 * arguments.sample_mb),
+    )
+    print(json.dumps(asdict(facts), indent=2) if arguments.json else described(facts))
+    return 0
+
+
+def _tokenizer(name: str | None) -> Tokenizer | None:
+    if name is None:
+        return None
+    from nanofast.tokenizer import Tokenizer
+
+    return Tokenizer.from_file(name) if Path(name).exists() else Tokenizer.from_name(name)
+
+
+def described(facts: Facts) -> str:
+    """The facts as a reader sees them."""
+    sample, ranks, groups = facts.sample, facts.ranks, facts.row_group_documents
+    lines = [
+        f"{facts.path}",
+        f"  shards      {facts.num_shards:,}, {_size(facts.file_bytes)} on disk",
+        f"  row groups  {facts.num_row_groups:,}"
+        + (f", of {min(groups):,} to {max(groups):,} documents" if groups else ""),
+        f"  documents   {facts.num_documents:,}, {_size(facts.text_bytes)} of `{facts.text_column}`",
+        f"  columns     {_listed(facts.columns)}",
+        f"  stored as   {', '.join(facts.compressions) or 'nothing'}; {', '.join(facts.encodings)}",
+        f"  written by  {', '.join(facts.writers)}",
+    ]
+    if sample["num_documents"]:
+        lines += [
+            f"  lengths     median {sample['median_bytes']:,} bytes, {sample['shortest_bytes']:,} to "
+            f"{sample['longest_bytes']:,} (of {sample['num_documents']:,} documents looked at)",
+            *_bars(sample["histogram"]),
+        ]
+        if sample["bytes_per_token"]:
+            tokens = facts.text_bytes / sample["bytes_per_token"]
+            lines.append(
+                f"  tokens      {sample['bytes_per_token']:.3f} bytes each, about {tokens / 1e6:,.3g} million in all"
+            )
+    per_rank = f"{ranks['documents_per_rank']:,} documents, {_size(ranks['bytes_per_rank'])}"
+    lines.append(
+        f"  each rank   {per_rank} of {ranks['world_size']}; {ranks['lanes']} lanes of "
+        f"{ranks['row_groups_per_lane']:.3g} row groups"
+    )
+    return "\n".join([*lines, *(f"  mind        {warning}" for warning in facts.warnings)])
+
+
+def _bars(histogram: dict[str, int]) -> list[str]:
+    """One line a class of lengths, from the first that has documents."""
+    classes = [(int(most), count) for most, count in histogram.items()]
+    first = next(index for index, (_, count) in enumerate(classes) if count)
+    highest = max(count for _, count in classes)
+    return [f"    ≤ {most:>11,}  {'█' * round(40 * count / highest):40} {count:,}" for most, count in classes[first:]]
+
+
+def _listed(columns: dict[str, str]) -> str:
+    return ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
+
+
+def _size(num_bytes: float) -> str:
+    for unit, letter in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {letter}"
+    return f"{num_bytes:.0f} bytes"
