@@ -45,7 +45,8 @@ impl RowGroupCache {
         let mut entries = lock(&self.entries);
         let mut bytes: usize = entries.iter().map(|entry| entry.num_bytes()).sum();
         while bytes > self.limit_bytes && entries.len() > 1 {
-            bytes -= entries.pop_front().map_or(0, |entry| entry.num_bytes());
+            let freed = entries.pop_front().map_or(0, |entry| entry.num_bytes());
+            bytes = bytes.saturating_sub(freed); // a row group in use counts 0, and may have grown since
         }
     }
 }
