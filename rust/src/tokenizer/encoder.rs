@@ -9,6 +9,7 @@ use super::bpe::heap::HeapMerger;
 use super::cache::{LongCache, ShortCache, key_of};
 use super::chunk::Chunk;
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
+use super::rewrite::{Part, Rewriter};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. On web text 8 MiB give half of the warm speed of
@@ -93,34 +94,33 @@ impl Encoder {
         // Three quarters for short pretokens, which are 99 % of English; a table's size is a power of two.
         let short_bytes = (cache_bytes / 4 * 3).clamp(ShortCache::ENTRY_BYTES * 2, 1 << 30);
         let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
-        let short = ShortCache::new(bits);
-        let long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
+        let mut short = ShortCache::new(bits);
+        let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
         let splitter = match tables.family {
             Some(family) => Splitter::Family(FamilySplitter::new(family)),
             None => Splitter::Regex(tables.splitter.clone()),
         };
-        let mut encoder =
-            Self { splitter, chunk: Chunk::new(), short, long, heap: HeapMerger::default(), tables };
-        encoder.remember_vocabulary();
-        encoder
+        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
+        Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
     }
 
-    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there.
-    fn remember_vocabulary(&mut self) {
-        let definition = &self.tables.definition;
+    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
+    /// every one that text can hold is there: a pretoken that is not found is then no token.
+    fn remember_vocabulary(tables: &Tables, short: &mut ShortCache, long: &mut LongCache) -> bool {
+        let definition = &tables.definition;
         if !definition.whole_pretokens {
-            return;
+            return true;
         }
+        let mut complete = true;
         for (id, token) in definition.vocabulary.iter() {
             // A byte that is in no UTF-8 has no key.
             if token.contains(&0xff) || definition.vocabulary.id(token) != Some(id) {
                 continue;
             }
             let key = key_of(token, 0, token.len());
-            if !self.short.insert(self.short.home(key), key, &[id]) {
-                self.long.insert(token, &[id]);
-            }
+            complete &= short.insert(short.home(key), key, &[id]) || long.insert(token, &[id]);
         }
+        complete
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.
@@ -144,6 +144,38 @@ impl Encoder {
             out.truncate(before);
         }
         result
+    }
+
+    /// As [`encode_str`](Self::encode_str), with the special tokens that `rewriter` finds (see `Tokenizer::allow`).
+    ///
+    /// # Errors
+    /// When the split pattern fails on the text; `out` is then as it was.
+    pub fn encode_with(
+        &mut self,
+        rewriter: &Rewriter,
+        text: &str,
+        out: &mut Vec<u32>,
+    ) -> Result<(), EncodeError> {
+        let before = out.len();
+        let result = self.add_parts(rewriter.parts(text), out);
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+        for part in parts {
+            match part {
+                Part::Special(id) => out.push(id),
+                Part::Text(text) => {
+                    let result = self.add_plain(0, &text, &|_| text.as_bytes(), out, &mut |_| {});
+                    self.finish(&|_| text.as_bytes(), out, &mut |_| {});
+                    result?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Appends each document of `documents` to `out`.
@@ -187,6 +219,27 @@ impl Encoder {
         if u32::try_from(text.len()).is_err() {
             return Err(EncodeError::TooLong { bytes: text.len() });
         }
+        let parts = self.tables.rewriter.as_ref().filter(|it| !it.keeps(text)).map(|it| it.parts(text));
+        match parts {
+            None => self.add_plain(document, text, text_of, out, end),
+            Some(parts) => {
+                self.finish(text_of, out, end);
+                self.add_parts(parts, out)?;
+                end(out.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// As `add`, for text that is split as it is.
+    fn add_plain<'a>(
+        &mut self,
+        document: usize,
+        text: &str,
+        text_of: &impl Fn(usize) -> &'a [u8],
+        out: &mut Vec<u32>,
+        end: &mut impl FnMut(usize),
+    ) -> Result<(), EncodeError> {
         let Splitter::Family(splitter) = self.splitter else {
             self.finish(text_of, out, end);
             self.encode_by_regex(text, out)?;

@@ -4,6 +4,7 @@
 //! merge, into what, and how early.
 
 pub mod heap;
+pub mod medium;
 pub mod naive;
 mod pair_table;
 pub mod small;

@@ -72,6 +72,15 @@ impl PairTable {
         Ok(table)
     }
 
+    /// All pairs in the order of their priorities, pairs of one priority by their left part.
+    pub(crate) fn listed(&self) -> Vec<(u32, u32)> {
+        let mut entries: Vec<u64> =
+            self.buckets.as_flattened().iter().copied().filter(|&entry| entry != EMPTY).collect();
+        entries.sort_unstable_by_key(|entry| (entry & PRIORITY, entry >> PRIORITY_BITS));
+        let id = |entry: u64, shift: u32| (entry >> shift) as u32 & ((1 << ID_BITS) - 1);
+        entries.into_iter().map(|it| (id(it, ID_BITS + PRIORITY_BITS), id(it, PRIORITY_BITS))).collect()
+    }
+
     /// What `left` and `right` become, if they merge.
     #[inline]
     pub fn get(&self, left: u32, right: u32) -> Option<Merge> {

@@ -43,6 +43,10 @@ const GPT4: &[(&str, bool)] = &[
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         false,
     ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]+|\s+(?!\S)|\s+",
+        true,
+    ),
 ];
 
 const DIGITS: &[(&str, u32)] =
@@ -71,5 +75,20 @@ impl Family {
                 DIGITS.iter().find(|(spelling, _)| template.replace("<digits>", spelling) == text)?;
             Some(Self::Gpt4 { digits: digits.1, whole_tail: *whole_tail })
         })
+    }
+
+    /// The pattern without possessive repetitions and `$`, equal in what it cuts: the last spelling of each kind.
+    pub(crate) fn plain_spelling(self) -> String {
+        match self {
+            Self::Gpt2 => GPT2[GPT2.len() - 1].to_owned(),
+            Self::Gpt4o => GPT4O[0].to_owned(),
+            Self::Gpt4 { digits, whole_tail } => {
+                let template =
+                    GPT4.iter().rev().find(|(_, tail)| *tail == whole_tail).expect("there are both kinds").0;
+                let (spelling, _) =
+                    DIGITS.iter().find(|(_, most)| *most == digits).expect("digits come from the list");
+                template.replace("<digits>", spelling)
+            }
+        }
     }
 }

@@ -1,0 +1,12 @@
+//! The tokenizer against its slow twins and against tiktoken-rs, on the same cases.
+
+#[path = "tokenizer/cases.rs"]
+mod cases;
+#[path = "tokenizer/encoding.rs"]
+mod encoding;
+#[path = "tokenizer/files.rs"]
+mod files;
+#[path = "tokenizer/merging.rs"]
+mod merging;
+#[path = "tokenizer/splitting.rs"]
+mod splitting;
