@@ -27,10 +27,21 @@ pub struct Encoder {
     heap: HeapMerger,
 }
 
+/// How a tokenizer splits.
 #[derive(Clone, Debug)]
-enum Splitter {
+pub(super) enum Splitter {
     Family(FamilySplitter),
+    /// An expression shares scratch memory between its users, so every encoder has a clone.
     Regex(RegexSplitter),
+}
+
+/// Where tokenizing can begin anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Border {
+    /// Byte of the text.
+    pub byte: usize,
+    /// Index of the first token behind it.
+    pub token: usize,
 }
 
 /// Why a text has no ids.
@@ -96,10 +107,7 @@ impl Encoder {
         let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
         let mut short = ShortCache::new(bits);
         let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
-        let splitter = match tables.family {
-            Some(family) => Splitter::Family(FamilySplitter::new(family)),
-            None => Splitter::Regex(tables.splitter.clone()),
-        };
+        let splitter = tables.splitter.clone();
         let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
         Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
     }
@@ -162,6 +170,38 @@ impl Encoder {
             out.truncate(before);
         }
         result
+    }
+
+    /// A border of `text` near token `token` of its `ids`: tokenizing the text from there gives the rest of the ids.
+    ///
+    /// The border is the start of the pretoken that the token is in, and the start of the text where normalization, special
+    /// tokens or a pattern that may look back leave no other.
+    pub fn border(&self, text: &str, ids: &[u32], token: usize) -> Border {
+        let rewrites = self.tables.rewriter.as_ref().is_some_and(|it| !it.keeps(text));
+        let Splitter::Family(splitter) = self.splitter else { return Border::default() };
+        if rewrites {
+            return Border::default();
+        }
+        let length = |id: &u32| self.tables.definition.vocabulary.token(*id).len();
+        let byte: usize = ids[..token.min(ids.len())].iter().map(length).sum();
+        let (mut buffer, mut at, mut last) = (vec![0; 1024], 0, 0);
+        while at < text.len() && at <= byte {
+            let mut starts = Starts::new(&mut buffer);
+            let next = splitter.fill(text, at, &mut starts);
+            let count = starts.len();
+            let before = buffer[..count].partition_point(|&start| at + start as usize <= byte);
+            last = if before > 0 { at + buffer[before - 1] as usize } else { last };
+            at = next;
+        }
+        if at == byte {
+            last = byte;
+        }
+        let (mut tokens, mut bytes) = (0, 0);
+        while bytes < last {
+            bytes += length(&ids[tokens]);
+            tokens += 1;
+        }
+        Border { byte: last, token: tokens }
     }
 
     fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {

@@ -11,7 +11,8 @@ use super::definition::{Definition, Merges, Normalizer};
 use super::pretokenize::Family;
 
 /// The file for a definition with these tables.
-pub(super) fn write(definition: &Definition, pairs: &PairTable, family: Option<Family>) -> Vec<u8> {
+pub(super) fn write(definition: &Definition, pairs: &PairTable) -> Vec<u8> {
+    let family = Family::of(&definition.pattern);
     let vocabulary = &definition.vocabulary;
     let text = |id| encode_token(vocabulary.token(id));
     let unreachable = |id| vocabulary.unreachable().binary_search(&id).is_ok();

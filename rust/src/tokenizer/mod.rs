@@ -35,7 +35,7 @@ mod vocab;
 use std::sync::Arc;
 
 pub use definition::{Definition, Merges, Normalizer, SpecialToken};
-pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encoder::{Border, DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
@@ -43,7 +43,8 @@ pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
 use bpe::{PairTable, medium, small};
-use pretokenize::{Family, RegexSplitter};
+use encoder::Splitter;
+use pretokenize::{Family, FamilySplitter, RegexSplitter};
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
 #[derive(Clone, Debug)]
@@ -56,8 +57,7 @@ pub struct Tokenizer {
 pub(crate) struct Tables {
     definition: Definition,
     pairs: PairTable,
-    family: Option<Family>,
-    splitter: RegexSplitter,
+    splitter: Splitter,
     /// What happens to every text first; none where that is nothing.
     rewriter: Option<Rewriter>,
     fingerprint: String,
@@ -98,7 +98,9 @@ impl Tokenizer {
     /// # Errors
     /// When the name is none of these.
     pub fn from_name(name: &str) -> Result<Self> {
-        Self::from_definition(bundled::definition(name)?)
+        let (definition, cuts) = bundled::load(name)?;
+        let pairs = PairTable::from_cuts(&definition.vocabulary, cuts);
+        Self::with_pairs(definition, pairs)
     }
 
     /// Hugging Face's `tokenizer.json` of the byte-level BPE kind; messages call it `name`.
@@ -137,7 +139,7 @@ impl Tokenizer {
 
     /// Hugging Face's `tokenizer.json`, for any library that reads it.
     pub fn to_hf_json(&self) -> Vec<u8> {
-        hf_json_write::write(&self.tables.definition, &self.tables.pairs, self.tables.family)
+        hf_json_write::write(&self.tables.definition, &self.tables.pairs)
     }
 
     /// A `.json` file of either kind: nanofast's own or Hugging Face's.
@@ -202,15 +204,20 @@ impl Tokenizer {
     /// When the pattern does not compile, or ids or merges contradict each other.
     pub fn from_definition(mut definition: Definition) -> Result<Self> {
         definition.check()?;
-        let name = &definition.name;
-        let pairs = PairTable::new(name, &definition.vocabulary, &definition.merges)?;
-        let splitter = RegexSplitter::new(name, &definition.pattern)?;
-        let family = Family::of(&definition.pattern);
+        let pairs = PairTable::new(&definition.name, &definition.vocabulary, &definition.merges)?;
+        Self::with_pairs(definition, pairs)
+    }
+
+    fn with_pairs(definition: Definition, pairs: PairTable) -> Result<Self> {
+        let splitter = match Family::of(&definition.pattern) {
+            Some(family) => Splitter::Family(FamilySplitter::new(family)),
+            None => Splitter::Regex(RegexSplitter::new(&definition.name, &definition.pattern)?),
+        };
         let always = definition.specials.iter().any(|special| !special.plain_text);
         let rewrites = always || definition.normalizer != Normalizer::None;
         let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
-        Ok(Self { tables: Arc::new(Tables { definition, pairs, family, splitter, rewriter, fingerprint }) })
+        Ok(Self { tables: Arc::new(Tables { definition, pairs, splitter, rewriter, fingerprint }) })
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.

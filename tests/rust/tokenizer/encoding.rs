@@ -106,6 +106,28 @@ fn special_tokens_are_plain_text_unless_allowed() {
 }
 
 #[test]
+fn tokenizing_from_a_border_gives_the_rest_of_the_ids() {
+    for (name, tokenizer, _) in &*LOADED {
+        let mut encoder = tokenizer.encoder_with(1 << 20);
+        for text in cases::known().iter().filter(|text| text.len() < 1000) {
+            let ids = encoded(&mut encoder, text);
+            for token in 0..=ids.len() {
+                let border = encoder.border(text, &ids, token);
+                assert!(
+                    border.token <= token && token - border.token <= 513,
+                    "{name} {text:?} {token} {border:?}"
+                );
+                assert_eq!(
+                    encoded(&mut encoder, &text[border.byte..]),
+                    ids[border.token..],
+                    "{name} {text:?} {token}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn long_runs_take_time_in_proportion_to_their_length() {
     // No expectation on time: quadratic work on these would not end.
     for (name, tokenizer, _) in &*LOADED {

@@ -11,4 +11,4 @@ pub mod small;
 #[cfg(target_arch = "x86_64")]
 mod small_avx512;
 
-pub use pair_table::{Merge, NONE, PairTable};
+pub use pair_table::{Cut, Merge, NONE, PairTable};
