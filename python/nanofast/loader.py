@@ -221,8 +221,7 @@ class TokenLoader:
             atexit.register(_close_all)
 
     def _numpy_slots(self) -> np.ndarray[Any, Any]:
-        slots = self._slots if isinstance(self._slots, np.ndarray) else self._slots.numpy()
-        return slots  # type: ignore[no-any-return]
+        return self._slots if isinstance(self._slots, np.ndarray) else self._slots.numpy()
 
     # ---- state -------------------------------------------------------------------------------------------------
 

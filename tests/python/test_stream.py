@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shards import random_texts, write_shards
-from stream_twin import Stream
 
 import nanofast
+from shards import random_texts, write_shards
+from stream_twin import Stream
 
 LONG = os.environ.get("NANOFAST_TEST_LONG") == "1"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "stream.py"
@@ -31,7 +31,8 @@ def reference() -> Any:
     if not REFERENCE.exists():
         pytest.skip("the normative reference (../shared/reference) is not on this machine")
     spec = importlib.util.spec_from_file_location("stream_reference", REFERENCE)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["stream_reference"] = module
     spec.loader.exec_module(module)
