@@ -53,7 +53,7 @@ class BackgroundWriter:
         start = time.perf_counter()
         try:
             path = checkpoint.save(snapshot, self.folder, step)
-            checkpoint.retain(self.folder, *self._keep)
+            checkpoint.retain(self.folder, step, *self._keep)
             size = sum(file.stat().st_size for file in path.iterdir())
         except OSError as error:
             return Written(step, self.folder, 0, time.perf_counter() - start, str(error))

@@ -8,8 +8,10 @@ Nothing is written before all of it is known to fit together.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 import time
@@ -20,6 +22,7 @@ from typing import Any, Literal
 import torch
 
 from nanofast import checkpoint
+from nanofast.compiling import compile_blocks
 from nanofast.config import Config, ConfigError, derive, to_dict
 from nanofast.config_file import write_toml
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
@@ -32,6 +35,7 @@ from nanofast.plan import Plan, describe, with_horizon
 from nanofast.precision import choose_dtype
 from nanofast.progress import Progress
 from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder, run_folder
+from nanofast.runlog import FILE_NAME as LOG_NAME
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
 from nanofast.tracking import Tracker
@@ -196,13 +200,46 @@ def announce(prepared: Prepared) -> list[str]:
     ]
 
 
-def _open_run(config: Config, home: Path, world: World) -> tuple[Config, Path]:
-    """Choose the run's folder, the same on all ranks."""
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
-    run_dir = run_folder(config.run.run or object_from_main(f"d{config.model.depth}-{stamp}"), home)
-    return dataclasses.replace(
-        config, run=dataclasses.replace(config.run, run=str(run_dir), resume=None, config=None)
-    ), run_dir
+def _claim_folder(config: Config, home: Path, resumed: Found | None) -> Path:
+    """The run's folder, taken so that no other run can have it. A used one is refused unless this run goes on in it."""
+    if config.run.run is None:
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+        for number in itertools.count(1):  # two runs may begin in the same second
+            run_dir = run_folder(f"d{config.model.depth}-{stamp}" + (f"-{number}" if number > 1 else ""), home)
+            with contextlib.suppress(FileExistsError):
+                run_dir.mkdir(parents=True)
+                return run_dir
+    assert config.run.run is not None
+    run_dir = run_folder(config.run.run, home)
+    checkpoints = run_dir / "checkpoints"
+    if resumed is not None and resumed.path.parent == checkpoints:
+        return run_dir
+    steps = [checkpoint.step_of(path) for path in checkpoints.glob("step_*") if checkpoint.is_checkpoint_name(path)]
+    # `--resume auto` has looked for a checkpoint and found none: a run that was stopped before its first begins anew
+    begun = (run_dir / LOG_NAME).exists() and config.run.resume != "auto"
+    if steps or begun:
+        where = f"its newest checkpoint is of step {max(steps)}" if steps else "it holds a log"
+        raise ConfigError(
+            f"run folder `{run_dir}` is in use: {where}; pass --resume auto to go on with it, or another --run"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return run_dir
+
+
+def _open_run(config: Config, home: Path, world: World, resumed: Found | None) -> tuple[Config, Path]:
+    """Take the run's folder on the main rank; every rank has it, or the reason why not."""
+    found: Path | Exception | None = None
+    if world.is_main:
+        try:
+            found = _claim_folder(config, home, resumed)
+        except (ConfigError, OSError) as error:
+            found = error
+    found = object_from_main(found)
+    if isinstance(found, Exception):
+        raise found
+    assert found is not None
+    run = dataclasses.replace(config.run, run=str(found), resume=None, config=None)
+    return dataclasses.replace(config, run=run), found
 
 
 def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list[str]) -> Trainer:
@@ -214,6 +251,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
     model.initialize(torch.Generator().manual_seed(config.run.seed))
     model.to(world.device)
     broadcast_from_main([parameter.data for parameter in model.parameters()])
+    is_compiled, compile_reason = compile_blocks(model, config.run.compile, world.device)
     torch.manual_seed(config.run.seed)
 
     loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes)
@@ -221,7 +259,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
     def open_validation() -> tuple[Any, int]:
         return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
 
-    config, run_dir = _open_run(config, prepared.home, world)
+    config, run_dir = _open_run(config, prepared.home, world, resumed)
     num_iterations, tokens_per_step = config.schedule.num_iterations, config.schedule.total_batch_size
     assert num_iterations is not None
     assert tokens_per_step is not None
@@ -252,8 +290,11 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         ),
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )
-    if snapshot is not None:
+    abandoned: list[Path] = []
+    if snapshot is not None and resumed is not None:
         trainer.restore(snapshot)
+        if world.is_main and resumed.path.parent == run_dir / "checkpoints":
+            abandoned = checkpoint.set_aside_after(resumed.path.parent, trainer.counters.step)
     name = prepared.tokenizer_name
     trainer.journal.write(
         "run",
@@ -270,6 +311,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         flops_per_token=plan.flops_per_token,
         dtype=config.run.dtype,
         dtype_reason=prepared.reasons["dtype"],
+        compiled=is_compiled,
+        compile_reason=compile_reason,
         threads={
             "torch": config.run.torch_threads,
             "loader": config.data.loader_threads,
@@ -279,11 +322,14 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         machine=machine(world.device),
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-    for line in [f"run        {run_dir}", *announce(prepared)]:
+    compiling = f"compile    {'on' if is_compiled else 'off'} ({compile_reason})"
+    for line in [f"run        {run_dir}", *announce(prepared), compiling]:
         trainer.journal.progress.say(line)
     if resumed is not None:
         for reason in resumed.skipped:
             trainer.journal.event(f"passed over: {reason}", "warning")
         trainer.journal.event(f"resumed from {resumed.path} at step {trainer.counters.step}")
+        for path in abandoned:
+            trainer.journal.event(f"set aside: `{path}`, which is of a later step")
     trainer.phase_seconds["setup"] = time.perf_counter() - prepared.started
     return trainer

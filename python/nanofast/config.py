@@ -184,6 +184,8 @@ class RunSettings:
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Activations' type. auto: bfloat16 on GPUs that have it, on a CPU where a measurement says it is faster."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the model's blocks by torch.compile. auto: on CUDA."""
     torch_threads: int | None = None
     """Threads of torch's own kernels. Derived: OMP_NUM_THREADS when set, else this process's share of the cores."""
     log_every: int | None = None

@@ -2,6 +2,7 @@
 
     python -m nanofast.report RUN                writes RUN/report.html and RUN/report.md
     python -m nanofast.report RUN OTHER_RUN      lays the other run's curves over, and lists what was set differently
+    python -m nanofast.report --live RUN         keeps the page up to date until the run ends; it loads itself anew
 
 Nothing here trains or reads the data: the log (runlog.py) says it all, so a report of a run that was killed, or that is
 still going on, is as good as its log.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,8 +64,10 @@ class Run:
         return Curve(label, [entry["step"] for entry in entries], [_number(entry, field) for entry in entries], **style)
 
 
-def write_report(run_dir: Path | str, other: Path | str | None = None) -> Path:
+def write_report(run_dir: Path | str, other: Path | str | None = None, *, reload_seconds: float | None = None) -> Path:
     """Write `report.html` and `report.md` into a run's folder; returns the path of the page.
+
+    With `reload_seconds` the page loads itself anew that often.
 
     Raises:
         FileNotFoundError: The folder has no log.
@@ -80,7 +84,7 @@ def write_report(run_dir: Path | str, other: Path | str | None = None) -> Path:
         lstrip_blocks=True,
     )
     environment.filters.update(number=short_number, seconds=_seconds, size=_size, percent=_percent, plain=_plain)
-    facts = _facts(runs)
+    facts = {**_facts(runs), "reload_seconds": reload_seconds}
     for name in ("report.md", "report.html"):
         text = environment.get_template(name + ".j2").render(facts)
         partial = run.folder / f".{name}.{os.getpid()}.partial"
@@ -299,8 +303,16 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _follow(run_dir: Path, other: Path | None, seconds: float) -> None:
+    """Keep a page up to date until the log says that the run ended."""
+    while not (run := Run.read(run_dir)).last("end"):
+        path = write_report(run_dir, other, reload_seconds=seconds)
+        print(f"{path}: step {run.last('step').get('step', 0)}", flush=True)
+        time.sleep(seconds)
+
+
 def main() -> int:
-    """`python -m nanofast.report RUN [OTHER_RUN]`."""
+    """`python -m nanofast.report [--live] RUN [OTHER_RUN]`."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -310,9 +322,15 @@ def main() -> int:
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("other", type=Path, nargs="?", help="folder of a run to compare it with")
+    parser.add_argument("--live", action="store_true", help="write the page every few seconds until the run ends")
+    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="how often with --live (5)")
     arguments = parser.parse_args()
     try:
+        if arguments.live:
+            _follow(arguments.run, arguments.other, max(0.1, arguments.every))
         print(write_report(arguments.run, arguments.other))
+    except KeyboardInterrupt:
+        return 130
     except OSError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

@@ -14,12 +14,12 @@ Seconds are floats, bytes integers, losses nats per target, `bpb` bits per byte 
 
     run         at the start and at each resume: run_dir, command, config, step, resumed_from, num_iterations,
                 tokens_per_step, tokenizer {name, vocab_size, fingerprint}, parameters {kind: count, total},
-                flops_per_token, dtype, dtype_reason, threads {torch, loader, reason}, versions {…}, machine {…},
-                world_size, stage, started (ISO 8601, UTC)
+                flops_per_token, peak_flops {rate, source}, dtype, dtype_reason, compiled, compile_reason,
+                threads {torch, loader, reason}, versions {…}, machine {…}, world_size, stage, started (ISO 8601, UTC)
     step        one a step, of the whole step on all ranks: step (from 1), loss, loss_smooth, bpb, lr (of the matrices),
                 lr_fraction, grad_norm (before clipping), momentum, tokens (positions so far), targets (learned in
                 this step), bytes (of those), seconds, phase_seconds {data, forward_backward, optimizer},
-                tokens_per_second, wait_fraction, memory_bytes, mfu
+                tokens_per_second, wait_fraction, memory_bytes, mfu (share of peak_flops), spike, skipped (why, or null)
     ledger      step, ledger {…}, loader (all of the loader's metrics)
     validation  step, loss, bpb, tokens, bytes, seconds
     sample      step, prompt, text (the continuation), temperature, seed, seconds

@@ -275,7 +275,7 @@ class Trainer:
         settings = self.config.evaluation
         self.model.eval()
         for seed, prompt in enumerate(settings.sample_prompts, start=self.config.run.seed):
-            with self._timed("sample"):
+            with self._timed("sample"), torch.compiler.set_stance("force_eager"):  # each length would compile anew
                 start = time.perf_counter()
                 text = continue_text(
                     self.model,

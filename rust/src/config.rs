@@ -146,6 +146,8 @@ pub struct PlanConfig {
     pub shuffle_window: u64,
     /// Passes over the data; `None`: for ever.
     pub epochs: Option<u64>,
+    /// Whether finite epochs end with the shortest lane; else with the longest, the others giving padding.
+    pub drop_last: bool,
 }
 
 impl Default for PlanConfig {
@@ -159,6 +161,7 @@ impl Default for PlanConfig {
             seed: 0,
             shuffle_window: 4096,
             epochs: None,
+            drop_last: false,
         }
     }
 }

@@ -136,6 +136,8 @@ pub(crate) struct Feed {
     front: u64,
     /// Bytes of text that are read, or being read, and not yet taken by the packer.
     queued_bytes: usize,
+    /// Tokens of these, a BOS for each document included.
+    queued_tokens: usize,
     in_flight: usize,
 }
 
@@ -151,6 +153,7 @@ impl Feed {
             segments: VecDeque::new(),
             front: 0,
             queued_bytes: 0,
+            queued_tokens: 0,
             in_flight: 0,
         };
         if !waiting.is_empty() {
@@ -289,6 +292,7 @@ impl Feed {
     pub(crate) fn deposit(&mut self, ticket: Ticket, piece: Piece) {
         self.in_flight -= 1;
         self.queued_bytes += piece.num_bytes.iter().sum::<u64>() as usize;
+        self.queued_tokens += piece.tokens.num_tokens() + piece.rows.len();
         let unit = &mut self.segments[(ticket.segment - self.front) as usize].units[ticket.unit];
         unit.deposited += 1;
         unit.pieces.push(ticket.sequence, piece);
@@ -314,14 +318,35 @@ impl Feed {
         inbox.ended = self.opens.is_none_or(|position| plan.unit(self.lane, position.ordinal).is_none());
     }
 
-    /// Tells that the packer took documents with so many bytes of text.
-    pub(crate) fn taken(&mut self, num_bytes: usize) {
-        self.queued_bytes -= num_bytes;
+    /// Tells what the packer took.
+    pub(crate) fn taken(&mut self, taken: Taken) {
+        self.queued_bytes -= taken.num_bytes;
+        self.queued_tokens -= taken.num_tokens;
+    }
+
+    /// Tokens that are read and not yet taken, a BOS for each document included.
+    pub(crate) fn queued_tokens(&self) -> usize {
+        self.queued_tokens
     }
 
     /// Bytes of text that are read and not yet taken.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+}
+
+/// What the packer took from its inbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    num_bytes: usize,
+    /// A BOS for each document included.
+    num_tokens: usize,
+}
+
+impl Taken {
+    fn add(&mut self, document: &Document) {
+        self.num_bytes += document.num_bytes as usize;
+        self.num_tokens += document.tokens().len() + 1;
     }
 }
 
@@ -338,12 +363,12 @@ pub(crate) struct Inbox {
     restored: Option<Vec<Document>>,
     ended: bool,
     position: Address,
-    taken_bytes: usize,
+    taken: Taken,
 }
 
 impl Inbox {
     pub(crate) fn new(position: Address) -> Self {
-        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken_bytes: 0 }
+        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken: Taken::default() }
     }
 
     fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
@@ -354,7 +379,7 @@ impl Inbox {
                 for piece in pieces_of(&mut units) {
                     for index in 0..piece.rows.len() {
                         let document = piece.document(index);
-                        self.taken_bytes += document.num_bytes as usize;
+                        self.taken.add(&document);
                         documents.insert(document.address, document);
                     }
                 }
@@ -407,7 +432,7 @@ impl Inbox {
             };
             match document {
                 Some(document) => {
-                    self.taken_bytes += document.num_bytes as usize;
+                    self.taken.add(&document);
                     return Next::Document(document);
                 }
                 None => drop(self.batches.pop_front()),
@@ -420,9 +445,9 @@ impl Inbox {
         self.position
     }
 
-    /// Bytes of text of the documents taken since the last call.
-    pub(crate) fn take_bytes(&mut self) -> usize {
-        std::mem::take(&mut self.taken_bytes)
+    /// What was taken since the last call.
+    pub(crate) fn take_taken(&mut self) -> Taken {
+        std::mem::take(&mut self.taken)
     }
 }
 

@@ -251,3 +251,19 @@ def test_on_the_command_line_the_page_is_named(tmp_path: Path):
         [sys.executable, "-m", "nanofast.report", folder], capture_output=True, text=True, check=True
     )
     assert Path(found.stdout.strip()) == folder / "report.html"
+
+
+def test_a_live_page_loads_itself_anew_until_the_run_ends(tmp_path: Path):
+    *so_far, end = whole_log(3)
+    folder = write_log(tmp_path / "run", so_far)
+    command = [sys.executable, "-m", "nanofast.report", "--live", "--every", "0.1", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert 'http-equiv="refresh"' in (folder / "report.html").read_text("utf-8")
+        with (folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"time": 0.0, **end}) + "\n")
+        assert process.wait(120) == 0
+    page = (folder / "report.html").read_text("utf-8")
+    assert 'http-equiv="refresh"' not in page
+    assert "finished" in Page(folder / "report.html").text

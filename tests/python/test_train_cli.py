@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nanofast.build import _claim_folder
+from nanofast.config import Config, derive
 from nanofast.runlog import read_log
 
 SMALL = [
@@ -90,6 +92,36 @@ def test_resume_auto_continues_bit_for_bit_and_says_what_it_skipped(
     assert step_losses(broken) == step_losses(straight)
     weights = [run / "checkpoints" / "step_00000006" / "model.safetensors" for run in (straight, broken)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_used_run_is_refused_and_one_gone_back_writes_its_own_steps(
+    sample_corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    words = ("--save-every=1", "--keep-last=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
+    assert run(sample_corpus, "--run", str(folder), "--num-iterations=3", *words).returncode == 0
+    log = (folder / "log.jsonl").read_bytes()
+    done = run(sample_corpus, "--run", str(folder), "--num-iterations=3", *words)
+    assert done.returncode == 2
+    assert "its newest checkpoint is of step 3; pass --resume auto" in done.stderr
+    assert (folder / "log.jsonl").read_bytes() == log
+    older = folder / "checkpoints" / "step_00000002"
+    kept = (folder / "checkpoints" / "step_00000003" / "model.safetensors").read_bytes()
+    # other weights at step 3 tell the two courses apart
+    done = run(sample_corpus, "--resume", str(older), "--num-iterations=3", "--matrix-lr=0.5", small=False)
+    assert done.returncode == 0, done.stderr
+    assert "abandoned-step_00000003" in done.stdout
+    names = sorted(path.name for path in older.parent.iterdir())
+    assert names == ["abandoned-step_00000003", "step_00000002", "step_00000003"]
+    assert (older.parent / names[0] / "model.safetensors").read_bytes() == kept
+    assert (older.parent / names[2] / "model.safetensors").read_bytes() != kept
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    config = derive(Config(), world_size=1, device_type="cpu")
+    folders = [_claim_folder(config, tmp_path, None) for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert all(folder.is_dir() for folder in folders)
 
 
 def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
