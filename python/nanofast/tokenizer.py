@@ -11,9 +11,11 @@ Special tokens in a text are plain text. The work is done in Rust, without the G
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import codecs
+import itertools
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -126,15 +128,54 @@ class Tokenizer:
         ]
         return cls(_nanofast.Tokenizer.from_json(json.dumps(file).encode(), "trained"))
 
-    def encode(self, text: str | bytes) -> TokenArray:
-        """Return the ids of `text` (bytes must be UTF-8) as uint32 `[num_tokens]`."""
-        return self._native.encode(text)
+    def encode(self, text: str | bytes, *, allowed_special: Collection[str] | Literal["all"] = ()) -> TokenArray:
+        """Return the ids of `text` (bytes must be UTF-8) as uint32 `[num_tokens]`.
+
+        Special tokens named in `allowed_special` are taken as such; the text of all others is plain text.
+        """
+        allowed = list(self.special_tokens) if allowed_special == "all" else list(allowed_special)
+        return self._native.encode(text, allowed)
+
+    def encode_to(self, text: str | bytes, out: TokenArray) -> int:
+        """Write the ids of `text` to the front of `out` and return how many; ValueError when it is too small."""
+        return self._native.encode_to(text, out)
+
+    def encode_with_offsets(self, text: str) -> tuple[TokenArray, npt.NDArray[np.int64]]:
+        """Return the ids of `text`, and int64 `[num_tokens, 2]`: first byte and end of each in the text's UTF-8.
+
+        ValueError where the tokenizer normalizes the text: its tokens are then not parts of it.
+        """
+        ids = self.encode(text)
+        lengths = np.fromiter((len(self._native.decode_bytes([int(token)])) for token in ids), np.int64, len(ids))
+        ends = np.cumsum(lengths)
+        if self.decode_bytes(ids) != text.encode():
+            raise ValueError(f"`{self.name}` normalizes this text; its tokens have no offsets in it")
+        return ids, np.stack([ends - lengths, ends], axis=1)
+
+    def count_tokens(self, text: str | bytes) -> int:
+        """Return how many tokens `text` has."""
+        return self._native.count_tokens(text)
 
     def encode_batch(
         self, texts: Sequence[str | bytes], *, num_threads: int = 1
     ) -> tuple[TokenArray, npt.NDArray[np.int64]]:
         """Return all ids as uint32 `[num_tokens]`, and int64 `[len(texts) + 1]` offsets: where each text begins."""
-        return self._native.encode_batch(texts, num_threads)
+        if num_threads < 1:
+            raise ValueError(f"num_threads = {num_threads}: at least 1")
+        if num_threads == 1 or len(texts) < 2:
+            return self._native.encode_batch(texts)
+        from concurrent.futures import ThreadPoolExecutor
+
+        # Parts of about equal size, several a thread: texts differ in length.
+        ends = np.cumsum([len(text) for text in texts])
+        cuts = np.searchsorted(ends, np.linspace(0, ends[-1], 4 * num_threads + 1)[1:-1])
+        borders = [0, *(int(cut) for cut in np.unique(cuts)), len(texts)]
+        pairs = list(itertools.pairwise(borders))
+        with ThreadPoolExecutor(num_threads) as pool:
+            parts = list(pool.map(lambda pair: self._native.encode_batch(texts[pair[0] : pair[1]]), pairs))
+        starts = np.cumsum([0, *(len(values) for values, _ in parts)])
+        offsets = [offsets[:-1] + start for (_, offsets), start in zip(parts, starts[:-1], strict=True)]
+        return np.concatenate([values for values, _ in parts]), np.concatenate([*offsets, starts[-1:]])
 
     def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
         """Return the text of `ids`; bytes that are no UTF-8 (a token may end within a character) become U+FFFD."""
@@ -177,15 +218,53 @@ class Tokenizer:
         """Hex of a SHA-256 over everything that decides ids: equal fingerprints give equal ids."""
         return self._native.fingerprint
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write nanofast's own file, which `from_file` reads back exactly."""
-        Path(path).write_bytes(self._native.to_bytes())
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Literal["nanofast", "huggingface", "tiktoken"] = "nanofast",
+    ) -> None:
+        """Write a file that `from_file` reads back.
+
+        `nanofast`: exact to the fingerprint. `huggingface`: a `tokenizer.json` that Hugging Face `tokenizers` reads.
+        `tiktoken`: ranks alone (pattern and special tokens go elsewhere); ValueError where merges are not by rank.
+        """
+        writers = {
+            "nanofast": self._native.to_bytes,
+            "huggingface": self._native.to_hf_json,
+            "tiktoken": self._native.to_tiktoken,
+        }
+        if format not in writers:
+            raise ValueError(f"format = {format!r}: one of {', '.join(writers)}")
+        Path(path).write_bytes(writers[format]())
+
+    def decoder(self) -> StreamDecoder:
+        """Return a decoder that takes ids as they come and gives text without broken characters."""
+        return StreamDecoder(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self._native.to_bytes(), self.name)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size}, fingerprint={self.fingerprint[:12]!r})"
+
+
+class StreamDecoder:
+    """Text of ids that come a few at a time; a character whose bytes are not all there yet is held back."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
+        """Return the characters that `ids` complete."""
+        return self._characters.decode(self._tokenizer.decode_bytes(ids))
+
+    def finish(self) -> str:
+        """Return what was held back, as U+FFFD, and begin anew."""
+        rest = self._characters.decode(b"", final=True)
+        self._characters.reset()
+        return rest
 
 
 def _restored(data: bytes, name: str) -> Tokenizer:

@@ -113,6 +113,16 @@ impl Segment {
     fn is_complete(&self) -> bool {
         self.units.iter().all(|unit| unit.finished && unit.deposited == unit.issued)
     }
+
+    /// Whether the packer waits for what nobody reads yet.
+    fn must_go_on(&self) -> bool {
+        match self.order {
+            Order::Rows => {
+                self.units.iter().all(|unit| unit.issued == unit.deposited && unit.pieces.is_empty())
+            }
+            Order::Permuted { .. } | Order::Listed(_) => true,
+        }
+    }
 }
 
 /// The reading side of a lane.
@@ -132,7 +142,7 @@ pub(crate) struct Feed {
 }
 
 /// Text of one step, about: what a reader's batch is made to hold.
-const STEP_BYTES: usize = 256 << 10;
+pub(crate) const STEP_BYTES: usize = 256 << 10;
 
 impl Feed {
     /// The documents of a lane from `position` on, after those that a restored packer holds.
@@ -188,15 +198,9 @@ impl Feed {
         let ahead = self.queued_bytes + self.in_flight * STEP_BYTES >= target_bytes;
         let mut index = 0;
         loop {
-            // A window at the front must be read whole to be of any use; what lies behind only fills the time.
-            let gathers = |segment: &Segment| !matches!(segment.order, Order::Rows);
-            // What is read ahead may all lie behind the front, which the packer waits for: it goes on when nothing of it
-            // is on its way.
-            let starves = |segment: &Segment| {
-                segment.units.iter().all(|unit| unit.issued == unit.deposited && unit.pieces.is_empty())
-            };
-            let needed = |segment: &Segment| gathers(segment) || starves(segment);
-            if ahead && !(index == 0 && self.segments.front().is_some_and(needed)) {
+            // What lies behind the front only fills the time. The front itself must be read on when the packer has
+            // nothing of it to come, however much of later units is held; and a window must be read whole.
+            if ahead && !(index == 0 && self.segments.front().is_some_and(Segment::must_go_on)) {
                 return None;
             }
             if index == self.segments.len() && !self.open_segment(plan) {
@@ -455,4 +459,36 @@ fn pieces_of(units: &mut [UnitRead]) -> Vec<Piece> {
         }
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PlanConfig;
+
+    fn piece(ordinal: u64, num_bytes: u64) -> Piece {
+        let mut tokens = TokenBatch::new();
+        tokens.push(&[1]);
+        Piece { ordinal, group: 0, rows: vec![0], num_bytes: vec![num_bytes], tokens: Arc::new(tokens) }
+    }
+
+    #[test]
+    fn the_front_is_read_on_however_much_of_later_units_is_held() {
+        let config = PlanConfig { unit_documents: Some(0), ..PlanConfig::default() };
+        let plan = Plan::new(&[vec![100, 1, 1]], &config).unwrap();
+        let target = STEP_BYTES + 1;
+        let mut feed = Feed::new(&plan, 0, Address::default(), &[]);
+        let first = feed.next_step(&plan, target).unwrap();
+        let second = feed.next_step(&plan, target).unwrap();
+        assert_eq!((first.ordinal, second.ordinal), (0, 1));
+        let ticket = feed.read(second);
+        feed.deposit(ticket, piece(1, 10 * target as u64));
+        assert!(feed.next_step(&plan, target).is_none(), "the front is being read");
+        let ticket = feed.read(first);
+        assert!(feed.next_step(&plan, target).is_none(), "a piece of the front is on its way");
+        feed.deposit(ticket, piece(0, 1));
+        assert!(feed.next_step(&plan, target).is_none(), "a piece of the front waits for the packer");
+        feed.deliver(&plan, &mut Inbox::new(Address::default()));
+        assert_eq!(feed.next_step(&plan, target).unwrap().ordinal, 0);
+    }
 }

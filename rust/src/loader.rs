@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::{LoaderConfig, Overflow, Packing};
 use crate::error::{Error, Result};
-use crate::feed::Feed;
+use crate::feed::{Feed, STEP_BYTES};
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
+use crate::pool::Pool;
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
@@ -477,16 +478,20 @@ impl Loader {
         });
         let lanes: Vec<_> = lanes.collect();
         // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
-        // groups; at least one step a thread, at most what keeps threads busy while the consumer takes a batch.
+        // groups. Within that: four steps a thread over all lanes, so that none idles while another finishes what is
+        // next, and the text of two batches a lane (a token is about 4.5 bytes of English).
         let share = self.config.memory_limit_bytes / 4;
+        let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
+        let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
             plan: self.plan.clone(),
             shards: self.shards.clone(),
             tokenizer: self.tokenizer.clone(),
             ring,
             cache: RowGroupCache::new(share),
+            tokens: Pool::new(),
             metrics: self.metrics.clone(),
-            read_ahead_bytes: (share / lanes.len()).clamp(256 << 10, 8 << 20),
+            read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
             keeps_tokens: matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };

@@ -19,6 +19,7 @@ use crate::feed::{Feed, Piece, Step};
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{Metrics, Stage};
 use crate::plan::{Plan, Unit};
+use crate::pool::Pool;
 use crate::ragged::TokenBatch;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
@@ -33,6 +34,8 @@ pub(crate) struct Work {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) ring: Arc<Ring>,
     pub(crate) cache: RowGroupCache,
+    /// Memory of token batches that are used up.
+    pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
@@ -303,7 +306,7 @@ impl Shared {
         if schedule.end == Some(sequence) {
             return Ok(Seen::End);
         }
-        if self.work.ending.drop_last && (schedule.turn + sequence) % count == 0 {
+        if self.work.ending.drop_last && (schedule.turn + sequence).is_multiple_of(count) {
             // A round is begun when every lane has a batch for it.
             let (rounds, is_last) = schedule.known_rounds(&self.work);
             if schedule.round_of(sequence) >= rounds {
@@ -396,11 +399,18 @@ impl Shared {
         None
     }
 
+    /// Reads for the lanes whose packing waits for documents, in the order of their turns; then for those that are
+    /// least far ahead, so that lanes which share a row group pass through it together.
     fn read_job(&self, schedule: &mut Schedule) -> Option<Job> {
-        // Lanes whose turn comes first read first.
-        let (count, first) =
-            (schedule.lanes.len(), (schedule.turn + schedule.next) as usize % schedule.lanes.len());
-        (0..count).map(|offset| (first + offset) % count).find_map(|index| {
+        let count = schedule.lanes.len();
+        let first = ((schedule.turn + schedule.next) % count as u64) as usize;
+        let mut order: Vec<usize> = (first..count).chain(0..first).collect();
+        order.sort_by_key(|&index| {
+            let lane = &schedule.lanes[index];
+            let waits = !lane.is_dry && lane.packer.as_ref().is_some_and(|packer| packer.has_slot());
+            if waits { (false, 0) } else { (true, lane.feed.queued_bytes()) }
+        });
+        order.into_iter().find_map(|index| {
             let feed = &mut schedule.lanes[index].feed;
             Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
         })
@@ -470,7 +480,7 @@ impl Shared {
         }
 
         let start = Instant::now();
-        let mut tokens = TokenBatch::new();
+        let mut tokens = TokenBatch::pooled(&self.work.tokens);
         encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
             let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
             match failed.error {

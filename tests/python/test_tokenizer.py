@@ -124,3 +124,77 @@ def test_refuses_bytes_that_are_no_utf8(tokenizer: Tokenizer) -> None:
 
 def test_special_tokens_are_plain_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.bos_id not in tokenizer.encode("<|endoftext|>")
+
+
+def test_allowed_special_tokens_are_taken(tokenizer: Tokenizer, peer: Encoding) -> None:
+    text = "one<|endoftext|> two<|endofprompt|>"
+    assert np.array_equal(tokenizer.encode(text, allowed_special="all"), peer.encode(text, allowed_special="all"))
+    some = {"<|endoftext|>"}
+    expected = peer.encode(text, allowed_special=some, disallowed_special=())
+    assert np.array_equal(tokenizer.encode(text, allowed_special=some), expected)
+    with pytest.raises(ValueError, match="no special token"):
+        tokenizer.encode(text, allowed_special=["<|nonsense|>"])
+
+
+def test_all_ways_to_encode_agree(tokenizer: Tokenizer) -> None:
+    sample = [text for text in texts("hard") if len(text) < 10_000][:300]
+    values, offsets = tokenizer.encode_batch(sample)
+    for num_threads in (2, 3):
+        again = tokenizer.encode_batch(sample, num_threads=num_threads)
+        assert np.array_equal(again[0], values)
+        assert np.array_equal(again[1], offsets)
+    for index, text in enumerate(sample[:50]):
+        ids = values[offsets[index] : offsets[index + 1]]
+        out = np.zeros(len(ids) + 3, np.uint32)
+        assert tokenizer.encode_to(text, out) == tokenizer.count_tokens(text) == len(ids)
+        assert np.array_equal(out[: len(ids)], ids)
+        found, spans = tokenizer.encode_with_offsets(text)
+        assert np.array_equal(found, ids)
+        assert b"".join(text.encode()[start:end] for start, end in spans) == text.encode()
+        if len(ids) > 0:
+            with pytest.raises(ValueError, match="larger array"):
+                tokenizer.encode_to(text, out[: len(ids) - 1])
+
+
+def test_decodes_a_stream_without_broken_characters(tokenizer: Tokenizer) -> None:
+    text = "naïve 文字 👩‍👩‍👧 \U00010330 end"
+    decoder = tokenizer.decoder()
+    pieces = [decoder.push([int(token)]) for token in tokenizer.encode(text)]
+    assert "".join(pieces) == text
+    assert decoder.finish() == ""
+    decoder.push(tokenizer.encode("文")[:-1] if len(tokenizer.encode("文")) > 1 else [])
+    assert decoder.finish() in ("", "\ufffd")
+
+
+def test_other_libraries_read_what_is_saved(tokenizer: Tokenizer, peer: Encoding, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer.save(tmp_path / "tokenizer.json", format="huggingface")
+    reader = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    reader.encode_special_tokens = True
+    again = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    for text in [text for text in texts("hard") if len(text) < 5000][::5]:
+        expected = peer.encode_ordinary(text)
+        assert reader.encode(text, add_special_tokens=False).ids == expected, text[:80]
+        assert np.array_equal(again.encode(text), expected)
+    tokenizer.save(tmp_path / "ranks.tiktoken", format="tiktoken")
+    lines = (tmp_path / "ranks.tiktoken").read_bytes().splitlines()
+    assert {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)} == peer._mergeable_ranks
+
+
+HUGGING_FACE = ["llama3", "qwen3", "deepseek_v3"]
+
+
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_gives_the_ids_of_hugging_face(name: str, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    packed = (DATA / "tokenizers" / f"{name}.tokenizer.json.zst").read_bytes()
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(zstandard.ZstdDecompressor().decompressobj().decompress(packed))
+    reader = tokenizers.Tokenizer.from_file(str(file))
+    reader.encode_special_tokens = True
+    tokenizer = Tokenizer.from_file(file)
+    sample = [*texts("hard"), *texts("multi", 11), *texts("web_en", 101)]
+    sample = [text for text in sample if len(text) < 1_000_000]
+    values, offsets = tokenizer.encode_batch(sample)
+    for index, expected in enumerate(reader.encode_batch(sample, add_special_tokens=False)):
+        assert np.array_equal(values[offsets[index] : offsets[index + 1]], expected.ids), sample[index][:80]

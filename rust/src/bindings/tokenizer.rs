@@ -1,6 +1,8 @@
 //! `Tokenizer` for Python: arguments in, one call, arrays out. The GIL is released around the work.
 
-use numpy::{IntoPyArray, PyArray1};
+use std::sync::{Mutex, PoisonError};
+
+use numpy::{IntoPyArray, PyArray1, PyReadwriteArray1};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -9,7 +11,7 @@ use pyo3::types::PyBytes;
 use super::error::to_py;
 use crate::error::{Error, Place};
 use crate::ragged::TokenBatch;
-use crate::tokenizer::{EncodeError, Encoder, Tokenizer};
+use crate::tokenizer::{EncodeError, Encoder, Rewriter, Tokenizer};
 
 /// A text: `str`, or `bytes` that should be UTF-8.
 #[derive(FromPyObject)]
@@ -21,10 +23,20 @@ enum Text {
 }
 
 impl Text {
-    fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u32>) -> Result<(), EncodeError> {
-        match self {
-            Self::Str(text) => encoder.encode_str(text, out),
-            Self::Bytes(text) => encoder.encode(text, out),
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        allowed: Option<&Rewriter>,
+        out: &mut Vec<u32>,
+    ) -> Result<(), EncodeError> {
+        match (self, allowed) {
+            (Self::Str(text), None) => encoder.encode_str(text, out),
+            (Self::Str(text), Some(allowed)) => encoder.encode_with(allowed, text, out),
+            (Self::Bytes(text), None) => encoder.encode(text, out),
+            (Self::Bytes(text), Some(allowed)) => match str::from_utf8(text) {
+                Ok(text) => encoder.encode_with(allowed, text, out),
+                Err(error) => Err(EncodeError::InvalidUtf8 { byte: error.valid_up_to() }),
+            },
         }
     }
 }
@@ -34,14 +46,13 @@ type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 #[pyclass(frozen, name = "Tokenizer", module = "nanofast._nanofast")]
 pub(super) struct PyTokenizer {
     tokenizer: Tokenizer,
-    /// Kept warm between calls; a second thread that calls meanwhile gets one of its own.
-    encoder: std::sync::Mutex<Encoder>,
+    /// Encoders that no thread is using; kept, since their caches are warm.
+    idle: Mutex<Vec<Encoder>>,
 }
 
 impl From<Tokenizer> for PyTokenizer {
     fn from(tokenizer: Tokenizer) -> Self {
-        let encoder = std::sync::Mutex::new(tokenizer.encoder());
-        Self { tokenizer, encoder }
+        Self { tokenizer, idle: Mutex::default() }
     }
 }
 
@@ -51,10 +62,30 @@ impl PyTokenizer {
     }
 
     fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
-        match self.encoder.try_lock() {
-            Ok(mut encoder) => work(&mut encoder),
-            Err(_) => work(&mut self.tokenizer.encoder()),
+        // A poisoned lock guards a list that is whole between any two calls.
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoder = idle().pop();
+        let mut encoder = encoder.unwrap_or_else(|| self.tokenizer.encoder());
+        let result = work(&mut encoder);
+        idle().push(encoder);
+        result
+    }
+
+    fn allowed(&self, contents: &[String]) -> PyResult<Option<Rewriter>> {
+        if contents.is_empty() {
+            return Ok(None);
         }
+        let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
+        self.tokenizer.allow(&contents).map(Some).map_err(to_py)
+    }
+
+    fn ids(&self, py: Python<'_>, text: &Text, allowed_special: &[String]) -> PyResult<Vec<u32>> {
+        let allowed = self.allowed(allowed_special)?;
+        let ids = py.detach(|| {
+            let mut ids = Vec::new();
+            self.with_encoder(|encoder| text.encode(encoder, allowed.as_ref(), &mut ids)).map(|()| ids)
+        });
+        ids.map_err(|error| self.failed(None, error))
     }
 
     fn failed(&self, document: Option<usize>, error: EncodeError) -> PyErr {
@@ -109,27 +140,38 @@ impl PyTokenizer {
         PyBytes::new(py, &py.detach(|| self.tokenizer.to_bytes()))
     }
 
-    fn encode<'py>(&self, py: Python<'py>, text: Text) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        let ids = py.detach(|| {
-            let mut ids = Vec::new();
-            self.with_encoder(|encoder| text.encode(encoder, &mut ids)).map(|()| ids)
-        });
-        Ok(ids.map_err(|error| self.failed(None, error))?.into_pyarray(py))
-    }
-
-    #[pyo3(signature = (texts, num_threads = 1))]
-    fn encode_batch<'py>(
+    #[pyo3(signature = (text, allowed_special = Vec::new()))]
+    fn encode<'py>(
         &self,
         py: Python<'py>,
-        texts: Vec<Text>,
-        num_threads: usize,
-    ) -> PyResult<Batch<'py>> {
-        let _ = num_threads;
+        text: Text,
+        allowed_special: Vec<String>,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(self.ids(py, &text, &allowed_special)?.into_pyarray(py))
+    }
+
+    /// Writes the ids to the front of `out`; returns how many.
+    fn encode_to(&self, py: Python<'_>, text: Text, mut out: PyReadwriteArray1<'_, u32>) -> PyResult<usize> {
+        let ids = self.ids(py, &text, &[])?;
+        let out = out.as_slice_mut()?;
+        let Some(place) = out.get_mut(..ids.len()) else {
+            let rule = format!("the text has {} tokens; pass a larger array", ids.len());
+            return Err(to_py(Error::config("out", format!("{} ids", out.len()), rule)));
+        };
+        place.copy_from_slice(&ids);
+        Ok(ids.len())
+    }
+
+    fn count_tokens(&self, py: Python<'_>, text: Text) -> PyResult<usize> {
+        Ok(self.ids(py, &text, &[])?.len())
+    }
+
+    fn encode_batch<'py>(&self, py: Python<'py>, texts: Vec<Text>) -> PyResult<Batch<'py>> {
         let encoded = py.detach(|| {
             self.with_encoder(|encoder| {
                 let mut batch = TokenBatch::new();
                 for (index, text) in texts.iter().enumerate() {
-                    text.encode(encoder, batch.values_mut()).map_err(|error| (index, error))?;
+                    text.encode(encoder, None, batch.values_mut()).map_err(|error| (index, error))?;
                     batch.end_document();
                 }
                 Ok(batch)
@@ -143,6 +185,14 @@ impl PyTokenizer {
 
     fn decode_bytes<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.tokenizer.decode_bytes(&ids).map_err(to_py)?))
+    }
+
+    fn to_tiktoken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.tokenizer.to_tiktoken().map_err(to_py)?))
+    }
+
+    fn to_hf_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &py.detach(|| self.tokenizer.to_hf_json()))
     }
 
     /// Bytes of each token, 0 for special tokens and holes.

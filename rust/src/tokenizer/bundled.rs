@@ -1,5 +1,6 @@
 //! The vocabularies that travel with the crate, as `build.rs` writes them.
 
+use super::bpe::Cut;
 use super::definition::{Definition, Merges, Normalizer, SpecialToken};
 use super::pattern::Pattern;
 use super::vocab::VocabularyBuilder;
@@ -20,17 +21,25 @@ const O200K: &str = concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// The definition of the bundled vocabulary `name`.
-pub(super) fn definition(name: &str) -> Result<Definition> {
-    let (table, pattern, specials): (&[u8], &str, &[(&str, u32)]) = match name {
-        "r50k_base" => {
-            (include_bytes!(concat!(env!("OUT_DIR"), "/r50k_base.vocab")), GPT2, &[("<|endoftext|>", 50_256)])
-        }
-        "p50k_base" => {
-            (include_bytes!(concat!(env!("OUT_DIR"), "/p50k_base.vocab")), GPT2, &[("<|endoftext|>", 50_256)])
-        }
+/// Tokens, and the ways to cut them into two.
+type Table = (&'static [u8], &'static [u8]);
+
+macro_rules! table {
+    ($name:literal) => {
+        (
+            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".vocab")),
+            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".pairs")),
+        )
+    };
+}
+
+/// The bundled vocabulary `name`, and the cuts of its tokens.
+pub(super) fn load(name: &str) -> Result<(Definition, Vec<Cut>)> {
+    let (table, pattern, specials): (Table, &str, &[(&str, u32)]) = match name {
+        "r50k_base" => (table!("r50k_base"), GPT2, &[("<|endoftext|>", 50_256)]),
+        "p50k_base" => (table!("p50k_base"), GPT2, &[("<|endoftext|>", 50_256)]),
         "cl100k_base" => (
-            include_bytes!(concat!(env!("OUT_DIR"), "/cl100k_base.vocab")),
+            table!("cl100k_base"),
             CL100K,
             &[
                 ("<|endoftext|>", 100_257),
@@ -40,20 +49,24 @@ pub(super) fn definition(name: &str) -> Result<Definition> {
                 ("<|endofprompt|>", 100_276),
             ],
         ),
-        "o200k_base" => (
-            include_bytes!(concat!(env!("OUT_DIR"), "/o200k_base.vocab")),
-            O200K,
-            &[("<|endoftext|>", 199_999), ("<|endofprompt|>", 200_018)],
-        ),
+        "o200k_base" => {
+            (table!("o200k_base"), O200K, &[("<|endoftext|>", 199_999), ("<|endofprompt|>", 200_018)])
+        }
         _ => {
             let reason =
                 format!("no such bundled vocabulary; expected one of {NAMES}, or load a file with from_file");
             return Err(Error::Vocabulary { name: name.into(), reason });
         }
     };
-    let (count, rest) = table.split_first_chunk::<4>().expect("a table begins with its count");
+    let (tokens, pairs) = table;
+    let (count, rest) = tokens.split_first_chunk::<4>().expect("a table begins with its count");
     let (lengths, bytes) = rest.split_at(u32::from_le_bytes(*count) as usize);
-    Ok(Definition {
+    let (counts, pairs) = pairs.split_at(lengths.len());
+    let id = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]);
+    let of_cut = (0..).zip(counts).flat_map(|(whole, &count)| std::iter::repeat_n(whole, count.into()));
+    let cuts = of_cut.zip(pairs.as_chunks::<6>().0);
+    let cuts = cuts.map(|(whole, pair)| Cut { whole, left: id(pair), right: id(&pair[3..]) }).collect();
+    let definition = Definition {
         name: name.into(),
         vocabulary: VocabularyBuilder::from_lengths(name, lengths, bytes).build()?,
         merges: Merges::ByRank,
@@ -62,5 +75,6 @@ pub(super) fn definition(name: &str) -> Result<Definition> {
         specials: specials.iter().map(|&(content, id)| SpecialToken::new(content, id)).collect(),
         normalizer: Normalizer::None,
         declared_bos: None,
-    })
+    };
+    Ok((definition, cuts))
 }

@@ -47,6 +47,7 @@ pub(super) struct Chunk {
     starts: Box<[u32]>,
     keys: Box<[Key]>,
     homes: Box<[u32]>,
+    knows_tokens: bool,
     used: usize,
     num_bytes: usize,
     segments: Vec<Segment>,
@@ -74,12 +75,14 @@ struct Word {
 }
 
 impl Chunk {
-    pub(super) fn new() -> Self {
+    /// An empty chunk. `knows_tokens`: the caches hold every token that is taken whole.
+    pub(super) fn new(knows_tokens: bool) -> Self {
         let length = CAPACITY + WINDOW + probe::AHEAD;
         Self {
             starts: vec![0; length].into(),
             keys: vec![0; length].into(),
             homes: vec![0; length].into(),
+            knows_tokens,
             used: 0,
             num_bytes: 0,
             segments: Vec::new(),
@@ -237,7 +240,7 @@ impl Chunk {
             let Word { key, home, .. } = self.words[at as usize];
             let bytes = (!key).to_le_bytes();
             let pretoken = &bytes[..(16 - key.leading_zeros() as usize / 8)];
-            let whole = tables.whole_id(pretoken);
+            let whole = if self.knows_tokens { None } else { tables.whole_id(pretoken) };
             let ids = whole.as_ref().map_or_else(|| self.group.ids(index), std::slice::from_ref);
             if !short.insert(home, key, ids) {
                 long.insert(pretoken, ids);

@@ -9,11 +9,12 @@ use super::bpe::heap::HeapMerger;
 use super::cache::{LongCache, ShortCache, key_of};
 use super::chunk::Chunk;
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
+use super::rewrite::{Part, Rewriter};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
-/// Memory that an encoder's caches take at most, unless told otherwise. On web text 8 MiB give half of the warm speed of
-/// 32 MiB, and more gains nothing (see docs/LOG.md).
-pub const DEFAULT_CACHE_BYTES: usize = 48 << 20;
+/// Memory that an encoder's caches take at most, unless told otherwise. Warm on web text, 8 MiB give 185 MB/s, 16 give 395,
+/// 24 give 455 and 48 give 470 (Zen 4 with 32 MiB of third-level cache, busy): beyond 24 it is the third level that is full.
+pub const DEFAULT_CACHE_BYTES: usize = 24 << 20;
 
 /// Encodes documents of one tokenizer, one at a time or many.
 #[derive(Debug)]
@@ -26,10 +27,21 @@ pub struct Encoder {
     heap: HeapMerger,
 }
 
+/// How a tokenizer splits.
 #[derive(Clone, Debug)]
-enum Splitter {
+pub(super) enum Splitter {
     Family(FamilySplitter),
+    /// An expression shares scratch memory between its users, so every encoder has a clone.
     Regex(RegexSplitter),
+}
+
+/// Where tokenizing can begin anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Border {
+    /// Byte of the text.
+    pub byte: usize,
+    /// Index of the first token behind it.
+    pub token: usize,
 }
 
 /// Why a text has no ids.
@@ -93,33 +105,30 @@ impl Encoder {
         // Three quarters for short pretokens, which are 99 % of English; a table's size is a power of two.
         let short_bytes = (cache_bytes / 4 * 3).clamp(ShortCache::ENTRY_BYTES * 2, 1 << 30);
         let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
-        let short = ShortCache::new(bits);
-        let long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
-        let splitter = match tables.family {
-            Some(family) => Splitter::Family(FamilySplitter::new(family)),
-            None => Splitter::Regex(tables.splitter.clone()),
-        };
-        let mut encoder = Self { splitter, chunk: Chunk::new(), short, long, heap: HeapMerger::default(), tables };
-        encoder.remember_vocabulary();
-        encoder
+        let mut short = ShortCache::new(bits);
+        let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
+        let splitter = tables.splitter.clone();
+        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
+        Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
     }
 
-    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there.
-    fn remember_vocabulary(&mut self) {
-        let definition = &self.tables.definition;
+    /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
+    /// every one that text can hold is there: a pretoken that is not found is then no token.
+    fn remember_vocabulary(tables: &Tables, short: &mut ShortCache, long: &mut LongCache) -> bool {
+        let definition = &tables.definition;
         if !definition.whole_pretokens {
-            return;
+            return true;
         }
+        let mut complete = true;
         for (id, token) in definition.vocabulary.iter() {
             // A byte that is in no UTF-8 has no key.
             if token.contains(&0xff) || definition.vocabulary.id(token) != Some(id) {
                 continue;
             }
             let key = key_of(token, 0, token.len());
-            if !self.short.insert(self.short.home(key), key, &[id]) {
-                self.long.insert(token, &[id]);
-            }
+            complete &= short.insert(short.home(key), key, &[id]) || long.insert(token, &[id]);
         }
+        complete
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.
@@ -145,11 +154,79 @@ impl Encoder {
         result
     }
 
+    /// As [`encode_str`](Self::encode_str), with the special tokens that `rewriter` finds (see `Tokenizer::allow`).
+    ///
+    /// # Errors
+    /// When the split pattern fails on the text; `out` is then as it was.
+    pub fn encode_with(
+        &mut self,
+        rewriter: &Rewriter,
+        text: &str,
+        out: &mut Vec<u32>,
+    ) -> Result<(), EncodeError> {
+        let before = out.len();
+        let result = self.add_parts(rewriter.parts(text), out);
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    /// A border of `text` near token `token` of its `ids`: tokenizing the text from there gives the rest of the ids.
+    ///
+    /// The border is the start of the pretoken that the token is in, and the start of the text where normalization, special
+    /// tokens or a pattern that may look back leave no other.
+    pub fn border(&self, text: &str, ids: &[u32], token: usize) -> Border {
+        let rewrites = self.tables.rewriter.as_ref().is_some_and(|it| !it.keeps(text));
+        let Splitter::Family(splitter) = self.splitter else { return Border::default() };
+        if rewrites {
+            return Border::default();
+        }
+        let length = |id: &u32| self.tables.definition.vocabulary.token(*id).len();
+        let byte: usize = ids[..token.min(ids.len())].iter().map(length).sum();
+        let (mut buffer, mut at, mut last) = (vec![0; 1024], 0, 0);
+        while at < text.len() && at <= byte {
+            let mut starts = Starts::new(&mut buffer);
+            let next = splitter.fill(text, at, &mut starts);
+            let count = starts.len();
+            let before = buffer[..count].partition_point(|&start| at + start as usize <= byte);
+            last = if before > 0 { at + buffer[before - 1] as usize } else { last };
+            at = next;
+        }
+        if at == byte {
+            last = byte;
+        }
+        let (mut tokens, mut bytes) = (0, 0);
+        while bytes < last {
+            bytes += length(&ids[tokens]);
+            tokens += 1;
+        }
+        Border { byte: last, token: tokens }
+    }
+
+    fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+        for part in parts {
+            match part {
+                Part::Special(id) => out.push(id),
+                Part::Text(text) => {
+                    let result = self.add_plain(0, &text, &|_| text.as_bytes(), out, &mut |_| {});
+                    self.finish(&|_| text.as_bytes(), out, &mut |_| {});
+                    result?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Appends each document of `documents` to `out`.
     ///
     /// # Errors
     /// The first document that cannot be encoded; `out` then holds those before it.
-    pub fn encode_batch(&mut self, documents: &DocumentBatch, out: &mut TokenBatch) -> Result<(), DocumentError> {
+    pub fn encode_batch(
+        &mut self,
+        documents: &DocumentBatch,
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
         let mut ends = Vec::with_capacity(documents.len());
         let mut end = |at| ends.push(at);
         let text_of = |document| documents.document(document);
@@ -182,6 +259,27 @@ impl Encoder {
         if u32::try_from(text.len()).is_err() {
             return Err(EncodeError::TooLong { bytes: text.len() });
         }
+        let parts = self.tables.rewriter.as_ref().filter(|it| !it.keeps(text)).map(|it| it.parts(text));
+        match parts {
+            None => self.add_plain(document, text, text_of, out, end),
+            Some(parts) => {
+                self.finish(text_of, out, end);
+                self.add_parts(parts, out)?;
+                end(out.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// As `add`, for text that is split as it is.
+    fn add_plain<'a>(
+        &mut self,
+        document: usize,
+        text: &str,
+        text_of: &impl Fn(usize) -> &'a [u8],
+        out: &mut Vec<u32>,
+        end: &mut impl FnMut(usize),
+    ) -> Result<(), EncodeError> {
         let Splitter::Family(splitter) = self.splitter else {
             self.finish(text_of, out, end);
             self.encode_by_regex(text, out)?;
@@ -219,7 +317,9 @@ impl Encoder {
 
     /// Splits by the pattern's own expression, which a library matches.
     fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
-        let Splitter::Regex(splitter) = &mut self.splitter else { unreachable!("the pattern is not well known") };
+        let Splitter::Regex(splitter) = &mut self.splitter else {
+            unreachable!("the pattern is not well known")
+        };
         let split = catch_unwind(AssertUnwindSafe(|| splitter.split(text).map(|_| ())));
         let split = split.map_err(|panic| EncodeError::Panic { reason: message(&*panic) })?;
         split.map_err(|reason| EncodeError::Split { reason })?;

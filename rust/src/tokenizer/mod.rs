@@ -23,24 +23,28 @@ mod definition;
 mod encoder;
 mod hf_json;
 mod hf_json_parts;
+mod hf_json_write;
 mod native;
 mod pattern;
 pub mod pretokenize;
 mod probe;
+mod rewrite;
 mod tiktoken_file;
 mod vocab;
 
 use std::sync::Arc;
 
 pub use definition::{Definition, Merges, Normalizer, SpecialToken};
-pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encoder::{Border, DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use pattern::{Pattern, Stage};
+pub use rewrite::{Part, Rewriter};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, small};
-use pretokenize::{Family, RegexSplitter};
+use bpe::{PairTable, medium, small};
+use encoder::Splitter;
+use pretokenize::{Family, FamilySplitter, RegexSplitter};
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
 #[derive(Clone, Debug)]
@@ -53,8 +57,9 @@ pub struct Tokenizer {
 pub(crate) struct Tables {
     definition: Definition,
     pairs: PairTable,
-    family: Option<Family>,
-    splitter: RegexSplitter,
+    splitter: Splitter,
+    /// What happens to every text first; none where that is nothing.
+    rewriter: Option<Rewriter>,
     fingerprint: String,
 }
 
@@ -81,6 +86,7 @@ impl Tables {
     fn merge_long(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
         match self.whole_id(pretoken) {
             Some(id) => out.push(id),
+            None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
             None => heap.merge(&self.pairs, pretoken, out),
         }
     }
@@ -92,7 +98,9 @@ impl Tokenizer {
     /// # Errors
     /// When the name is none of these.
     pub fn from_name(name: &str) -> Result<Self> {
-        Self::from_definition(bundled::definition(name)?)
+        let (definition, cuts) = bundled::load(name)?;
+        let pairs = PairTable::from_cuts(&definition.vocabulary, cuts);
+        Self::with_pairs(definition, pairs)
     }
 
     /// Hugging Face's `tokenizer.json` of the byte-level BPE kind; messages call it `name`.
@@ -114,6 +122,24 @@ impl Tokenizer {
     /// nanofast's own file: exact to the fingerprint, whatever format the tokenizer came from.
     pub fn to_bytes(&self) -> Vec<u8> {
         native::write(&self.tables.definition)
+    }
+
+    /// The `.tiktoken` file: tokens and ranks, without the pattern and the special tokens.
+    ///
+    /// # Errors
+    /// When merges do not go by rank, which the format cannot say.
+    pub fn to_tiktoken(&self) -> Result<Vec<u8>> {
+        let definition = &self.tables.definition;
+        if definition.merges != Merges::ByRank {
+            let reason = "its merges are a list, which a .tiktoken file cannot hold; save it as .json".into();
+            return Err(Error::Vocabulary { name: definition.name.clone(), reason });
+        }
+        Ok(tiktoken_file::write(&definition.vocabulary))
+    }
+
+    /// Hugging Face's `tokenizer.json`, for any library that reads it.
+    pub fn to_hf_json(&self) -> Vec<u8> {
+        hf_json_write::write(&self.tables.definition, &self.tables.pairs)
     }
 
     /// A `.json` file of either kind: nanofast's own or Hugging Face's.
@@ -178,12 +204,20 @@ impl Tokenizer {
     /// When the pattern does not compile, or ids or merges contradict each other.
     pub fn from_definition(mut definition: Definition) -> Result<Self> {
         definition.check()?;
-        let name = &definition.name;
-        let pairs = PairTable::new(name, &definition.vocabulary, &definition.merges)?;
-        let splitter = RegexSplitter::new(name, &definition.pattern)?;
-        let family = Family::of(&definition.pattern);
+        let pairs = PairTable::new(&definition.name, &definition.vocabulary, &definition.merges)?;
+        Self::with_pairs(definition, pairs)
+    }
+
+    fn with_pairs(definition: Definition, pairs: PairTable) -> Result<Self> {
+        let splitter = match Family::of(&definition.pattern) {
+            Some(family) => Splitter::Family(FamilySplitter::new(family)),
+            None => Splitter::Regex(RegexSplitter::new(&definition.name, &definition.pattern)?),
+        };
+        let always = definition.specials.iter().any(|special| !special.plain_text);
+        let rewrites = always || definition.normalizer != Normalizer::None;
+        let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
-        Ok(Self { tables: Arc::new(Tables { definition, pairs, family, splitter, fingerprint }) })
+        Ok(Self { tables: Arc::new(Tables { definition, pairs, splitter, rewriter, fingerprint }) })
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.
@@ -194,6 +228,23 @@ impl Tokenizer {
     /// As [`encoder`](Self::encoder), with caches of at most `cache_bytes`.
     pub fn encoder_with(&self, cache_bytes: usize) -> Encoder {
         Encoder::new(Arc::clone(&self.tables), cache_bytes)
+    }
+
+    /// A rewriter that finds the special tokens `contents` in texts, for [`Encoder::encode_with`].
+    ///
+    /// # Errors
+    /// When one of them is no special token.
+    pub fn allow(&self, contents: &[&str]) -> Result<Rewriter> {
+        let definition = &self.tables.definition;
+        let unknown =
+            |content: &&&str| !definition.specials.iter().any(|special| special.content == **content);
+        if let Some(content) = contents.iter().find(unknown) {
+            let names: Vec<_> =
+                definition.specials.iter().take(16).map(|it| format!("`{}`", it.content)).collect();
+            let reason = format!("`{content}` is no special token (has: {})", names.join(", "));
+            return Err(Error::Vocabulary { name: definition.name.clone(), reason });
+        }
+        Rewriter::new(definition, |special| contents.contains(&&*special.content))
     }
 
     /// What the tokenizer was built from.

@@ -76,19 +76,19 @@ impl<'a> Probe<'a> {
     /// Writes the ids of `keys`, whose indices begin with `first`; `homes` has [`AHEAD`] more than there are keys.
     pub(super) fn run(&mut self, keys: &[Key], homes: &[u32], first: u32) {
         assert_eq!(keys.len() + AHEAD, homes.len());
-        // SAFETY: `spare` has room for the ids of all pretokens announced in `new`, and `LANES` more: a key found has no more
+        // `spare` has room for the ids of all pretokens announced in `new`, and `LANES` more: a key found has no more
         // ids than bytes, one not found takes one place, and every pretoken has a byte. Homes are indices into `entries`:
         // both come from the same `ShortCache`.
         #[cfg(target_arch = "x86_64")]
         if self.vectors {
+            // SAFETY: as said above, and `vectors` says that the processor has AVX2.
             return unsafe { self.run_avx2(keys, homes, first) };
         }
-        // SAFETY: as above.
+        // SAFETY: as said above.
         unsafe {
             self.run_with(keys, homes, first, |entry, out| {
                 for lane in 0..5 {
-                    // SAFETY: `out` has room for `LANES` ids.
-                    unsafe { out.add(lane).write(entry.id(lane)) };
+                    out.add(lane).write(entry.id(lane));
                 }
             });
         }

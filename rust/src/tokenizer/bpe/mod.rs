@@ -4,10 +4,11 @@
 //! merge, into what, and how early.
 
 pub mod heap;
+pub mod medium;
 pub mod naive;
 mod pair_table;
 pub mod small;
 #[cfg(target_arch = "x86_64")]
 mod small_avx512;
 
-pub use pair_table::{Merge, NONE, PairTable};
+pub use pair_table::{Cut, Merge, NONE, PairTable};

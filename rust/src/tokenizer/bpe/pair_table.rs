@@ -22,6 +22,17 @@ pub struct Merge {
     pub id: u32,
 }
 
+/// A token as two others, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The token.
+    pub whole: u32,
+    /// The token it begins with.
+    pub left: u32,
+    /// The token that is the rest.
+    pub right: u32,
+}
+
 /// An immutable map from pairs of ids to merges, and from single bytes to ids.
 #[derive(Debug)]
 pub struct PairTable {
@@ -50,10 +61,21 @@ impl PairTable {
     /// # Errors
     /// When the merges are more than a table can number, or give what is no token.
     pub fn new(name: &str, vocabulary: &Vocabulary, merges: &Merges) -> Result<Self> {
-        let (entries, ids) = match merges {
-            Merges::ByRank => (splits(vocabulary), Vec::new()),
-            Merges::List(pairs) => listed(name, vocabulary, pairs)?,
-        };
+        match merges {
+            Merges::ByRank => Ok(Self::from_cuts(vocabulary, cuts(vocabulary))),
+            Merges::List(pairs) => {
+                listed(name, vocabulary, pairs).map(|(entries, ids)| Self::with(vocabulary, &entries, ids))
+            }
+        }
+    }
+
+    /// The table of a vocabulary that merges by rank, from all cuts of its tokens into two.
+    pub(crate) fn from_cuts(vocabulary: &Vocabulary, cuts: impl IntoIterator<Item = Cut>) -> Self {
+        let entry = |cut: Cut| key(cut.left, cut.right) << PRIORITY_BITS | u64::from(cut.whole);
+        Self::with(vocabulary, &cuts.into_iter().map(entry).collect::<Vec<_>>(), Vec::new())
+    }
+
+    fn with(vocabulary: &Vocabulary, entries: &[u64], ids: Vec<u32>) -> Self {
         let mut byte_ids = [0; 256];
         for byte in 0..=255_u8 {
             byte_ids[usize::from(byte)] = vocabulary.id(&[byte]).expect("a vocabulary has all single bytes");
@@ -61,7 +83,7 @@ impl PairTable {
         // Half as many buckets as entries would be a load of 1; one at most 0.85 is filled quickly.
         let mut bits = (entries.len().max(8) * 10 / 17).next_power_of_two().trailing_zeros();
         let buckets = loop {
-            match filled(&entries, bits) {
+            match filled(entries, bits) {
                 Some(buckets) => break buckets,
                 None => bits += 1,
             }
@@ -69,7 +91,16 @@ impl PairTable {
         let mut table = Self { byte_ids, byte_pairs: Box::default(), buckets, shift: 64 - bits, ids };
         let pair = |pair: usize| table.priority(byte_ids[pair >> 8], byte_ids[pair & 0xff]);
         table.byte_pairs = (0..1 << 16).map(pair).collect();
-        Ok(table)
+        table
+    }
+
+    /// All pairs in the order of their priorities, pairs of one priority by their left part.
+    pub(crate) fn listed(&self) -> Vec<(u32, u32)> {
+        let mut entries: Vec<u64> =
+            self.buckets.as_flattened().iter().copied().filter(|&entry| entry != EMPTY).collect();
+        entries.sort_unstable_by_key(|entry| (entry & PRIORITY, entry >> PRIORITY_BITS));
+        let id = |entry: u64, shift: u32| (entry >> shift) as u32 & ((1 << ID_BITS) - 1);
+        entries.into_iter().map(|it| (id(it, ID_BITS + PRIORITY_BITS), id(it, PRIORITY_BITS))).collect()
     }
 
     /// What `left` and `right` become, if they merge.
@@ -174,17 +205,13 @@ fn insert(buckets: &mut [[u64; 2]], shift: u32, mut entry: u64) -> Option<()> {
 }
 
 /// Every way to cut a token into two tokens.
-fn splits(vocabulary: &Vocabulary) -> Vec<u64> {
-    let mut entries = Vec::with_capacity(vocabulary.num_tokens() * 5 / 2);
-    for (id, token) in vocabulary.iter() {
-        for cut in 1..token.len() {
-            let (left, right) = token.split_at(cut);
-            if let (Some(left), Some(right)) = (vocabulary.id(left), vocabulary.id(right)) {
-                entries.push(key(left, right) << PRIORITY_BITS | u64::from(id));
-            }
-        }
-    }
-    entries
+fn cuts(vocabulary: &Vocabulary) -> impl Iterator<Item = Cut> {
+    vocabulary.iter().flat_map(move |(whole, token)| {
+        (1..token.len()).filter_map(move |at| {
+            let (left, right) = (vocabulary.id(&token[..at])?, vocabulary.id(&token[at..])?);
+            Some(Cut { whole, left, right })
+        })
+    })
 }
 
 fn listed(name: &str, vocabulary: &Vocabulary, pairs: &[(u32, u32)]) -> Result<(Vec<u64>, Vec<u32>)> {
@@ -199,7 +226,9 @@ fn listed(name: &str, vocabulary: &Vocabulary, pairs: &[(u32, u32)]) -> Result<(
         merged.extend_from_slice(vocabulary.token(left));
         merged.extend_from_slice(vocabulary.token(right));
         let id = vocabulary.id(&merged);
-        ids.push(id.ok_or_else(|| refuse(format!("merge {priority} gives {}, which is no token", shown(&merged))))?);
+        ids.push(id.ok_or_else(|| {
+            refuse(format!("merge {priority} gives {}, which is no token", shown(&merged)))
+        })?);
         entries.push(key(left, right) << PRIORITY_BITS | priority);
     }
     Ok((entries, ids))

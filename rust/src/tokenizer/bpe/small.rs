@@ -92,8 +92,8 @@ pub fn merge(pairs: &PairTable, pretoken: &[u8], out: &mut [u32; MAX_BYTES]) -> 
     for (part, &byte) in parts.iter_mut().zip(pretoken) {
         *part = pairs.byte_id(byte);
     }
-    for (priority, bytes) in priorities.iter_mut().zip(pretoken.array_windows()) {
-        *priority = pairs.of_bytes(*bytes);
+    for (priority, bytes) in priorities.iter_mut().zip(pretoken.windows(2)) {
+        *priority = pairs.of_bytes([bytes[0], bytes[1]]);
     }
     let mut alive = (1_u32 << length) - 1;
     loop {

@@ -87,7 +87,8 @@ pub(super) unsafe fn merge(
             };
             let ranks = _mm512_mask_set1_epi32(ranks, next as __mmask16, NONE as i32);
             let ranks = _mm512_mask_set1_epi32(ranks, 1 << at, after as i32);
-            priorities[word] = _mm512_mask_set1_epi32(ranks, ((1_u32 << before) >> 1) as __mmask16, ahead as i32);
+            priorities[word] =
+                _mm512_mask_set1_epi32(ranks, ((1_u32 << before) >> 1) as __mmask16, ahead as i32);
         }
         if !merged_any {
             break;

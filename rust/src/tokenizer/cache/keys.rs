@@ -10,7 +10,13 @@ use crate::tokenizer::probe::fetch_far;
 ///
 /// # Panics
 /// When `keys` or `homes` are shorter than the pretokens are many.
-pub(crate) fn write_keys(cache: &ShortCache, text: &[u8], starts: &[u32], keys: &mut [Key], homes: &mut [u32]) {
+pub(crate) fn write_keys(
+    cache: &ShortCache,
+    text: &[u8],
+    starts: &[u32],
+    keys: &mut [Key],
+    homes: &mut [u32],
+) {
     let count = starts.len().saturating_sub(1);
     let (keys, homes) = (&mut keys[..count], &mut homes[..count]);
     let mut done = 0;

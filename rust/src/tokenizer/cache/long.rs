@@ -90,15 +90,15 @@ impl LongCache {
         }
     }
 
-    /// Stores the ids of a pretoken that is not in the map, where the limit allows it.
-    pub(crate) fn insert(&mut self, pretoken: &[u8], ids: &[u32]) {
+    /// Stores the ids of a pretoken that is not in the map, where the limit allows it; returns whether it did.
+    pub(crate) fn insert(&mut self, pretoken: &[u8], ids: &[u32]) -> bool {
         let more_bytes = pretoken.len() + 4 * ids.len();
         let grows = (self.used + 1) * 2 > self.slots.len();
         let slots = if grows { self.slots.len() * 2 } else { self.slots.len() };
         let total = slots * size_of::<Slot>() + self.arena.len() + more_bytes;
         let fits = u32::try_from(self.arena.len()).is_ok() && total <= self.limit_bytes;
         if pretoken.len() > MAX_BYTES || ids.is_empty() || !fits {
-            return;
+            return false;
         }
         if grows {
             self.grow();
@@ -118,6 +118,7 @@ impl LongCache {
         }
         self.arena.extend_from_slice(pretoken);
         ids.iter().for_each(|id| self.arena.extend_from_slice(&id.to_le_bytes()));
+        true
     }
 
     fn grow(&mut self) {

@@ -57,7 +57,9 @@ impl Classes {
         let mut flat = vec![0_u8; NUM_PAGES * PAGE];
         for (expression, bit) in SETS {
             let hir = regex_syntax::parse(expression).expect("the class expressions are constant");
-            let HirKind::Class(Class::Unicode(class)) = hir.kind() else { unreachable!("{expression} is a class") };
+            let HirKind::Class(Class::Unicode(class)) = hir.kind() else {
+                unreachable!("{expression} is a class")
+            };
             for range in class.iter() {
                 flat[range.start() as usize..=range.end() as usize].iter_mut().for_each(|it| *it |= bit);
             }

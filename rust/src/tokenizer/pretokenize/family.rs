@@ -35,11 +35,22 @@ const GPT4: &[(&str, bool)] = &[
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|<digits>+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
         true,
     ),
-    (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|<digits>| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+", false),
-    (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+", false),
+    (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|<digits>| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+        false,
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        false,
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|<digits>| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]+|\s+(?!\S)|\s+",
+        true,
+    ),
 ];
 
-const DIGITS: &[(&str, u32)] = &[(r"\p{N}{1,3}", 3), (r"\p{N}{1,2}", 2), (r"\p{N}", 1), (r"\p{N}+", u32::MAX)];
+const DIGITS: &[(&str, u32)] =
+    &[(r"\p{N}{1,3}", 3), (r"\p{N}{1,2}", 2), (r"\p{N}", 1), (r"\p{N}+", u32::MAX)];
 
 const GPT4O: &[&str] = &[concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -60,8 +71,24 @@ impl Family {
             return Some(Self::Gpt4o);
         }
         GPT4.iter().find_map(|(template, whole_tail)| {
-            let digits = DIGITS.iter().find(|(spelling, _)| template.replace("<digits>", spelling) == text)?;
+            let digits =
+                DIGITS.iter().find(|(spelling, _)| template.replace("<digits>", spelling) == text)?;
             Some(Self::Gpt4 { digits: digits.1, whole_tail: *whole_tail })
         })
+    }
+
+    /// The pattern without possessive repetitions and `$`, equal in what it cuts: the last spelling of each kind.
+    pub(crate) fn plain_spelling(self) -> String {
+        match self {
+            Self::Gpt2 => GPT2[GPT2.len() - 1].to_owned(),
+            Self::Gpt4o => GPT4O[0].to_owned(),
+            Self::Gpt4 { digits, whole_tail } => {
+                let template =
+                    GPT4.iter().rev().find(|(_, tail)| *tail == whole_tail).expect("there are both kinds").0;
+                let (spelling, _) =
+                    DIGITS.iter().find(|(_, most)| *most == digits).expect("digits come from the list");
+                template.replace("<digits>", spelling)
+            }
+        }
     }
 }

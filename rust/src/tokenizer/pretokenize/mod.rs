@@ -82,11 +82,12 @@ impl FamilySplitter {
     #[expect(unsafe_code, reason = "vector instructions behind a check of the processor")]
     pub fn fill(&self, text: &str, from: usize, starts: &mut Starts<'_>) -> usize {
         let text = text.as_bytes();
-        // SAFETY: the text is UTF-8, and `implementation` is one that the processor can run.
         match self.implementation {
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: the text is UTF-8, and `implementation` is one that the processor can run.
             Implementation::Avx512 => unsafe { x86::fill_avx512(self.family, text, from, starts) },
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Implementation::Avx2 => unsafe { x86::fill_avx2(self.family, text, from, starts) },
             #[cfg(not(target_arch = "x86_64"))]
             Implementation::Avx512 | Implementation::Avx2 => unreachable!("not available on this processor"),

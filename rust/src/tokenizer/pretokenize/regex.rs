@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::pattern::Pattern;
+
+/// Steps back in one search before a text is refused. The patterns in use take about one for each character of a run of
+/// spaces; the engine's own limit of a million refuses a megabyte of them.
+const MAX_BACKTRACKS: usize = 1 << 30;
 
 /// Compiled expressions and the buffers between them. One per thread: matching shares scratch memory inside a `Regex`.
 #[derive(Clone, Debug)]
@@ -21,11 +25,13 @@ impl RegexSplitter {
     /// # Errors
     /// When an expression does not compile.
     pub fn new(name: &str, pattern: &Pattern) -> Result<Self> {
-        let stages = pattern.stages.iter().map(|stage| match Regex::new(&stage.regex) {
-            Ok(regex) => Ok((regex, stage.keep_gaps)),
-            Err(error) => {
-                let reason = format!("bad split pattern `{}`: {error}", stage.regex);
-                Err(Error::Vocabulary { name: name.into(), reason })
+        let stages = pattern.stages.iter().map(|stage| {
+            match RegexBuilder::new(&stage.regex).backtrack_limit(MAX_BACKTRACKS).build() {
+                Ok(regex) => Ok((regex, stage.keep_gaps)),
+                Err(error) => {
+                    let reason = format!("bad split pattern `{}`: {error}", stage.regex);
+                    Err(Error::Vocabulary { name: name.into(), reason })
+                }
             }
         });
         Ok(Self { stages: stages.collect::<Result<_>>()?, pieces: Vec::new(), finer: Vec::new() })

@@ -119,8 +119,10 @@ impl Cursor<'_> {
         let bare = Some(start).filter(|_| class & (LETTER | MARK) != 0);
         let candidates = [lead, bare];
         let word = candidates.iter().flatten().find_map(|&at| self.word_with_lower(at));
-        if let Some(end) = word.or_else(|| candidates.iter().flatten().find_map(|&at| self.word_of_upper(at))) {
-            let suffix = if self.text.get(end) == Some(&b'\'') { contraction(self.text, end, true) } else { 0 };
+        if let Some(end) = word.or_else(|| candidates.iter().flatten().find_map(|&at| self.word_of_upper(at)))
+        {
+            let suffix =
+                if self.text.get(end) == Some(&b'\'') { contraction(self.text, end, true) } else { 0 };
             return end + suffix;
         }
         self.other_or_space(start, false, |byte| matches!(byte, b'\r' | b'\n' | b'/'))
@@ -166,7 +168,10 @@ impl Cursor<'_> {
         let body = start + usize::from(self.text[start] == b' ');
         let end = self.run(body, is_other);
         if end > body {
-            return self.text[end..].iter().position(|&byte| !may_follow(byte)).map_or(self.text.len(), |it| end + it);
+            return self.text[end..]
+                .iter()
+                .position(|&byte| !may_follow(byte))
+                .map_or(self.text.len(), |it| end + it);
         }
         let end = self.run(start, |it| it & SPACE != 0);
         if whole_tail && end == self.text.len() {

@@ -119,7 +119,13 @@ impl Window {
 
     /// What GPT-4's and GPT-4o's patterns share; `absorbed` is what a run of `others` takes behind itself.
     #[inline(always)]
-    fn words_groups_and_spaces(&self, others: u64, absorbed: u64, digits: u32, whole_tail: bool) -> (u64, u64) {
+    fn words_groups_and_spaces(
+        &self,
+        others: u64,
+        absorbed: u64,
+        digits: u32,
+        whole_tail: bool,
+    ) -> (u64, u64) {
         let (letters, numbers) = (self.letters, self.numbers);
         let other_starts = others & !(others << 1) & !(self.blanks << 1);
         let single = other_starts & !(others >> 1);

@@ -15,7 +15,12 @@ const WIDTH: usize = 64;
 /// The processor has the instructions of `I`. `text` is UTF-8 and `from` is where a pretoken starts.
 #[inline(always)]
 #[expect(unsafe_code, reason = "calls the operations of one processor family")]
-pub(super) unsafe fn fill<I: Isa>(family: Family, text: &[u8], from: usize, starts: &mut Starts<'_>) -> usize {
+pub(super) unsafe fn fill<I: Isa>(
+    family: Family,
+    text: &[u8],
+    from: usize,
+    starts: &mut Starts<'_>,
+) -> usize {
     let classes = Classes::get();
     let mut at = from;
     while at < text.len() {
@@ -87,7 +92,8 @@ unsafe fn starts_in<I: Isa>(
         // SAFETY: as above.
         let window = unsafe { window_of::<I>(vector, class, |mask| mask & valid, length as u32, is_last) };
         let decision = window.decide(family);
-        let starts = with_contractions(family, text, at, decision.starts, decision.apostrophes & valid) & valid;
+        let starts =
+            with_contractions(family, text, at, decision.starts, decision.apostrophes & valid) & valid;
         return Decided { starts, is_last: is_last && decision.is_last };
     }
     // SAFETY: as above.
@@ -105,7 +111,8 @@ unsafe fn starts_in<I: Isa>(
         I::load(&patched)
     };
     // SAFETY: as above.
-    let window = unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), is_last) };
+    let window =
+        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), is_last) };
     let decision = window.decide(family);
     // SAFETY: as above.
     let (starts, apostrophes) =

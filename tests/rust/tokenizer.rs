@@ -1,0 +1,13 @@
+//! The tokenizer against its slow twins and against tiktoken-rs, on the same cases.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "tokenizer/cases.rs"]
+mod cases;
+#[path = "tokenizer/encoding.rs"]
+mod encoding;
+#[path = "tokenizer/files.rs"]
+mod files;
+#[path = "tokenizer/merging.rs"]
+mod merging;
+#[path = "tokenizer/splitting.rs"]
+mod splitting;
