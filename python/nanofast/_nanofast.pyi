@@ -1,10 +1,27 @@
 """Types of the compiled extension; one block for each file under `rust/src/bindings`."""
 
 from collections.abc import Sequence
-from typing import Any, Never, final
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Never, Self, final
 
 import numpy as np
 import numpy.typing as npt
+
+__all__ = [
+    "DEBUG_BUILD",
+    "NativeLoader",
+    "ParquetWriter",
+    "Tokenizer",
+    "__version__",
+    "find_shards",
+    "merge_states",
+    "read_footer",
+    "read_row_group",
+]
+
+__version__: str
+DEBUG_BUILD: bool
 
 # bindings/tokenizer.rs
 
@@ -28,9 +45,7 @@ class Tokenizer:
     def encode(self, text: str | bytes, allowed_special: Sequence[str] = ...) -> npt.NDArray[np.uint32]: ...
     def encode_to(self, text: str | bytes, out: npt.NDArray[np.uint32]) -> int: ...
     def count_tokens(self, text: str | bytes) -> int: ...
-    def encode_batch(
-        self, texts: Sequence[str | bytes]
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+    def encode_batch(self, texts: Sequence[str | bytes]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
     def decode_bytes(self, ids: Sequence[int] | npt.NDArray[Any]) -> bytes: ...
     def token_bytes(self) -> npt.NDArray[np.int32]: ...
     @property
@@ -44,3 +59,73 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str: ...
     def __reduce__(self) -> Never: ...
+
+# bindings/loader.rs
+
+@final
+class NativeLoader:
+    def __new__(
+        cls,
+        paths: Sequence[str],
+        tokenizer: Tokenizer,
+        *,
+        text_column: str,
+        split: str | None,
+        batch_size: int,
+        sequence_length: int,
+        packing: str,
+        overflow: str,
+        rank: int,
+        world_size: int,
+        lanes: int | None,
+        unit_documents: int | None,
+        deal: str,
+        shuffle: bool,
+        shuffle_window: int,
+        seed: int,
+        epochs: int | None,
+        drop_last: bool,
+        shares_end: bool,
+        bos_id: int,
+        pad_id: int,
+        num_threads: int,
+        num_slots: int,
+        memory_limit_bytes: int,
+    ) -> Self: ...
+    @property
+    def lanes(self) -> int: ...
+    @property
+    def plan(self) -> tuple[int, int, int]: ...
+    def set_memory(self, address: int, len: int, owner: object) -> None: ...
+    def fetch(
+        self, sequence: int, timeout_seconds: float | None = None
+    ) -> tuple[int, int, int, int, bool] | Literal[False] | None: ...
+    def next_to_accept(self) -> int: ...
+    def accept(self) -> None: ...
+    def take_back(self, sequence: int) -> None: ...
+    def release(self, sequence: int) -> None: ...
+    def known_rounds(self, than: int, timeout_seconds: float) -> tuple[int, bool]: ...
+    def grant(self, rounds: int) -> None: ...
+    def reconfigure(self, batch_size: int, sequence_length: int) -> None: ...
+    def state_json(self) -> str: ...
+    def identity_json(self) -> str: ...
+    def restore(self, state_json: str) -> None: ...
+    def position(self) -> tuple[int, int]: ...
+    def metrics(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+def merge_states(states_json: Sequence[str]) -> str: ...
+
+# bindings/writer.rs
+
+@final
+class ParquetWriter:
+    def __new__(cls, path: str | PathLike[str], column: str = "text", row_group_documents: int = 1000) -> Self: ...
+    def write(self, texts: Sequence[str]) -> None: ...
+    def close(self) -> None: ...
+
+# bindings/reading.rs
+
+def find_shards(path: str | PathLike[str]) -> list[Path]: ...
+def read_footer(path: str | PathLike[str]) -> str: ...
+def read_row_group(path: str | PathLike[str], row_group: int, column: str = "text") -> list[bytes]: ...

@@ -22,7 +22,7 @@ from nanofast.checkpoint import Snapshot
 
 @dataclass(frozen=True)
 class Written:
-    """What became of one checkpoint: its path and size, or the error that the disk gave."""
+    """What became of one checkpoint: its path and size, or why it could not be written."""
 
     step: int
     path: Path
@@ -53,10 +53,11 @@ class BackgroundWriter:
         start = time.perf_counter()
         try:
             path = checkpoint.save(snapshot, self.folder, step)
-            checkpoint.retain(self.folder, *self._keep)
+            checkpoint.retain(self.folder, step, *self._keep)
             size = sum(file.stat().st_size for file in path.iterdir())
-        except OSError as error:
-            return Written(step, self.folder, 0, time.perf_counter() - start, str(error))
+        except Exception as error:  # whatever it was: it is told, and training and later checkpoints go on
+            reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            return Written(step, self.folder, 0, time.perf_counter() - start, reason)
         return Written(step, path, size, time.perf_counter() - start)
 
     def poll(self) -> list[Written]:

@@ -23,7 +23,7 @@ import torch
 
 from nanofast import checkpoint
 from nanofast.compiling import compile_blocks
-from nanofast.config import Config, ConfigError, derive, to_dict
+from nanofast.config import Config, ConfigError, RunSettings, derive, to_dict
 from nanofast.config_file import write_toml
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
@@ -79,20 +79,35 @@ def _set_threads(config: Config, world: World) -> tuple[Config, str]:
     return config, reason
 
 
+def _make_sample(run: RunSettings, home: Path) -> tuple[str, str]:
+    from nanofast.data.sample import ensure_sample
+
+    def place(folder: str | None) -> Path | None:
+        return None if folder is None else Path(folder).expanduser().absolute()
+
+    data, tokenizer = ensure_sample(home, data_home=place(run.data_home), tokenizer_home=place(run.tokenizer_home))
+    return str(data), str(tokenizer)
+
+
 def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, Any, str]:
     """Where the text is, the tokenizer and its name; the sample corpus is made, once, on the main rank."""
     import nanofast
 
     data, name = config.data.data, config.data.tokenizer
     if data is None or name is None:
-        made = None
+        made: tuple[str, str] | Exception | None = None
         if world.is_main:
-            from nanofast.data.sample import ensure_sample
-
-            made = tuple(str(path) for path in ensure_sample(home))
+            try:
+                made = _make_sample(config.run, home)
+            except (ValueError, OSError) as error:  # the other ranks wait to hear of it
+                made = error
         made = object_from_main(made)
+        if isinstance(made, Exception):
+            raise made
         assert made is not None
-        data, name = data or made[0], name or made[1]
+        data, name = made[0] if data is None else data, made[1] if name is None else name
+    if Path(name).is_dir():
+        raise ConfigError(f"tokenizer `{name}` is a folder; expected a file; pass --tokenizer {name}/tokenizer.json")
     # absolute, so that a resumed run finds them from any folder
     data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
     name = str(Path(name).absolute()) if Path(name).exists() else name
@@ -162,7 +177,10 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     """Find device, cores, data, tokenizer, type and horizon; refuse what does not fit together."""
     started = time.perf_counter()
     home = home_folder(config.run.home)
-    world = connect(config.run.device)
+    try:
+        world = connect(config.run.device)
+    except (ValueError, RuntimeError) as error:  # no such device, a wrong rank, a process group that cannot be had
+        raise ConfigError(str(error).splitlines()[0]) from error
     config = derive(config, world_size=world.world_size, device_type=world.device.type)
     if resumed is not None:
         check_same_model(resumed.config, config)

@@ -29,6 +29,7 @@ from nanofast.config import ConfigError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 ASIDE_PREFIX = ".writing-"
+ABANDONED_PREFIX = "abandoned-"
 
 
 class CheckpointError(ConfigError):
@@ -101,17 +102,38 @@ def save(snapshot: Snapshot, checkpoints: Path, step: int) -> Path:
     return target
 
 
-def retain(checkpoints: Path, keep_last: int, keep_every: int) -> list[Path]:
-    """Delete all but the newest `keep_last` checkpoints (0: keep all) and multiples of `keep_every`; what is gone."""
+def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> list[Path]:
+    """Delete all but the last `keep_last` checkpoints (0: keep all) and multiples of `keep_every`; what is gone.
+
+    Counted back from step `newest`, the one just written. Later ones belong to another course of the run: they are
+    neither counted nor touched.
+    """
     if keep_last == 0:
         return []
     folders = sorted(filter(is_checkpoint_name, checkpoints.iterdir()), key=step_of)
+    folders = [folder for folder in folders if step_of(folder) <= newest]
     gone = [f for f in folders[:-keep_last] if not (keep_every and step_of(f) % keep_every == 0)]
     for folder in gone:
         # the manifest first: a half-deleted folder must not look complete
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     return gone
+
+
+def set_aside_after(checkpoints: Path, step: int) -> list[Path]:
+    """Rename the checkpoints of later steps to `abandoned-step_…`: a run that goes on from `step` writes its own.
+
+    Left under their names, `newest_complete` would choose them before all that the resumed run has yet to write.
+    """
+    moved = []
+    for folder in sorted(filter(is_checkpoint_name, checkpoints.iterdir()), key=step_of):
+        if step_of(folder) <= step:
+            continue
+        target = checkpoints / f"{ABANDONED_PREFIX}{folder.name}"
+        if target.exists():  # of an earlier return to an older step; one course of the run is kept
+            shutil.rmtree(target)
+        moved.append(folder.rename(target))
+    return moved
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

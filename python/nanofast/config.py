@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 # The default run: a depth-4 model on the sample corpus. Steps and batch were chosen on a 2-core Zen 4 server VM so that
-# the whole of it, set-up, evaluation and report included, stays under four minutes; see docs/LOG.md for the runs
-# compared.
+# the whole of it, set-up, evaluation and report included, stays under four minutes.
 DEFAULT_ITERATIONS = 200
 DEFAULT_TOTAL_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 524_288}
 # Tokens in one forward pass when nobody says: on the CPU more than this leaves the cache, on a GPU less leaves it idle.
@@ -26,7 +25,7 @@ DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65_536}
 DEFAULT_TOKENS_PER_PARAMETER = 20.0
 
 # Where learning rates are known to be good, and from where they are moved by width and batch. cpu: chosen by runs of
-# the default configuration, see docs/LOG.md. cuda: nanochat's published rates for its width 768 at half a million
+# the default configuration. cuda: nanochat's published rates for its width 768 at half a million
 # tokens a step.
 REFERENCE_RATES = {
     "cpu": {
@@ -170,6 +169,10 @@ class RunSettings:
     """Name or folder of the run. Derived: the depth and the date."""
     home: str | None = None
     """Folder of data, tokenizers and runs. Derived: NANOFAST_HOME, else ~/.cache/nanofast."""
+    data_home: str | None = None
+    """Folder of the sample corpus. Derived: HOME/data."""
+    tokenizer_home: str | None = None
+    """Folder of the vocabulary trained on the sample corpus. Derived: HOME/tokenizers."""
     resume: str | None = None
     """`auto`, a run folder or a checkpoint folder to continue exactly."""
     save_every: int = 100
@@ -239,9 +242,10 @@ def nearest_multiples(value: int, step: int) -> str:
 
 
 def _at_least(name: str, value: float, least: float, unit: str = "") -> None:
-    if not value >= least:
+    if not least <= value < float("inf"):
+        finite = " and finite" if value == float("inf") else ""
         raise ConfigError(
-            f"{name} must be at least {least}{unit and ' ' + unit}; found {value}; nearest legal value: {least}"
+            f"{name} must be at least {least}{unit and ' ' + unit}{finite}; found {value}; nearest legal value: {least}"
         )
 
 
@@ -361,6 +365,16 @@ def _check_rest(config: Config) -> None:
     for name in ("matrix_lr", "embedding_lr", "head_lr"):
         if getattr(optimizer, name) is not None:
             _positive(name, getattr(optimizer, name), 0.003)
+    for name, text in (
+        ("data", config.data.data),
+        ("tokenizer", config.data.tokenizer),
+        ("run", run.run),
+        ("home", run.home),
+        ("data_home", run.data_home),
+        ("tokenizer_home", run.tokenizer_home),
+    ):
+        if text is not None and not text.strip():  # most often a shell variable that is not set
+            raise ConfigError(f"{name} is empty; expected a name or a path; give one, or leave the flag out")
     _at_least("weight_decay", optimizer.weight_decay, 0)
     _at_least("grad_clip", optimizer.grad_clip, 0)
     for name in ("beta1", "beta2", "momentum"):

@@ -66,6 +66,13 @@ def rank_and_world_size() -> tuple[int, int]:
     return rank, max(world_size, 1)
 
 
+def worker_and_count() -> tuple[int, int] | None:
+    """Number of this process and of all among the workers of a torch DataLoader; None outside of them."""
+    data = sys.modules.get("torch.utils.data")  # a worker has imported it
+    info = data.get_worker_info() if data is not None else None
+    return None if info is None else (info.id, info.num_workers)
+
+
 def find_device(wanted: str, local_rank: int = 0) -> torch.device:
     """`auto` is CUDA, then MPS, then the CPU, whatever is there; anything else is taken as torch spells devices."""
     import torch

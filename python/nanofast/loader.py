@@ -5,9 +5,9 @@
                              ▼
                            inputs_BT int32, targets_BT int64 on the device; targets are -1 where nothing is learned
 
-Shape legend: B rows a batch, T inputs a row, S slots of the ring. A token with its highest bit set is not learned as a
-target. On CUDA batches are copied ahead on a stream of their own, and a slot is given back to Rust only when the
-event behind its copy has completed. A batch that was handed over belongs to the caller.
+Shape legend: B rows a batch, T inputs a row, S slots of the ring, C = T + 1. A token with its highest bit set is not
+learned as a target. A batch that was handed over belongs to the caller; its slot is written again only after the caller
+has asked for the next one (on CUDA: after the copy, see copies.py).
 
 Torch is imported when the first tensor is made, so that numpy and JAX users need none.
 """
@@ -16,29 +16,38 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
+import sys
+import threading
+import time
 import weakref
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nanofast import _nanofast
+from nanofast import _nanofast, distributed
 from nanofast.errors import InvalidError, LoaderError, WrongTypeError
 
 if TYPE_CHECKING:
     import torch
 
+    from nanofast.copies import DeviceCopies
+    from nanofast.shared_end import SharedEnd
     from nanofast.tokenizer import Tokenizer
 
 State = dict[str, Any]
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+Made = TypeVar("Made")
+
 ID_MASK = 0x7FFFFFFF
 IGNORE = -1
 
+_log = logging.getLogger("nanofast")
 _open_loaders: weakref.WeakSet[TokenLoader] = weakref.WeakSet()
+_closes_at_exit = threading.Event()  # set once the handler is registered
 
 
 class TokenLoader:
@@ -67,7 +76,9 @@ class TokenLoader:
         shuffle: permute units within the epoch, and documents within a window.
         shuffle_window: documents that are permuted together.
         seed: of the permutations.
-        epochs: passes over the data; None: for ever.
+        epochs: passes over the data; None: for ever. Over several ranks it takes a process group (making the loader is
+            then a collective, and so is `next()` now and then), and all ranks yield the same number of batches.
+        drop_last: with epochs, end with the shortest lane; else with the longest, the others giving padding.
         bos_token: the special token before each document; None: the tokenizer's own.
         pad_id: the token that fills rows; None: BOS.
         device: where tensors go: "cpu" (None), "cuda", "cuda:1" or a torch.device.
@@ -75,6 +86,10 @@ class TokenLoader:
             process may use.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: text and tokens that may be held ahead of packing, about.
+
+    A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
+    batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
+    r + w·W of W·n, and the batches come in the order that they have without workers.
 
     Raises:
         nanofast.Error: each also the built-in that fits (FileNotFoundError, ValueError, TypeError, OSError …).
@@ -100,6 +115,7 @@ class TokenLoader:
         shuffle_window: int = 4096,
         seed: int = 0,
         epochs: int | None = None,
+        drop_last: bool = False,
         bos_token: str | None = None,
         pad_id: int | None = None,
         device: str | torch.device | None = None,
@@ -107,17 +123,25 @@ class TokenLoader:
         num_slots: int = 4,
         memory_limit_bytes: int = 1 << 30,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        worker = distributed.worker_and_count()
         if rank is None or world_size is None:
-            from nanofast import distributed
-
             found_rank, found_world_size = distributed.rank_and_world_size()
+            if worker is not None:
+                found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
             rank = found_rank if rank is None else rank
             world_size = found_world_size if world_size is None else world_size
-        if epochs is not None and world_size > 1:
-            raise InvalidError(
-                f"epochs = {epochs}: with world_size = {world_size} the ranks would end at different batches; "
-                "use epochs=None and count steps"
-            )
+        _count("world_size", world_size)
+        shares_end = epochs is not None and world_size > (1 if worker is None else worker[1])
+        if shares_end and epochs is not None:
+            if worker is not None:
+                raise InvalidError(
+                    f"epochs = {epochs}: DataLoader workers of several ranks cannot agree on the last batch; use the "
+                    "loader without workers (it reads ahead by itself), or epochs=None and count steps"
+                )
+            from nanofast.shared_end import require_group
+
+            require_group(epochs, world_size)
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id = _bos_id(tokenizer, bos_token)
@@ -139,9 +163,11 @@ class TokenLoader:
             shuffle_window=_count("shuffle_window", shuffle_window),
             seed=_count("seed", seed, least=0),
             epochs=None if epochs is None else _count("epochs", epochs),
+            drop_last=drop_last,
+            shares_end=shares_end,
             bos_id=bos_id,
             pad_id=bos_id if pad_id is None else _count("pad_id", pad_id, least=0),
-            num_threads=_available_cores() if num_threads is None else _count("num_threads", num_threads),
+            num_threads=distributed.available_cores() if num_threads is None else _count("num_threads", num_threads),
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
         )
@@ -152,25 +178,39 @@ class TokenLoader:
         self.world_size = world_size
         self.tokenizer = tokenizer
         self.device = "cpu" if device is None else device
+        self._closed = False
+        self._arguments = {**arguments, "rank": rank, "world_size": world_size}
+        self._is_in_worker = worker is not None
+        self._in_worker: TokenLoader | None = None
         self._identity: State | None = None
         self._slots: Any = None  # [S, B, T+1] int32, torch tensor or numpy array
-        self._copies: _DeviceCopies | None = None
-        self._lent: int | None = None  # sequence of the slot behind the last view without a copy
-        self._fetched: deque[Any] = deque()
-        self._closed = False
+        self._copies: DeviceCopies | None = None
+        self._lock = threading.RLock()  # one thread at a time asks for a batch
+        self._started: float | None = None
+        self._end: SharedEnd | None = None
+        if shares_end:
+            from nanofast.shared_end import SharedEnd
+
+            self._end = SharedEnd(self._native, drop_last)
+        _be_a_torch_dataset()
 
     # ---- batches -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self
+        """Itself; in a DataLoader's worker that it was brought to, the loader of that worker's part."""
+        worker = distributed.worker_and_count()
+        if worker is None or self._is_in_worker:
+            return self
+        if self._in_worker is None:
+            self._in_worker = self._part(*worker)
+        return self._in_worker
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next `(inputs, targets)`; StopIteration behind the last epoch."""
-        import torch
-
-        if self._copies is None:
-            self._copies = _DeviceCopies(self, torch.device(self.device))
-        batch = self._copies.next()
+        copies = self._copies
+        if copies is None:
+            copies = self._device_copies()
+        batch = self._hand_over(copies.make)
         if batch is None:
             raise StopIteration
         return batch
@@ -181,48 +221,90 @@ class TokenLoader:
         With `copy` targets are int64 and both belong to the caller. Without, both are int32 views of the ring's memory,
         valid until the next batch is asked for; a batch with targets that are not learned (-1) is copied all the same.
         """
-        while True:
-            self._give_back()
-            fetched = self._fetch(None)
-            if not fetched:
-                return
-            sequence, slot, width, _, masked = fetched
-            self._native.accept()
-            tokens_BC = self._numpy_slots()[slot][:, :width]
-            if copy or masked:
-                inputs_BT, targets_BT = tokens_BC[:, :-1] & ID_MASK, tokens_BC[:, 1:].astype(np.int64)
-                if masked:
-                    targets_BT[targets_BT < 0] = IGNORE
-                self._native.release(sequence)
-            else:
-                inputs_BT, targets_BT = tokens_BC[:, :-1], tokens_BC[:, 1:]
-                self._lent = sequence
-            yield inputs_BT, targets_BT
 
-    def _fetch(self, timeout_seconds: float | None) -> Any:
+        def make(sequence: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+            fetched = self._fetch(sequence)
+            if not fetched:
+                return None
+            _, slot, width, _, masked = fetched
+            tokens_BC = self._numpy_slots()[slot][:, :width]
+            if not (copy or masked):
+                return tokens_BC[:, :-1], tokens_BC[:, 1:]
+            inputs_BT, targets_BT = tokens_BC[:, :-1] & ID_MASK, tokens_BC[:, 1:].astype(np.int64)
+            if masked:
+                targets_BT[targets_BT < 0] = IGNORE
+            return inputs_BT, targets_BT
+
+        while (batch := self._hand_over(make)) is not None:
+            yield batch
+
+    def _hand_over(self, make: Callable[[int], Made | None]) -> Made | None:
+        """Makes the next batch and counts it as the caller's; not when the caller is interrupted on the way."""
+        sequence = self._native.next_to_accept()  # after a fork this raises, before a lock that nobody would give back
+        try:
+            with self._lock:
+                sequence = self._native.next_to_accept()
+                batch = make(sequence)
+                if batch is not None:
+                    self._native.accept()
+                return batch
+        except BaseException:
+            self._native.take_back(sequence)
+            raise
+
+    def _fetch(self, sequence: int, ahead: int = 0) -> Any:
+        """Batch `sequence`: slot, width and more; None at the end. One that is `ahead` is not waited for (False)."""
+        if self._started is None:
+            self._started = time.monotonic()
         if self._slots is None:
             self._lend_memory(np.zeros(self._slots_shape(), np.int32))
-        _open_loaders.add(self)
-        return self._native.fetch(timeout_seconds)
-
-    def _give_back(self) -> None:
-        if self._lent is not None:
-            self._native.release(self._lent)
-            self._lent = None
+        if ahead == 0 and sequence > 0 and (self._copies is None or not self._copies.cuda):
+            self._native.release(sequence - 1)  # the caller is done with the slot of the batch before
+        if self._end is not None:
+            rounds, turn = self._native.position()
+            number = rounds + (turn + ahead) // (self.lanes // self.world_size)
+            allowed = self._end.allows(number, wait=ahead == 0)
+            if not allowed:
+                return None if allowed is False else False
+        return self._native.fetch(sequence, 0.0 if ahead else None)
 
     def _slots_shape(self) -> tuple[int, int, int]:
         return self.num_slots, self.batch_size, self.sequence_length + 1
 
     def _lend_memory(self, slots: Any) -> None:
         address = slots.ctypes.data if isinstance(slots, np.ndarray) else slots.data_ptr()
-        self._native.set_memory(address, self.num_slots * self._native.slot_len, slots)
+        self._native.set_memory(address, self.num_slots * self.batch_size * (self.sequence_length + 1), slots)
         self._slots = slots
-        if not _open_loaders:  # registering twice is harmless: closing is idempotent
+        _open_loaders.add(self)
+        if not _closes_at_exit.is_set():
+            _closes_at_exit.set()
             atexit.register(_close_all)
 
     def _numpy_slots(self) -> np.ndarray[Any, Any]:
-        slots = self._slots if isinstance(self._slots, np.ndarray) else self._slots.numpy()
-        return slots  # type: ignore[no-any-return]
+        return self._slots if isinstance(self._slots, np.ndarray) else self._slots.numpy()
+
+    def _torch_slots(self, pin_memory: bool) -> Any:
+        """The ring's memory as a tensor, lent to Rust where it has none yet."""
+        import torch
+
+        if self._slots is None:
+            self._lend_memory(torch.zeros(self._slots_shape(), dtype=torch.int32, pin_memory=pin_memory))
+        elif isinstance(self._slots, np.ndarray):
+            if pin_memory:
+                raise LoaderError("numpy() was used on this loader: make another one for tensors on a GPU")
+            self._slots = torch.from_numpy(self._slots)
+        return self._slots
+
+    def _device_copies(self) -> DeviceCopies:
+        import torch
+
+        from nanofast.copies import DeviceCopies
+
+        self._native.next_to_accept()  # after a fork, or when closed, there is nothing to copy
+        if self._closed:
+            self._native.fetch(0, 0.0)  # raises in words
+        self._copies = DeviceCopies(self, torch.device(self.device))
+        return self._copies
 
     # ---- state -------------------------------------------------------------------------------------------------
 
@@ -244,10 +326,59 @@ class TokenLoader:
             text = json.dumps(state)
         except (TypeError, ValueError) as error:
             raise InvalidError(f"cannot resume: this is no state of a loader ({error})") from error
-        self._native.restore(text)
-        self._lent = None
+        with self._lock:
+            self._native.restore(text)
+            self._begin_anew()
+        shape = (state["batch_size"], state["sequence_length"])
+        if shape != (self.batch_size, self.sequence_length):
+            self._log_shape(shape)
+
+    def reconfigure(self, *, batch_size: int | None = None, sequence_length: int | None = None) -> None:
+        """Other batches from here on: what was packed ahead is packed again, so no token is lost or repeated.
+
+        With several ranks all do it behind the same batch. The position goes to the log.
+
+        Raises:
+            ValueError: a value breaks its rule; the loader is then as it was.
+        """
+        before = (self.batch_size, self.sequence_length)
+        wanted_B = before[0] if batch_size is None else _count("batch_size", batch_size)
+        wanted_T = before[1] if sequence_length is None else _count("sequence_length", sequence_length)
+        with self._lock:
+            self._native.reconfigure(wanted_B, wanted_T)
+            self.batch_size, self.sequence_length = wanted_B, wanted_T
+            self._arguments |= {"batch_size": wanted_B, "sequence_length": wanted_T}
+            self._begin_anew()
+        self._log_shape(before)
+
+    def _begin_anew(self) -> None:
         self._copies = None
         self._slots = None
+        if self._end is not None:
+            self._end.restart()
+
+    def _log_shape(self, before: tuple[int, int]) -> None:
+        rounds, turn = self._native.position()
+        _log.info(
+            "batches of %d x %d instead of %d x %d from round %d, batch %d on",
+            *(self.batch_size, self.sequence_length, *before, rounds, turn),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._arguments, self.state_dict())
+
+    def _part(self, worker: int, num_workers: int) -> TokenLoader:
+        """What worker `worker` of `num_workers` of this rank has to deliver, from this loader's position on."""
+        if str(self.device) != "cpu":
+            raise InvalidError(
+                f"device = {self.device}: in a DataLoader's worker tensors stay on the CPU; move them later"
+            )
+        state = self.state_dict()
+        cores = max(1, distributed.available_cores() // num_workers)
+        arguments = {**self._arguments, "num_threads": self._arguments["num_threads"] or cores, "lanes": self.lanes}
+        arguments["rank"] = self.rank + worker * self.world_size
+        arguments["world_size"] = self.world_size * num_workers
+        return _restored(arguments, state)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -262,13 +393,15 @@ class TokenLoader:
         `ledger`: documents, bytes, read, learned, masked, bos, padding, cropped, carried, waiting (tokens).
         `tokens`: tokens tokenized so far, read-ahead included; `stage_seconds`: decode, tokenize, pack, idle, summed
         over threads; `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`;
-        `bottleneck`: "consumer" when batches were there before they were asked for, else the busiest stage.
+        `tokens_per_second`: since the first `next()`; `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`:
+        what lies in the queues; `bottleneck`: "consumer" when batches were there before they were asked for (the ring
+        was full), else the busiest stage.
         """
         metrics = self._native.metrics()
         documents, num_bytes, tokens = metrics.pop("tokenized")
         metrics.update(documents=documents, bytes=num_bytes, tokens=tokens)
-        ahead, shared = metrics.pop("held_bytes")
-        metrics.update(read_ahead_bytes=ahead, shared_row_group_bytes=shared)
+        seconds_running = 0.0 if self._started is None else time.monotonic() - self._started
+        metrics["tokens_per_second"] = tokens / seconds_running if seconds_running else 0.0
         rounds, turn = self._native.position()
         metrics.update(round=rounds, turn=turn)
         seconds = metrics["stage_seconds"]
@@ -281,7 +414,8 @@ class TokenLoader:
         """Ends every thread; a further `next()` is an error. Closing twice is fine."""
         self._closed = True
         self._native.close()
-        self._lent = None
+        if self._in_worker is not None:
+            self._in_worker.close()
         self._copies = None
         self._slots = None
         _open_loaders.discard(self)
@@ -298,101 +432,6 @@ class TokenLoader:
             f"TokenLoader(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
             f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
-
-
-class _DeviceCopies:
-    """Slots → tensors on a device, ahead of the consumer where the device copies by itself."""
-
-    def __init__(self, loader: TokenLoader, device: torch.device) -> None:
-        import torch
-
-        self.torch = torch
-        self.native = loader._native
-        self.loader = loader
-        self.device = device
-        self.cuda = device.type == "cuda"
-        if loader._slots is None:
-            slots = torch.zeros(loader._slots_shape(), dtype=torch.int32, pin_memory=self.cuda)
-            loader._lend_memory(slots)
-        elif isinstance(loader._slots, np.ndarray):
-            if self.cuda:
-                raise LoaderError("numpy() was used on this loader: make another one for tensors on a GPU")
-            loader._slots = torch.from_numpy(loader._slots)
-        self.stream = torch.cuda.Stream(device) if self.cuda else None
-        self.ready: deque[tuple[torch.Tensor, torch.cuda.Event, bool]] = deque()
-        self.copying: deque[tuple[torch.cuda.Event, int]] = deque()
-        self.ended = False
-
-    def next(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        self.loader._give_back()
-        return self.next_cuda() if self.cuda else self.next_cpu()
-
-    def next_cpu(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        fetched = self.loader._fetch(None)
-        if not fetched:
-            return None
-        sequence, slot, width, _, masked = fetched
-        tokens_BC = self.loader._slots[slot][:, :width]
-        if self.device.type != "cpu":
-            tokens_BC = tokens_BC.to(self.device)
-        batch = self.split(tokens_BC, masked)
-        self.native.accept()
-        self.native.release(sequence)  # the tensors are copies
-        return batch
-
-    def next_cuda(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        self.give_back()
-        while not self.ended and len(self.ready) < max(1, self.loader.num_slots - 1):
-            # Wait for the batch that is needed at once; take those behind it only if they are there already.
-            fetched = self.loader._fetch(None if not self.ready else 0.0)
-            if fetched is None:
-                self.ended = True
-            elif fetched is False:
-                break
-            else:
-                self.copy(fetched)
-            if len(self.copying) >= self.loader.num_slots - 1:
-                break
-        if not self.ready:
-            return None
-        tokens_BC, copied, masked = self.ready.popleft()
-        stream = self.torch.cuda.current_stream(self.device)
-        stream.wait_event(copied)
-        tokens_BC.record_stream(stream)
-        batch = self.split(tokens_BC, masked)
-        self.native.accept()
-        return batch
-
-    def copy(self, fetched: tuple[int, int, int, int, bool]) -> None:
-        sequence, slot, width, _, masked = fetched
-        with self.torch.cuda.stream(self.stream):
-            tokens_BC = self.loader._slots[slot].to(self.device, non_blocking=True)[:, :width]
-            copied = self.torch.cuda.Event()
-            copied.record(self.stream)
-        self.ready.append((tokens_BC, copied, masked))
-        self.copying.append((copied, sequence))
-
-    def give_back(self) -> None:
-        """Gives back the slots whose copies have completed; waits for one when Rust has none left to write."""
-        while self.copying:
-            copied, sequence = self.copying[0]
-            if not copied.query():
-                if len(self.copying) < self.loader.num_slots - 1:
-                    return
-                copied.synchronize()
-            self.copying.popleft()
-            self.native.release(sequence)
-
-    def split(self, tokens_BC: torch.Tensor, masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, shifted by one, both with memory of their own."""
-        inputs_BT = tokens_BC[:, :-1].contiguous()
-        if inputs_BT.data_ptr() == tokens_BC.data_ptr():
-            inputs_BT = inputs_BT.clone()
-        targets_BT = tokens_BC[:, 1:].to(self.torch.int64)
-        if masked:
-            inputs_BT &= ID_MASK
-            targets_BT.masked_fill_(targets_BT < 0, IGNORE)
-        return inputs_BT, targets_BT
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
@@ -429,8 +468,17 @@ def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:
     return tokenizer.bos_id
 
 
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _restored(arguments: dict[str, Any], state: State) -> TokenLoader:
+    loader = TokenLoader(**arguments)
+    loader.load_state_dict(state)
+    return loader
+
+
+def _be_a_torch_dataset() -> None:
+    """DataLoader takes what calls itself an IterableDataset; being one would mean to import torch."""
+    data = sys.modules.get("torch.utils.data")
+    if data is not None:
+        data.IterableDataset.register(TokenLoader)
 
 
 def _close_all() -> None:

@@ -8,6 +8,7 @@ to stop.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,13 @@ FAILED = 1  # training could not go on
 SIGNALLED = 128  # plus the signal's number
 
 logger = logging.getLogger("nanofast")
+
+
+def _place_and_reason(error: OSError) -> str:
+    """What the operating system refused, in a line that names the place."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"`{error.filename}`: {error.strerror.lower()}; choose folders with --home or --run, see --help"
 
 
 def run(words: list[str]) -> int:
@@ -50,6 +58,12 @@ def run(words: list[str]) -> int:
     except (ConfigError, nanofast.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except OSError as error:  # a folder that cannot be written, a disk that is full
+        print(f"error: {_place_and_reason(error)}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted before the first step; nothing was trained", file=sys.stderr)
+        return SIGNALLED + signal.SIGINT
     try:
         trainer.fit()
         if trainer.config.run.report and trainer.world.is_main:

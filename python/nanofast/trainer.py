@@ -326,6 +326,7 @@ class Trainer:
             with self.stop:
                 reason = self._loop(first_step)
             message = ""
+            gather_objects(None)  # no rank takes the process group down while another still talks to it
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
             raise

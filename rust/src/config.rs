@@ -146,6 +146,8 @@ pub struct PlanConfig {
     pub shuffle_window: u64,
     /// Passes over the data; `None`: for ever.
     pub epochs: Option<u64>,
+    /// Whether finite epochs end with the shortest lane; else with the longest, the others giving padding.
+    pub drop_last: bool,
 }
 
 impl Default for PlanConfig {
@@ -159,6 +161,7 @@ impl Default for PlanConfig {
             seed: 0,
             shuffle_window: 4096,
             epochs: None,
+            drop_last: false,
         }
     }
 }
@@ -220,6 +223,14 @@ impl LoaderConfig {
         at_least("num_slots", self.num_slots, 2)?;
         at_least("world_size", self.world_size, 1)?;
         at_least("lanes", self.plan.lanes, 1)?;
+        // Far beyond any use, and small enough that what is made for each of them fits into memory.
+        let at_most = |field: &'static str, value: usize, most: usize| match value > most {
+            true => Err(Error::config(field, value, format!("must be at most {most}"))),
+            false => Ok(()),
+        };
+        at_most("num_threads", self.num_threads, 1024)?;
+        at_most("num_slots", self.num_slots, 65_536)?;
+        at_most("lanes", self.plan.lanes, 65_536)?;
         let slot = (self.sequence_length as u128 + 1) * self.batch_size as u128 * 4;
         if slot.saturating_mul(self.num_slots as u128) > 1 << 40 {
             let rule = format!(

@@ -113,6 +113,16 @@ impl Segment {
     fn is_complete(&self) -> bool {
         self.units.iter().all(|unit| unit.finished && unit.deposited == unit.issued)
     }
+
+    /// Whether the packer waits for what nobody reads yet.
+    fn must_go_on(&self) -> bool {
+        match self.order {
+            Order::Rows => {
+                self.units.iter().all(|unit| unit.issued == unit.deposited && unit.pieces.is_empty())
+            }
+            Order::Permuted { .. } | Order::Listed(_) => true,
+        }
+    }
 }
 
 /// The reading side of a lane.
@@ -126,11 +136,13 @@ pub(crate) struct Feed {
     front: u64,
     /// Bytes of text that are read, or being read, and not yet taken by the packer.
     queued_bytes: usize,
+    /// Tokens of these, a BOS for each document included.
+    queued_tokens: usize,
     in_flight: usize,
 }
 
 /// Text of one step, about: what a reader's batch is made to hold.
-const STEP_BYTES: usize = 256 << 10;
+pub(crate) const STEP_BYTES: usize = 256 << 10;
 
 impl Feed {
     /// The documents of a lane from `position` on, after those that a restored packer holds.
@@ -141,6 +153,7 @@ impl Feed {
             segments: VecDeque::new(),
             front: 0,
             queued_bytes: 0,
+            queued_tokens: 0,
             in_flight: 0,
         };
         if !waiting.is_empty() {
@@ -185,9 +198,9 @@ impl Feed {
         let ahead = self.queued_bytes + self.in_flight * STEP_BYTES >= target_bytes;
         let mut index = 0;
         loop {
-            // A window at the front must be read whole to be of any use; what lies behind only fills the time.
-            let gathers = |segment: &Segment| !matches!(segment.order, Order::Rows);
-            if ahead && !(index == 0 && self.segments.front().is_some_and(gathers)) {
+            // What lies behind the front only fills the time. The front itself must be read on when the packer has
+            // nothing of it to come, however much of later units is held; and a window must be read whole.
+            if ahead && !(index == 0 && self.segments.front().is_some_and(Segment::must_go_on)) {
                 return None;
             }
             if index == self.segments.len() && !self.open_segment(plan) {
@@ -279,6 +292,7 @@ impl Feed {
     pub(crate) fn deposit(&mut self, ticket: Ticket, piece: Piece) {
         self.in_flight -= 1;
         self.queued_bytes += piece.num_bytes.iter().sum::<u64>() as usize;
+        self.queued_tokens += piece.tokens.num_tokens() + piece.rows.len();
         let unit = &mut self.segments[(ticket.segment - self.front) as usize].units[ticket.unit];
         unit.deposited += 1;
         unit.pieces.push(ticket.sequence, piece);
@@ -304,14 +318,35 @@ impl Feed {
         inbox.ended = self.opens.is_none_or(|position| plan.unit(self.lane, position.ordinal).is_none());
     }
 
-    /// Tells that the packer took documents with so many bytes of text.
-    pub(crate) fn taken(&mut self, num_bytes: usize) {
-        self.queued_bytes -= num_bytes;
+    /// Tells what the packer took.
+    pub(crate) fn taken(&mut self, taken: Taken) {
+        self.queued_bytes -= taken.num_bytes;
+        self.queued_tokens -= taken.num_tokens;
+    }
+
+    /// Tokens that are read and not yet taken, a BOS for each document included.
+    pub(crate) fn queued_tokens(&self) -> usize {
+        self.queued_tokens
     }
 
     /// Bytes of text that are read and not yet taken.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+}
+
+/// What the packer took from its inbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    num_bytes: usize,
+    /// A BOS for each document included.
+    num_tokens: usize,
+}
+
+impl Taken {
+    fn add(&mut self, document: &Document) {
+        self.num_bytes += document.num_bytes as usize;
+        self.num_tokens += document.tokens().len() + 1;
     }
 }
 
@@ -328,12 +363,12 @@ pub(crate) struct Inbox {
     restored: Option<Vec<Document>>,
     ended: bool,
     position: Address,
-    taken_bytes: usize,
+    taken: Taken,
 }
 
 impl Inbox {
     pub(crate) fn new(position: Address) -> Self {
-        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken_bytes: 0 }
+        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken: Taken::default() }
     }
 
     fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
@@ -344,7 +379,7 @@ impl Inbox {
                 for piece in pieces_of(&mut units) {
                     for index in 0..piece.rows.len() {
                         let document = piece.document(index);
-                        self.taken_bytes += document.num_bytes as usize;
+                        self.taken.add(&document);
                         documents.insert(document.address, document);
                     }
                 }
@@ -397,7 +432,7 @@ impl Inbox {
             };
             match document {
                 Some(document) => {
-                    self.taken_bytes += document.num_bytes as usize;
+                    self.taken.add(&document);
                     return Next::Document(document);
                 }
                 None => drop(self.batches.pop_front()),
@@ -410,9 +445,9 @@ impl Inbox {
         self.position
     }
 
-    /// Bytes of text of the documents taken since the last call.
-    pub(crate) fn take_bytes(&mut self) -> usize {
-        std::mem::take(&mut self.taken_bytes)
+    /// What was taken since the last call.
+    pub(crate) fn take_taken(&mut self) -> Taken {
+        std::mem::take(&mut self.taken)
     }
 }
 
@@ -424,4 +459,36 @@ fn pieces_of(units: &mut [UnitRead]) -> Vec<Piece> {
         }
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PlanConfig;
+
+    fn piece(ordinal: u64, num_bytes: u64) -> Piece {
+        let mut tokens = TokenBatch::new();
+        tokens.push(&[1]);
+        Piece { ordinal, group: 0, rows: vec![0], num_bytes: vec![num_bytes], tokens: Arc::new(tokens) }
+    }
+
+    #[test]
+    fn the_front_is_read_on_however_much_of_later_units_is_held() {
+        let config = PlanConfig { unit_documents: Some(0), ..PlanConfig::default() };
+        let plan = Plan::new(&[vec![100, 1, 1]], &config).unwrap();
+        let target = STEP_BYTES + 1;
+        let mut feed = Feed::new(&plan, 0, Address::default(), &[]);
+        let first = feed.next_step(&plan, target).unwrap();
+        let second = feed.next_step(&plan, target).unwrap();
+        assert_eq!((first.ordinal, second.ordinal), (0, 1));
+        let ticket = feed.read(second);
+        feed.deposit(ticket, piece(1, 10 * target as u64));
+        assert!(feed.next_step(&plan, target).is_none(), "the front is being read");
+        let ticket = feed.read(first);
+        assert!(feed.next_step(&plan, target).is_none(), "a piece of the front is on its way");
+        feed.deposit(ticket, piece(0, 1));
+        assert!(feed.next_step(&plan, target).is_none(), "a piece of the front waits for the packer");
+        feed.deliver(&plan, &mut Inbox::new(Address::default()));
+        assert_eq!(feed.next_step(&plan, target).unwrap().ordinal, 0);
+    }
 }

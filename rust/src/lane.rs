@@ -24,6 +24,27 @@ pub struct SlotHeader {
     pub entry: LaneEntry,
 }
 
+/// What a header says of its batch, without where the lane stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchShape {
+    /// See `SlotHeader`.
+    pub lane: usize,
+    /// See `SlotHeader`.
+    pub width: usize,
+    /// See `SlotHeader`.
+    pub num_targets: usize,
+    /// See `SlotHeader`.
+    pub masked: bool,
+}
+
+impl SlotHeader {
+    /// All of it but the entry.
+    pub fn shape(&self) -> BatchShape {
+        let Self { lane, width, num_targets, masked, .. } = *self;
+        BatchShape { lane, width, num_targets, masked }
+    }
+}
+
 /// Where a lane's next batch is written.
 #[derive(Debug)]
 enum Target {

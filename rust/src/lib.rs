@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod packing;
 mod pipeline;
 pub mod plan;
+pub mod pool;
 pub mod ragged;
 pub mod reorder;
 pub mod ring;

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::{LoaderConfig, Overflow, Packing};
 use crate::error::{Error, Result};
-use crate::feed::Feed;
-use crate::lane::{LanePacker, SlotHeader};
+use crate::feed::{Feed, STEP_BYTES};
+use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
-use crate::pipeline::{Lane, Pipeline, Poll, Work};
+pub use crate::pipeline::Queues;
+use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
+use crate::pool::Pool;
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
@@ -26,10 +28,10 @@ use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdent
 use crate::tokenizer::Tokenizer;
 
 /// What a call for the next batch ended with.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextBatch {
-    /// The batch that the caller holds from here on: its number for `tokens` and `release`, and its header.
-    Batch(u64, Box<SlotHeader>),
+    /// The batch that the caller holds from here on: its number for `tokens` and `release`, and its shape.
+    Batch(u64, BatchShape),
     /// Nothing within the time given.
     Pending,
     /// The last epoch has ended.
@@ -47,16 +49,59 @@ pub struct Loader {
     metrics: Arc<Metrics>,
     /// Where each of this rank's lanes stands behind the batches delivered.
     entries: Vec<LaneEntry>,
-    /// The same behind batches that were fetched and are not accepted yet.
-    fetched: VecDeque<LaneEntry>,
+    /// Batches accepted since the threads started: the number of the next one.
+    accepted: u64,
+    /// What was before the last of them.
+    before: Option<(LaneEntry, u64, u64)>,
+    /// Batches that were fetched and are not accepted yet.
+    fetched: VecDeque<Box<SlotHeader>>,
+    /// The one accepted last.
+    given: Option<Box<SlotHeader>>,
     round: u64,
     turn: u64,
     memory: Option<SlotMemory>,
-    pipeline: Option<Pipeline>,
+    pipeline: Option<Arc<Pipeline>>,
     failed: Option<Error>,
     closed: bool,
     /// The process that started the threads.
     process: u32,
+    /// Complete rounds when the threads started.
+    first_round: u64,
+    /// Whether other ranks have a say in when the last epoch ends.
+    shares_end: bool,
+}
+
+/// Threads that are to end: dropping it waits for them.
+pub struct Closing(Option<Arc<Pipeline>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(pipeline) = &self.0 {
+            pipeline.stop();
+        }
+    }
+}
+
+/// Waits for batches while others use the loader.
+#[derive(Clone)]
+pub struct Waiter {
+    pipeline: Arc<Pipeline>,
+    first_round: u64,
+}
+
+impl Waiter {
+    /// Waits up to `timeout` until `Loader::poll` has something else to say than `Pending`, or the loader is stopped.
+    pub fn wait(&self, timeout: Duration) {
+        self.pipeline.wait(timeout);
+    }
+
+    /// Rounds, counted from the beginning of the data, that this rank is sure to have data for (with `drop_last`: on
+    /// each of its lanes), and whether it is known that there are no more. Waits up to `timeout` for more than `than`
+    /// of them, or the last. Only for a loader that `share_end` was called on.
+    pub fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
+        let known = self.pipeline.known_rounds(than.saturating_sub(self.first_round), timeout);
+        known.map(|(rounds, is_last)| (self.first_round + rounds, is_last))
+    }
 }
 
 impl Loader {
@@ -89,7 +134,10 @@ impl Loader {
             metrics: Arc::new(Metrics::default()),
             config,
             tokenizer,
+            accepted: 0,
+            before: None,
             fetched: VecDeque::new(),
+            given: None,
             round: 0,
             turn: 0,
             memory: None,
@@ -97,7 +145,14 @@ impl Loader {
             failed: None,
             closed: false,
             process: std::process::id(),
+            first_round: 0,
+            shares_end: false,
         })
+    }
+
+    /// Leaves it to all ranks together when finite epochs end: see `Waiter::known_rounds` and `grant`. Before the first batch.
+    pub fn share_end(&mut self) {
+        self.shares_end = true;
     }
 
     /// Uses the caller's memory for the ring: `num_slots` × `slot_len` int32. Before the first batch.
@@ -110,12 +165,12 @@ impl Loader {
     }
 
     /// The threads, unless they are those of a parent process.
-    fn running(&self) -> Option<&Pipeline> {
+    fn running(&self) -> Option<&Arc<Pipeline>> {
         self.pipeline.as_ref().filter(|_| self.process == std::process::id())
     }
 
-    /// Waits up to `timeout` for the next batch. It is to be accepted (`accept`), and its slot given back (`release`).
-    pub fn next_batch(&mut self, timeout: Duration) -> Result<NextBatch> {
+    /// The threads, started where they do not run yet.
+    fn pipeline(&mut self) -> Result<Arc<Pipeline>> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -124,31 +179,104 @@ impl Loader {
         }
         if self.pipeline.is_none() {
             self.process = std::process::id();
-            self.pipeline = Some(self.start()?);
+            // The ring's memory went into the attempt, so there is no second one.
+            let started = self.start().inspect_err(|error| self.failed = Some(error.clone()))?;
+            self.pipeline = Some(Arc::new(started));
         }
-        let pipeline = self.running().ok_or(Error::Forked)?;
-        let polled = pipeline.poll(timeout);
-        let polled = polled.inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.running().cloned().ok_or(Error::Forked)
+    }
+
+    /// A handle on which to wait without holding the loader.
+    pub fn waiter(&mut self) -> Result<Waiter> {
+        let pipeline = self.pipeline()?;
+        Ok(Waiter { pipeline, first_round: self.first_round })
+    }
+
+    /// Waits up to `timeout` for the batch behind those fetched so far. It is to be accepted (`accept`), and its slot
+    /// given back (`release`).
+    pub fn next_batch(&mut self, timeout: Duration) -> Result<NextBatch> {
+        let sequence = self.accepted + self.fetched.len() as u64;
+        match self.poll(sequence)? {
+            NextBatch::Pending => {
+                self.waiter()?.wait(timeout);
+                self.poll(sequence)
+            }
+            next => Ok(next),
+        }
+    }
+
+    /// Batch `sequence`, without waiting: one that was fetched and not accepted yet, or the one behind these. Asking
+    /// twice is harmless, so that a caller who was interrupted loses nothing.
+    pub fn poll(&mut self, sequence: u64) -> Result<NextBatch> {
+        let pipeline = self.pipeline()?;
+        let index = sequence.wrapping_sub(self.accepted) as usize;
+        if let Some(header) = self.fetched.get(index) {
+            return Ok(NextBatch::Batch(sequence, header.shape()));
+        }
+        let polled = pipeline.poll().inspect_err(|error| self.failed = Some(error.clone()))?;
         Ok(match polled {
             Poll::Pending => NextBatch::Pending,
             Poll::End => NextBatch::End,
-            Poll::Batch(sequence, mut header) => {
-                self.fetched.push_back(std::mem::take(&mut header.entry));
-                NextBatch::Batch(sequence, header)
+            Poll::Batch(sequence, header) => {
+                let shape = header.shape();
+                self.fetched.push_back(header);
+                NextBatch::Batch(sequence, shape)
             }
         })
+    }
+
+    /// Number of the next batch to accept, counted since the threads started.
+    pub fn next_to_accept(&self) -> u64 {
+        self.accepted
     }
 
     /// Tells that the caller's user holds the next of the batches that were fetched: from here on `state()` is its
     /// state. A caller that copies batches ahead accepts them when it hands them on.
     pub fn accept(&mut self) {
-        let Some(entry) = self.fetched.pop_front() else { return };
+        let Some(header) = self.fetched.front_mut() else { return };
         // Lanes of this rank take turns, in the order of their numbers.
-        self.entries[self.turn as usize] = entry;
+        let entry = std::mem::take(&mut header.entry);
+        let before = std::mem::replace(&mut self.entries[self.turn as usize], entry);
+        self.before = Some((before, self.round, self.turn));
         self.turn += 1;
         if self.turn == self.entries.len() as u64 {
             (self.round, self.turn) = (self.round + 1, 0);
         }
+        self.accepted += 1;
+        self.given = self.fetched.pop_front();
+    }
+
+    /// Takes back the acceptance of batch `sequence`, if that was the last one: the caller was interrupted before
+    /// its user got the batch.
+    pub fn take_back(&mut self, sequence: u64) {
+        if sequence + 1 != self.accepted {
+            return;
+        }
+        let (Some((entry, round, turn)), Some(mut header)) = (self.before.take(), self.given.take()) else {
+            return;
+        };
+        (self.round, self.turn) = (round, turn);
+        header.entry = std::mem::replace(&mut self.entries[turn as usize], entry);
+        self.fetched.push_front(header);
+        self.accepted = sequence;
+    }
+
+    /// Tells that some rank has data for so many rounds from the beginning of the data: lanes without give padding.
+    pub fn grant(&mut self, rounds: u64) -> Result<()> {
+        self.pipeline()?.grant(rounds.saturating_sub(self.first_round));
+        Ok(())
+    }
+
+    /// Makes batches of another shape from here on. What was packed ahead is packed again; no token is lost.
+    pub fn reconfigure(&mut self, batch_size: usize, sequence_length: usize) -> Result<()> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        let config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
+        config.validate()?;
+        self.rewind();
+        self.config = config;
+        Ok(())
     }
 
     /// Counts what a consumer waited for one batch.
@@ -213,16 +341,6 @@ impl Loader {
         }
         self.identity.require(&state.identity)?;
         let own = self.config.own_lanes();
-        let this = (self.config.rank, self.config.world_size);
-        if let Some(rank) = state.rank.filter(|&rank| (rank, state.world_size) != this) {
-            return Err(Error::State {
-                reason: format!(
-                    "the state is of rank {rank} of {}, this loader is rank {} of {}; \
-                     pass the states of all ranks through merge_states()",
-                    state.world_size, this.0, this.1
-                ),
-            });
-        }
         if state.turn != 0 && state.world_size != self.config.world_size {
             let turns = self.config.plan.lanes / state.world_size.max(1);
             return Err(Error::State {
@@ -236,9 +354,15 @@ impl Loader {
         let mut entries = Vec::with_capacity(own.len());
         for lane in &own {
             let Some(entry) = state.lanes.get(lane) else {
+                let whose = match state.rank {
+                    Some(rank) => format!("it is of rank {rank} of {}", state.world_size),
+                    None => "it is not whole".into(),
+                };
+                let (rank, world_size) = (self.config.rank, self.config.world_size);
                 return Err(Error::State {
                     reason: format!(
-                        "the state has no lane {lane}; merge the states of all ranks that it was saved by"
+                        "the state has no lane {lane}: {whose}, this loader is rank {rank} of {world_size}; \
+                         pass the states of all ranks through merge_states()"
                     ),
                 });
             };
@@ -249,9 +373,7 @@ impl Loader {
             let reason = format!("the state is damaged (turn {} of {} lanes)", state.turn, own.len());
             return Err(Error::State { reason });
         }
-        self.stop();
-        self.failed = None;
-        self.fetched.clear();
+        self.rewind();
         (self.entries, self.round, self.turn) = (entries, state.round, state.turn);
         Ok(())
     }
@@ -277,13 +399,13 @@ impl Loader {
     }
 
     /// The counters.
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Bytes of text that are read ahead, and those that shared row groups hold.
-    pub fn held_bytes(&self) -> (usize, usize) {
-        self.running().map_or((0, 0), Pipeline::held_bytes)
+    /// What lies in the queues.
+    pub fn queues(&self) -> Queues {
+        self.running().map(|pipeline| pipeline.queues()).unwrap_or_default()
     }
 
     /// The settings.
@@ -303,18 +425,36 @@ impl Loader {
 
     /// Ends every thread. Further calls for batches are refused.
     pub fn close(&mut self) {
+        drop(self.begin_close());
+    }
+
+    /// `close` in two parts: further calls are refused from here on; the threads have ended when what comes back is
+    /// dropped, and waiting for that does not need the loader.
+    pub fn begin_close(&mut self) -> Closing {
         self.closed = true;
+        Closing(self.take_pipeline())
+    }
+
+    /// Forgets everything behind the batch that the caller holds.
+    fn rewind(&mut self) {
         self.stop();
+        self.failed = None;
+        self.fetched.clear();
+        (self.accepted, self.before, self.given, self.memory) = (0, None, None, None);
     }
 
     fn stop(&mut self) {
-        let Some(pipeline) = self.pipeline.take() else { return };
+        drop(Closing(self.take_pipeline()));
+    }
+
+    fn take_pipeline(&mut self) -> Option<Arc<Pipeline>> {
+        let pipeline = self.pipeline.take()?;
         if self.process == std::process::id() {
-            drop(pipeline);
-        } else {
-            // In a forked child the threads are not there: joining them would wait for ever.
-            std::mem::forget(pipeline);
+            return Some(pipeline);
         }
+        // In a forked child the threads are not there: joining them would wait for ever.
+        std::mem::forget(pipeline);
+        None
     }
 
     fn start(&mut self) -> Result<Pipeline> {
@@ -323,6 +463,7 @@ impl Loader {
             Some(memory) => memory,
             None => SlotMemory::owned(slot_len * self.config.num_slots),
         };
+        self.first_round = self.round;
         let ring = Ring::new(memory, self.config.num_slots, slot_len);
         let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| Lane {
             feed: Feed::new(&self.plan, lane, entry.position, &entry.packer.waiting),
@@ -337,16 +478,22 @@ impl Loader {
         });
         let lanes: Vec<_> = lanes.collect();
         // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
-        // groups; at least one step a thread, at most what keeps threads busy while the consumer takes a batch.
+        // groups. Within that: four steps a thread over all lanes, so that none idles while another finishes what is
+        // next, and the text of two batches a lane (a token is about 4.5 bytes of English).
         let share = self.config.memory_limit_bytes / 4;
+        let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
+        let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
             plan: self.plan.clone(),
             shards: self.shards.clone(),
             tokenizer: self.tokenizer.clone(),
             ring,
             cache: RowGroupCache::new(share),
+            tokens: Pool::new(),
             metrics: self.metrics.clone(),
-            read_ahead_bytes: (share / lanes.len()).clamp(256 << 10, 8 << 20),
+            read_ahead_bytes,
+            ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
+            keeps_tokens: matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };
         Pipeline::start(work, lanes, self.turn, self.config.num_threads)
     }

@@ -19,6 +19,7 @@ use crate::feed::{Feed, Piece, Step};
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{Metrics, Stage};
 use crate::plan::{Plan, Unit};
+use crate::pool::Pool;
 use crate::ragged::TokenBatch;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
@@ -33,9 +34,24 @@ pub(crate) struct Work {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) ring: Arc<Ring>,
     pub(crate) cache: RowGroupCache,
+    /// Memory of token batches that are used up.
+    pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
+    /// When the last epoch has ended.
+    pub(crate) ending: Ending,
+    /// Whether every token becomes a position of a row, so that tokens read ahead are batches to come.
+    pub(crate) keeps_tokens: bool,
+}
+
+/// How the lanes agree on the last round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// With the shortest lane; else with the longest, the others giving padding.
+    pub(crate) drop_last: bool,
+    /// Other ranks have a say: this one never ends by itself (`grant`).
+    pub(crate) is_shared: bool,
 }
 
 /// A lane as it is handed to the pipeline.
@@ -79,6 +95,8 @@ struct Schedule {
     turn: u64,
     /// The batch behind the last one.
     end: Option<u64>,
+    /// Rounds that some rank has data for, as far as the ranks have told each other.
+    granted: u64,
     error: Option<Error>,
     stopping: bool,
 }
@@ -95,7 +113,7 @@ struct Shared {
 /// The running threads.
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// A lane to pack: with its next slot, unless it holds it already or packs aside.
@@ -105,6 +123,17 @@ struct Packing {
     writer: Option<SlotWriter>,
     /// The lane has ended and others have not: its batch is padding.
     is_padding: bool,
+}
+
+/// What lies in the queues at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Batches that wait for the consumer.
+    pub ready_batches: usize,
+    /// Bytes of text that are read and tokenized ahead of packing.
+    pub read_ahead_bytes: usize,
+    /// Bytes of text that shared row groups hold.
+    pub shared_row_group_bytes: usize,
 }
 
 enum Job {
@@ -131,6 +160,7 @@ impl Pipeline {
             next: 0,
             turn,
             end: None,
+            granted: 0,
             error: None,
             stopping: false,
         };
@@ -140,48 +170,84 @@ impl Pipeline {
             job: Condvar::new(),
             batch: Condvar::new(),
         });
-        let mut pipeline = Self { shared, threads: Vec::with_capacity(num_threads) };
+        let pipeline = Self { shared, threads: Mutex::default() };
         for index in 0..num_threads {
             let shared = pipeline.shared.clone();
             let thread =
                 std::thread::Builder::new().name(format!("nanofast-{index}")).spawn(move || shared.run());
             let thread =
                 thread.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })?;
-            pipeline.threads.push(thread);
+            lock(&pipeline.threads).push(thread);
         }
         Ok(pipeline)
     }
 
-    /// Waits up to `timeout` for the next batch. Batches come in order, each once.
-    pub(crate) fn poll(&self, timeout: Duration) -> Result<Poll> {
-        let start = Instant::now();
+    /// The next batch, if it is there. Batches come in order, each once.
+    pub(crate) fn poll(&self) -> Result<Poll> {
         let mut schedule = lock(&self.shared.schedule);
-        loop {
-            if let Some(error) = &schedule.error {
-                return Err(error.clone());
-            }
-            let sequence = schedule.next;
-            if schedule.end == Some(sequence) {
-                return Ok(Poll::End);
-            }
-            let slot = self.shared.work.ring.slot_of(sequence);
-            if let Some(header) = schedule.headers[slot].take() {
+        match self.shared.seen(&schedule)? {
+            Seen::Nothing => Ok(Poll::Pending),
+            Seen::End => Ok(Poll::End),
+            Seen::Batch => {
+                let sequence = schedule.next;
+                let slot = self.shared.work.ring.slot_of(sequence);
+                let Some(header) = schedule.headers[slot].take() else { return Ok(Poll::Pending) };
                 let ready = self.shared.work.ring.read_slot(sequence);
                 debug_assert!(ready, "a header is stored after its slot is committed");
                 schedule.next += 1;
-                return Ok(Poll::Batch(sequence, header));
+                Ok(Poll::Batch(sequence, header))
             }
+        }
+    }
+
+    /// Waits up to `timeout` until `poll` has something to say, or the threads are stopped.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let is_over = |schedule: &Schedule| {
+            schedule.stopping || !matches!(self.shared.seen(schedule), Ok(Seen::Nothing))
+        };
+        self.wait_until(timeout, is_over);
+    }
+
+    fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
+        let start = Instant::now();
+        let mut schedule = lock(&self.shared.schedule);
+        while !is_over(&schedule) {
             let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                return Ok(Poll::Pending);
+                return;
             };
             schedule = wait(&self.shared.batch, schedule, left);
         }
     }
 
+    /// Rounds, counted from the first, that this rank is sure to have data for (with `drop_last`: on all its lanes),
+    /// and whether it is known that there are no more. Waits up to `timeout` for more than `than`, or the end.
+    pub(crate) fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
+        let known = |schedule: &Schedule| schedule.known_rounds(&self.shared.work);
+        self.wait_until(timeout, |schedule| {
+            let (rounds, is_last) = known(schedule);
+            rounds > than || is_last || schedule.error.is_some() || schedule.stopping
+        });
+        let schedule = lock(&self.shared.schedule);
+        match &schedule.error {
+            Some(error) => Err(error.clone()),
+            None => Ok(known(&schedule)),
+        }
+    }
+
+    /// Tells that some rank has data for so many rounds: lanes without give padding.
+    pub(crate) fn grant(&self, rounds: u64) {
+        let mut schedule = lock(&self.shared.schedule);
+        schedule.granted = schedule.granted.max(rounds);
+        drop(schedule);
+        self.shared.job.notify_all();
+    }
+
     /// Gives a batch's slot back.
     pub(crate) fn release(&self, sequence: u64) {
         let mut schedule = lock(&self.shared.schedule);
-        self.shared.work.ring.release(sequence);
+        if !self.shared.work.ring.release(sequence) {
+            return;
+        }
         let free = sequence + self.shared.work.ring.num_slots() as u64;
         for lane in &mut schedule.lanes {
             lane.is_due |= lane.sequence == free;
@@ -195,17 +261,23 @@ impl Pipeline {
         &self.shared.work
     }
 
-    /// Bytes of text that are read ahead, and those that shared row groups hold.
-    pub(crate) fn held_bytes(&self) -> (usize, usize) {
-        let ahead = lock(&self.shared.schedule).lanes.iter().map(|lane| lane.feed.queued_bytes()).sum();
-        (ahead, self.shared.work.cache.num_bytes())
+    /// What lies in the queues.
+    pub(crate) fn queues(&self) -> Queues {
+        let schedule = lock(&self.shared.schedule);
+        Queues {
+            ready_batches: schedule.headers.iter().flatten().count(),
+            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feed.queued_bytes()).sum(),
+            shared_row_group_bytes: self.shared.work.cache.num_bytes(),
+        }
     }
 
     /// Asks every thread to end and waits for it.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) fn stop(&self) {
         lock(&self.shared.schedule).stopping = true;
         self.shared.job.notify_all();
-        for thread in self.threads.drain(..) {
+        self.shared.batch.notify_all();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
             // A worker catches its panics; should one escape, the loader is ending anyway.
             let _ = thread.join();
         }
@@ -218,7 +290,33 @@ impl Drop for Pipeline {
     }
 }
 
+/// What there is for the consumer.
+enum Seen {
+    Nothing,
+    Batch,
+    End,
+}
+
 impl Shared {
+    fn seen(&self, schedule: &Schedule) -> Result<Seen> {
+        if let Some(error) = &schedule.error {
+            return Err(error.clone());
+        }
+        let (sequence, count) = (schedule.next, schedule.lanes.len() as u64);
+        if schedule.end == Some(sequence) {
+            return Ok(Seen::End);
+        }
+        if self.work.ending.drop_last && (schedule.turn + sequence).is_multiple_of(count) {
+            // A round is begun when every lane has a batch for it.
+            let (rounds, is_last) = schedule.known_rounds(&self.work);
+            if schedule.round_of(sequence) >= rounds {
+                return Ok(if is_last && !self.work.ending.is_shared { Seen::End } else { Seen::Nothing });
+            }
+        }
+        let is_there = schedule.headers[self.work.ring.slot_of(sequence)].is_some();
+        Ok(if is_there { Seen::Batch } else { Seen::Nothing })
+    }
+
     fn run(&self) {
         let mut encoder = None;
         loop {
@@ -273,11 +371,14 @@ impl Shared {
     }
 
     fn pack_job(&self, schedule: &mut Schedule) -> Option<Job> {
+        let ending = self.work.ending;
         let any_dry = schedule.lanes.iter().any(|lane| lane.is_dry);
-        let end_round = any_dry.then(|| schedule.rounds_with_data());
-        if end_round.is_some_and(|end| schedule.ends_with(end)) {
+        let end_round =
+            (any_dry && !ending.drop_last).then(|| schedule.rounds_with_data().max(schedule.granted));
+        if end_round.is_some_and(|end| !ending.is_shared && schedule.ends_with(end)) {
             self.batch.notify_all();
         }
+        let asks_ahead = any_dry || ending.drop_last || ending.is_shared;
         for index in 0..schedule.lanes.len() {
             let lane = &schedule.lanes[index];
             let pads = lane.is_dry && end_round.is_some_and(|end| schedule.round_of(lane.sequence) < end);
@@ -288,7 +389,7 @@ impl Shared {
             let has_slot = packer.has_slot();
             let writer = if has_slot { None } else { self.work.ring.write_slot(lane.sequence) };
             // Without a slot a batch is packed aside only where another lane has to know that there is one.
-            let may_pack = has_slot || writer.is_some() || (any_dry && !pads && !lane.is_aside);
+            let may_pack = has_slot || writer.is_some() || (asks_ahead && !pads && !lane.is_aside);
             let lane = &mut schedule.lanes[index];
             lane.is_due = false;
             if let Some(packer) = may_pack.then(|| lane.packer.take()).flatten() {
@@ -298,11 +399,18 @@ impl Shared {
         None
     }
 
+    /// Reads for the lanes whose packing waits for documents, in the order of their turns; then for those that are
+    /// least far ahead, so that lanes which share a row group pass through it together.
     fn read_job(&self, schedule: &mut Schedule) -> Option<Job> {
-        // Lanes whose turn comes first read first.
-        let (count, first) =
-            (schedule.lanes.len(), (schedule.turn + schedule.next) as usize % schedule.lanes.len());
-        (0..count).map(|offset| (first + offset) % count).find_map(|index| {
+        let count = schedule.lanes.len();
+        let first = ((schedule.turn + schedule.next) % count as u64) as usize;
+        let mut order: Vec<usize> = (first..count).chain(0..first).collect();
+        order.sort_by_key(|&index| {
+            let lane = &schedule.lanes[index];
+            let waits = !lane.is_dry && lane.packer.as_ref().is_some_and(|packer| packer.has_slot());
+            if waits { (false, 0) } else { (true, lane.feed.queued_bytes()) }
+        });
+        order.into_iter().find_map(|index| {
             let feed = &mut schedule.lanes[index].feed;
             Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
         })
@@ -326,7 +434,7 @@ impl Shared {
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
             let lane = &mut schedule.lanes[index];
-            lane.feed.taken(packer.inbox_mut().take_bytes());
+            lane.feed.taken(packer.inbox_mut().take_taken());
             match outcome {
                 Outcome::Pending if lane.is_due => continue, // more came meanwhile
                 Outcome::Pending => {}
@@ -348,6 +456,9 @@ impl Shared {
             drop(schedule);
             self.work.metrics.spent(Stage::Pack, start);
             self.job.notify_all();
+            if self.work.ending.drop_last || self.work.ending.is_shared {
+                self.batch.notify_all();
+            }
             return Ok(());
         }
     }
@@ -369,7 +480,7 @@ impl Shared {
         }
 
         let start = Instant::now();
-        let mut tokens = TokenBatch::new();
+        let mut tokens = TokenBatch::pooled(&self.work.tokens);
         encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
             let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
             match failed.error {
@@ -412,6 +523,24 @@ impl Schedule {
 
     fn first_of_round(&self, round: u64) -> u64 {
         (round * self.lanes.len() as u64).saturating_sub(self.turn)
+    }
+
+    /// See `Pipeline::known_rounds`.
+    fn known_rounds(&self, work: &Work) -> (u64, bool) {
+        let known = self.lanes.iter().map(|lane| {
+            let ahead = if work.keeps_tokens { lane.feed.queued_tokens() / work.ring.slot_len() } else { 0 };
+            match lane.is_dry {
+                true => lane.data_rounds,
+                false => self.round_of(lane.sequence) + lane.is_aside as u64 + ahead as u64,
+            }
+        });
+        if work.ending.drop_last {
+            let rounds = known.min().unwrap_or(0);
+            let is_last = |lane: &Scheduled| lane.is_dry && lane.data_rounds == rounds;
+            (rounds, self.lanes.iter().any(is_last))
+        } else {
+            (known.max().unwrap_or(0), self.lanes.iter().all(|lane| lane.is_dry))
+        }
     }
 
     /// Rounds in which some lane is known to have data.

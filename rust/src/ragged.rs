@@ -6,7 +6,11 @@
 //! ```
 //! A `DocumentBatch` points into the decoder's own pages: text is never copied and not yet checked to be UTF-8.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+
+use crate::pool::{Pool, Pooled};
 
 /// Consecutive documents as raw bytes (UTF-8 not checked), sharing the decoder's buffers.
 #[derive(Clone, Debug, Default)]
@@ -106,15 +110,23 @@ impl DocumentBatch {
 }
 
 /// Token lists: list `i` is `values[offsets[i]..offsets[i + 1]]`; never with a BOS of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct TokenBatch {
-    values: Vec<u32>,
+    values: Pooled<u32>,
     offsets: Vec<usize>,
 }
 
+impl PartialEq for TokenBatch {
+    fn eq(&self, other: &Self) -> bool {
+        *self.values == *other.values && self.offsets == other.offsets
+    }
+}
+
+impl Eq for TokenBatch {}
+
 impl Default for TokenBatch {
     fn default() -> Self {
-        Self { values: Vec::new(), offsets: vec![0] }
+        Self { values: Vec::new().into(), offsets: vec![0] }
     }
 }
 
@@ -122,6 +134,13 @@ impl TokenBatch {
     /// An empty batch.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty batch whose values lie in a vector of `pool`, and go back there.
+    pub fn pooled(pool: &Arc<Pool<u32>>) -> Self {
+        let mut values = pool.take();
+        values.clear();
+        Self { values, offsets: vec![0] }
     }
 
     /// Where an encoder appends the tokens of the document at hand; `end_document` closes it.
@@ -182,6 +201,6 @@ impl TokenBatch {
 
     /// Values and offsets.
     pub fn into_parts(self) -> (Vec<u32>, Vec<usize>) {
-        (self.values, self.offsets)
+        (self.values.into_inner(), self.offsets)
     }
 }

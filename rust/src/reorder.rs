@@ -30,6 +30,11 @@ impl<T> Reorder<T> {
         Self { next: 0, pieces: VecDeque::new() }
     }
 
+    /// Whether no piece waits.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     /// Puts in the piece with this sequence number.
     ///
     /// # Panics

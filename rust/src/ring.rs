@@ -72,6 +72,11 @@ impl Ring {
         self.stamps.len()
     }
 
+    /// int32 values in a slot.
+    pub fn slot_len(&self) -> usize {
+        self.slot_len
+    }
+
     /// The slot that serves batch `sequence`.
     pub fn slot_of(&self, sequence: u64) -> usize {
         (sequence % self.stamps.len() as u64) as usize
@@ -87,10 +92,9 @@ impl Ring {
         self.step(sequence, 2)
     }
 
-    /// Gives the slot of a batch back after `read_slot`.
-    pub fn release(&self, sequence: u64) {
-        let freed = self.step(sequence, 3);
-        debug_assert!(freed, "only a batch that is being read is released");
+    /// Gives the slot of a batch back after `read_slot`; false when it was given back before.
+    pub fn release(&self, sequence: u64) -> bool {
+        self.step(sequence, 3)
     }
 
     /// The tokens of a batch between `read_slot` and `release`.
@@ -164,7 +168,7 @@ mod tests {
         assert!(ring.tokens(0).is_none() && ring.read_slot(0) && !ring.read_slot(0));
         assert_eq!(ring.tokens(0), Some(&[1, 2, 3][..]));
         assert!(ring.write_slot(2).is_none());
-        ring.release(0);
+        assert!(ring.release(0) && !ring.release(0));
         assert!(ring.tokens(0).is_none());
         assert_eq!(ring.write_slot(2).unwrap().sequence(), 2);
     }
@@ -190,7 +194,7 @@ mod tests {
                     std::thread::yield_now();
                 }
                 assert!(ring.tokens(sequence).unwrap().iter().all(|&token| token == sequence as i32));
-                ring.release(sequence);
+                assert!(ring.release(sequence));
             }
         });
     }

@@ -8,7 +8,35 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-WORDS = "the a of to and in is it you that he was for on are with as his they at be this from I have or by".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "and",
+    "in",
+    "is",
+    "it",
+    "you",
+    "that",
+    "he",
+    "was",
+    "for",
+    "on",
+    "are",
+    "with",
+    "as",
+    "his",
+    "they",
+    "at",
+    "be",
+    "this",
+    "from",
+    "I",
+    "have",
+    "or",
+    "by",
+]
 
 
 def random_text(generator: random.Random, longest: int) -> str:

@@ -115,8 +115,12 @@ class Stream:
                 yield from found
 
     def rows(self, lane: int) -> Iterator[Row]:
+        if self.packing == "crop":
+            return self.crop(self.documents(lane))
         texts = (document for _, document in self.documents(lane))
-        return {"concat": self.concat, "carry": self.carry, "one_per_row": self.one_per_row}[self.packing](texts)
+        return {"pad": self.pad, "concat": self.concat, "carry": self.carry, "one_per_row": self.one_per_row}[
+            self.packing
+        ](texts)
 
     def concat(self, documents: Iterator[Tokens]) -> Iterator[Row]:
         tokens = itertools.chain.from_iterable([self.bos, *document] for document in documents)
@@ -156,6 +160,54 @@ class Stream:
                 row = []
         if row:
             yield self.filled([(token, True) for token in row])
+
+    def crop(self, documents: Iterator[tuple[object, Tokens]]) -> Iterator[Row]:
+        """Refilled by chunks of 128 documents of one row group while fewer than 1,000 wait; rests are dropped."""
+        chunks = (
+            chunk
+            for _, group in itertools.groupby(documents, key=lambda item: item[0])
+            for chunk in iter(lambda group=group: list(itertools.islice(group, 128)), [])  # type: ignore[misc]
+        )
+        waiting: list[Tokens] = []  # with BOS, in order of arrival
+        row: Tokens = []
+        while True:
+            while len(waiting) < 1000 and (chunk := next(chunks, None)):
+                waiting += [[self.bos, *document] for _, document in chunk]
+            if not waiting:
+                break
+            space = self.sequence_length + 1 - len(row)
+            # The longest that fits, else the shortest; `sorted` keeps the oldest first among equals.
+            longest_first = sorted(range(len(waiting)), key=lambda place: -len(waiting[place]))
+            fits = [place for place in longest_first if len(waiting[place]) <= space]
+            place = fits[0] if fits else sorted(range(len(waiting)), key=lambda place: len(waiting[place]))[0]
+            row += waiting.pop(place)[:space]
+            if len(row) == self.sequence_length + 1:
+                yield [(token, True) for token in row]
+                row = []
+        if row:
+            yield self.filled([(token, True) for token in row])
+
+    def pad(self, documents: Iterator[Tokens]) -> Iterator[Row]:
+        """Whole documents, truncated to a row; one that 512 newer ones have overtaken begins the next row."""
+        length = self.sequence_length + 1
+        waiting: list[tuple[int, Tokens]] = []  # (arrival, with BOS), in order of arrival
+        arrived = 0
+        row: Tokens = []
+        while True:
+            for document in itertools.islice(documents, 100 - len(waiting)):
+                waiting.append((arrived, [self.bos, *document][:length]))
+                arrived += 1
+            fits = [item for item in waiting if len(item[1]) <= length - len(row)]
+            if fits:
+                overtaken = not row and arrived - waiting[0][0] > 512
+                chosen = waiting[0] if overtaken else sorted(fits, key=lambda item: (-len(item[1]), item[0]))[0]
+                waiting.remove(chosen)
+                row += chosen[1]
+            elif row:
+                yield self.filled([(token, True) for token in row])
+                row = []
+            else:
+                return
 
     def one_per_row(self, documents: Iterator[Tokens]) -> Iterator[Row]:
         for document in documents:

@@ -122,8 +122,25 @@ def test_retention_keeps_the_newest_and_the_multiples(
 ) -> None:
     for step in (5, 10, 15, 20, 25):
         checkpoint.save(snapshot(1), tmp_path, step)
-    checkpoint.retain(tmp_path, keep_last, keep_every)
+    checkpoint.retain(tmp_path, 25, keep_last, keep_every)
     assert sorted(checkpoint.step_of(p) for p in tmp_path.iterdir()) == kept
+
+
+def test_retention_never_deletes_what_was_just_written(tmp_path: Path) -> None:
+    for step in (200, 300, 400, 100):
+        checkpoint.save(snapshot(1), tmp_path, step)
+    assert checkpoint.retain(tmp_path, 100, 3, 0) == []
+    assert sorted(checkpoint.step_of(p) for p in tmp_path.iterdir()) == [100, 200, 300, 400]
+
+
+def test_going_back_sets_later_steps_aside_and_keeps_their_content(tmp_path: Path) -> None:
+    for attempt in (1.0, 2.0):
+        for step in (100, 200, 300):
+            checkpoint.save(snapshot(attempt * step), tmp_path, step)
+        moved = checkpoint.set_aside_after(tmp_path, 100)
+        assert [path.name for path in moved] == ["abandoned-step_00000200", "abandoned-step_00000300"]
+        assert checkpoint.load(moved[1]).values["state"]["step"] == attempt * 300
+        assert checkpoint.newest_complete(tmp_path) == (tmp_path / "step_00000100", [])
 
 
 def test_newest_is_by_step_not_by_date(tmp_path: Path) -> None:

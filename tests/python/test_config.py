@@ -74,7 +74,7 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name in flag_names():
         assert f"--{name}" in shown
-    assert "Layers" not in shown or "layers" in shown
+    assert "follow from it where they are not set" in shown
     assert "Tokens that the model sees at once (tokens)." in shown
 
 
@@ -112,6 +112,13 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         (["--temperature=-1"], "temperature must be at least 0"),
         (["--eval-every=-2"], "eval_every must be at least -1"),
         (["--grad-clip=nan"], "grad_clip must be at least 0"),
+        (["--grad-clip=inf"], "grad_clip must be at least 0 and finite; found inf"),
+        (["--weight-decay=inf"], "weight_decay must be at least 0 and finite"),
+        (["--logit-soft-cap=inf"], "logit_soft_cap must be at least 0 and finite"),
+        (["--temperature=inf"], "temperature must be at least 0 and finite"),
+        (["--data="], "data is empty; expected a name or a path"),
+        (["--run", " "], "run is empty"),
+        (["--rope-base=inf"], "rope_base must be more than 0"),
     ],
 )
 def test_mistakes_are_one_line_with_the_rule(words: list[str], message: str) -> None:

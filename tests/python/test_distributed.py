@@ -86,5 +86,9 @@ def test_cores_are_shared_and_the_users_number_is_kept(monkeypatch: pytest.Monke
     assert "OMP_NUM_THREADS=3" in share_cores("cpu", 4).reason
 
 
-def test_there_is_a_core() -> None:
-    assert available_cores() >= 1
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    assert available_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1

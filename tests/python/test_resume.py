@@ -302,7 +302,7 @@ def test_another_rank_and_a_missing_lane_are_refused(data: list[str], tokenizer:
     with make(data, tokenizer, rank=1, world_size=2) as loader:
         state = loader.state_dict()
     with make(data, tokenizer, rank=0, world_size=2) as loader:
-        refused(loader, state, r"the state is of rank 1 of 2, this loader is rank 0 of 2; .*merge_states\(\)")
+        refused(loader, state, r"no lane 0: it is of rank 1 of 2, this loader is rank 0 of 2; .*merge_states\(\)")
     whole = {**state, "rank": None}
     with make(data, tokenizer, rank=0, world_size=2) as loader:
         refused(loader, whole, "damaged .head")

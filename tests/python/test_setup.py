@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="make and POSIX signals"
 
 # Makes an environment that shares this Python, and "installs" nothing.
 FAKE_UV = """#!{python}
-import os, pathlib, sys
+import os, pathlib, sys, time
 log = pathlib.Path(os.environ["CALLS"])
 log.open("a").write("uv " + " ".join(sys.argv[1:]) + "\\n")
 if sys.argv[1] == "venv":
@@ -33,6 +33,9 @@ if sys.argv[1] == "venv":
 else:
     maturin = pathlib.Path(os.environ["VIRTUAL_ENV"], "bin", "maturin")
     maturin.touch()
+    if os.environ.get("STALL", "") == "maturin":
+        pathlib.Path(os.environ["CALLS"] + ".stalled").touch()
+        time.sleep(60)
 """
 # `python -m maturin` finds this on PYTHONPATH.
 FAKE_MATURIN = """
@@ -191,8 +194,9 @@ def interrupt(project: Project, when: str, how: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_installation_starts_over(project: Project, how: signal.Signals):
-    interrupt(project, "install", how)
+@pytest.mark.parametrize("what", ["maturin", "install"])
+def test_an_interrupted_installation_starts_over(project: Project, what: str, how: signal.Signals):
+    interrupt(project, what, how)
     (project.root / ".venv" / "half").touch()
     assert project.made()[0].startswith("uv venv")
     assert not (project.root / ".venv" / "half").exists()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shards import random_texts, write_shards
-from stream_twin import Stream
 
 import nanofast
+from shards import random_texts, write_shards
+from stream_twin import Stream
 
 LONG = os.environ.get("NANOFAST_TEST_LONG") == "1"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "stream.py"
@@ -31,7 +31,8 @@ def reference() -> Any:
     if not REFERENCE.exists():
         pytest.skip("the normative reference (../shared/reference) is not on this machine")
     spec = importlib.util.spec_from_file_location("stream_reference", REFERENCE)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["stream_reference"] = module
     spec.loader.exec_module(module)
@@ -52,6 +53,8 @@ def assert_same(found: Any, expected: Any, count: int) -> None:
             np.testing.assert_array_equal(one, np.array(other), err_msg=f"{name} of batch {number}")
 
 
+PACKINGS = {name: {"packing": "best_fit", "overflow": name} for name in ("carry", "crop", "pad")}
+
 CASES = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**63),
@@ -61,7 +64,7 @@ CASES = st.fixed_dictionaries(
         "batch_size": st.integers(1, 5),
         "sequence_length": st.sampled_from([1, 2, 7, 16, 61]),
         "lanes": st.sampled_from([1, 2, 4, 8]),
-        "packing": st.sampled_from(["concat", "carry", "one_per_row"]),
+        "packing": st.sampled_from(["concat", "carry", "crop", "pad", "one_per_row"]),
         "shuffle": st.booleans(),
         "shuffle_window": st.sampled_from([1, 5, 4096]),
         "epochs": st.sampled_from([None, 1, 3]),
@@ -85,11 +88,11 @@ def test_every_batch_is_the_twins(
     paths = write_shards(tmp_path_factory.mktemp("shards"), texts)
     shared = {key: case[key] for key in ("lanes", "shuffle", "shuffle_window", "epochs", "unit_documents")}
     shared |= {"batch_size": case["batch_size"], "sequence_length": case["sequence_length"], "seed": case["seed"]}
-    packing = "best_fit" if case["packing"] == "carry" else case["packing"]
+    mode = PACKINGS.get(case["packing"], {"packing": case["packing"]})
     twin = Stream(tokens_of(tokenizer, texts), bos=tokenizer.bos_id, packing=case["packing"], **shared)
     if case["epochs"] is not None and case["epochs"] * len(twin.units) < case["lanes"]:
         with pytest.raises(ValueError, match="would get no data"):
-            nanofast.TokenLoader(paths, tokenizer, packing=packing, **shared)
+            nanofast.TokenLoader(paths, tokenizer, **mode, **shared)
         return
     world_sizes = [size for size in (1, 2, 4, 8) if case["lanes"] % size == 0]
     for world_size in world_sizes if case["epochs"] is None else [1]:
@@ -97,7 +100,7 @@ def test_every_batch_is_the_twins(
             with nanofast.TokenLoader(
                 paths,
                 tokenizer,
-                packing=packing,
+                **mode,
                 rank=rank,
                 world_size=world_size,
                 num_threads=case["num_threads"],
@@ -146,11 +149,11 @@ def test_the_twin_is_the_reference() -> None:
     stream = reference()
     shards = [[[[d * 100 + i for i in range(d * 7 % 23)] for d in range(40)], [[1]], []], [[[5] * 90] * 9]]
     for packing, shuffle, deal, epochs in itertools.product(
-        ("concat", "carry", "one_per_row"), (False, True), ("stream", "per_file"), (None, 2)
+        ("concat", "carry", "crop", "pad", "one_per_row"), (False, True), ("stream", "per_file"), (None, 2)
     ):
         settings = {"lanes": 2, "shuffle": shuffle, "seed": 3, "deal": deal, "epochs": epochs, "shuffle_window": 10}
-        name = "best_fit" if packing == "carry" else packing
-        config = stream.Config(2, 16, 9999, packing=name, **settings)
+        mode = PACKINGS.get(packing, {"packing": packing})
+        config = stream.Config(2, 16, 9999, **mode, **settings)
         twin = Stream(shards, 2, 16, 9999, packing=packing, **settings)
         expected = list(itertools.islice(stream.batches(shards, config), 60))
         assert list(itertools.islice(twin.batches(), 60)) == expected

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from nanofast.build import _claim_folder
+from nanofast.config import Config, derive
 from nanofast.runlog import read_log
+from nanofast.train import run as train
 
 SMALL = [
     *("--depth=1", "--n-embd=32", "--max_seq_len=32", "--total_batch_size=256", "--device-batch-size=2"),
@@ -92,6 +95,36 @@ def test_resume_auto_continues_bit_for_bit_and_says_what_it_skipped(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_a_used_run_is_refused_and_one_gone_back_writes_its_own_steps(
+    sample_corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    words = ("--save-every=1", "--keep-last=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
+    assert run(sample_corpus, "--run", str(folder), "--num-iterations=3", *words).returncode == 0
+    log = (folder / "log.jsonl").read_bytes()
+    done = run(sample_corpus, "--run", str(folder), "--num-iterations=3", *words)
+    assert done.returncode == 2
+    assert "its newest checkpoint is of step 3; pass --resume auto" in done.stderr
+    assert (folder / "log.jsonl").read_bytes() == log
+    older = folder / "checkpoints" / "step_00000002"
+    kept = (folder / "checkpoints" / "step_00000003" / "model.safetensors").read_bytes()
+    # other weights at step 3 tell the two courses apart
+    done = run(sample_corpus, "--resume", str(older), "--num-iterations=3", "--matrix-lr=0.5", small=False)
+    assert done.returncode == 0, done.stderr
+    assert "abandoned-step_00000003" in done.stdout
+    names = sorted(path.name for path in older.parent.iterdir())
+    assert names == ["abandoned-step_00000003", "step_00000002", "step_00000003"]
+    assert (older.parent / names[0] / "model.safetensors").read_bytes() == kept
+    assert (older.parent / names[2] / "model.safetensors").read_bytes() != kept
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    config = derive(Config(), world_size=1, device_type="cpu")
+    folders = [_claim_folder(config, tmp_path, None) for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert all(folder.is_dir() for folder in folders)
+
+
 def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
     data, tokenizer = sample_corpus
     command = [sys.executable, "-m", "nanofast.train", "--data", str(data), "--tokenizer", str(tokenizer), *SMALL]
@@ -113,6 +146,73 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple
     last = max(entry["step"] for entry in entries if entry["kind"] == "step")
     assert (tmp_path / "run" / "checkpoints" / f"step_{last:08d}").is_dir()
     assert entries[-1]["reason"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        (["--device", "cuda:77"], {"CUDA_VISIBLE_DEVICES": ""}, "cuda"),
+        (["--device", "no-such"], {}, "no-such"),
+        ([], {"RANK": "first"}, "environment variable RANK must be a number; found `first`"),
+        (["--tokenizer", "{folder}"], {}, "is a folder; expected a file"),
+        (["--home", "{file}/home"], {}, "{file}"),
+        (["--data-home", "{file}/data"], {}, "{file}"),
+    ],
+)
+def test_what_is_found_wrong_on_the_way_is_one_line_and_exit_code_2(
+    sample_corpus: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("nanofast.data.stdlib.documents", lambda: ["text"] * 1000)  # making the real ones takes long
+    filled = [word.format(folder=tmp_path, file=file) for word in words]
+    place = ["--data", str(sample_corpus[0])] if "--tokenizer" in words else []
+    # in this process: only what this test changes differs from one case to the next
+    assert train([*SMALL, "--home", str(tmp_path / "home"), *place, *filled]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert message.format(file=file) in told.err
+    assert told.err.startswith("error: ")
+    assert len(told.err.strip().splitlines()) == 1
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanofast.data.sample.ensure_sample", interrupted)
+    assert train([*SMALL, "--home", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted before the first step; nothing was trained\n"
+
+
+def test_data_tokenizer_and_runs_go_where_flags_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def made(home: Path, *, data_home: Path | None, tokenizer_home: Path | None) -> tuple[Path, Path]:
+        asked.extend((home, data_home, tokenizer_home))
+        raise FileNotFoundError("enough is known")
+
+    monkeypatch.setattr("nanofast.data.sample.ensure_sample", made)
+    places = [
+        "--home",
+        str(tmp_path / "h"),
+        "--data-home",
+        str(tmp_path / "d"),
+        "--tokenizer-home",
+        str(tmp_path / "t"),
+    ]
+    assert train([*SMALL, *places]) == 2
+    assert asked == [tmp_path / "h", tmp_path / "d", tmp_path / "t"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 //! The whole chain in Rust, without Python: shards on disk, threads, ring, states.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -231,6 +231,37 @@ fn carry_refers_to_few_documents_among_the_last_768() {
 }
 
 #[test]
+fn crop_lets_go_of_old_batches_though_some_of_their_documents_wait_on() {
+    let naive = Naive { rule: Rule::Crop, bos: Some(BOS), pad_id: PAD, row_length: 9 };
+    let mut packer = packer(&naive);
+    let (mut row, mut batches, mut alive) = (0, Vec::new(), 0);
+    let mut memory = vec![0; 4 * naive.row_length];
+    // In each batch one document of middling length waits for ever: there is always one that fits better.
+    let mut current = Arc::new(TokenBatch::new());
+    for _ in 0..3000 {
+        let mut input = || {
+            let index = row % 32;
+            if index == 0 {
+                let mut tokens = TokenBatch::new();
+                (0..32)
+                    .for_each(|index| tokens.push(&[5; 8][..if index == 7 && row < 9000 { 4 } else { 8 }]));
+                current = Arc::new(tokens);
+                batches.push(Arc::downgrade(&current));
+            }
+            row += 1;
+            let address = Address { ordinal: 0, row: row as u64 };
+            Next::Document(Document { address, group: 0, num_bytes: 0, tokens: current.clone(), index })
+        };
+        let mut rows = Rows::new(&mut memory, naive.row_length, Cursor::default());
+        assert_eq!(packer.fill(&mut input, &mut rows), Progress::Full);
+        alive = batches.iter().filter(|batch| batch.strong_count() > 0).count();
+    }
+    let oldest = packer.state().waiting[0].arrival;
+    assert!(oldest < 100, "the oldest waits since {oldest}");
+    assert!(row > 10_000 && alive <= (2000 + 256) / 32 + 2, "{alive} of {} batches", batches.len());
+}
+
+#[test]
 fn continues_a_document_from_the_middle_of_its_text() {
     let documents = [(0, (1..=20).collect::<Vec<u32>>())];
     for (rule, skip_tokens) in [(Rule::Concat, 5), (Rule::Carry, 4)] {

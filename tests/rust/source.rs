@@ -312,6 +312,28 @@ fn batches_hold_about_256_kib_and_share_the_pages() {
 }
 
 #[test]
+fn a_damaged_page_is_named_with_its_rows_and_the_others_are_read() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.parquet");
+    let texts: Vec<_> = (0..90).map(|i| format!("{i:065000}")).collect();
+    let mut writer = ParquetWriter::create(&path, "text", 90).unwrap();
+    writer.write(&texts).unwrap();
+    writer.close().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let found = read_all(&open_shard(&path, "text").unwrap());
+    let broken: Vec<_> = (0..90).filter(|&row| found[row].is_err()).collect();
+    assert_eq!(broken, (34..51).collect::<Vec<_>>());
+    assert!((0..90).all(|row| broken.contains(&row) || found[row].as_deref() == Ok(texts[row].as_bytes())));
+    let message = found[40].as_ref().unwrap_err();
+    for part in ["a.parquet`, row group 0, row 34", "whose checksum is", "(rows 34 to 50 are lost)"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
 fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
     let folder = TempDir::new().unwrap();
     let path = sample(&folder, "a.parquet", &["a", &"b".repeat(5000)]);
@@ -457,6 +479,38 @@ fn a_flipped_bit_of_a_shard_of_ours_is_an_error_or_changes_nothing() {
         }
     }
     assert!(num_errors > bytes.len());
+}
+
+#[test]
+fn damage_to_real_text_is_an_error_or_changes_nothing() {
+    let Some(folder) = shared("corpus/web_en") else { return };
+    let shard = open_shard(&find_shards(&[folder]).unwrap()[0], "text").unwrap();
+    let expected: Vec<_> = read(&shard, 3, 0..200);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.parquet");
+    let mut writer = ParquetWriter::create(&path, "text", 50).unwrap();
+    writer.write(expected.iter().map(|text| str::from_utf8(text.as_ref().unwrap()).unwrap())).unwrap();
+    writer.close().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let (flips, cuts) = if is_long() { (10_000, 100) } else { (60, 10) };
+    for round in 0..flips + cuts {
+        let mut damaged = bytes.clone();
+        let position = (round * 7_919 + round * round * 104_729) % bytes.len();
+        match round < flips {
+            true => damaged[position] ^= 1 << (round % 8),
+            false => damaged.truncate(position),
+        }
+        fs::write(&path, damaged).unwrap();
+        let Ok(shard) = open_shard(&path, "text") else { continue };
+        let found = read_all(&shard);
+        assert_eq!(found.len(), expected.len(), "round {round}, byte {position}");
+        let same = found.iter().zip(&expected).all(|(found, expected)| found.is_err() || found == expected);
+        assert!(same, "round {round}, byte {position}");
+        assert!(
+            found.iter().filter(|text| text.is_ok()).count() >= 100,
+            "a flip costs one row group at most"
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The tokenizer against its slow twins and against tiktoken-rs, on the same cases.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "tokenizer/cases.rs"]
 mod cases;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -30,14 +31,47 @@ pub(super) struct NativeLoader {
     // Dropped first: its threads have ended before the memory's owner is let go.
     loader: Mutex<Loader>,
     owner: Mutex<Option<Py<PyAny>>>,
+    /// The process that asked for the first batch; 0 before.
+    process: AtomicU32,
+    lanes: usize,
+    plan: (u64, u64, u64),
+}
+
+impl NativeLoader {
+    /// Uses the loader, unless another process began to: a thread that is not in this one may hold the lock. Nothing of
+    /// Python runs while it is held, and nobody waits for it in the way of other Python threads.
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Loader) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        self.refuse_forked()?;
+        let result = match self.loader.try_lock() {
+            Ok(mut loader) => work(&mut loader),
+            Err(_) => py.detach(|| work(&mut lock(&self.loader))),
+        };
+        result.map_err(to_py)
+    }
+
+    fn refuse_forked(&self) -> PyResult<()> {
+        match self.is_forked() {
+            true => Err(to_py(Error::Forked)),
+            false => Ok(()),
+        }
+    }
+
+    fn is_forked(&self) -> bool {
+        // Relaxed: a fork copies the whole memory, and within a process the value is set before it matters.
+        ![0, std::process::id()].contains(&self.process.load(Ordering::Relaxed))
+    }
 }
 
 #[pymethods]
 impl NativeLoader {
     #[new]
     #[pyo3(signature = (paths, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
-        world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, bos_id, pad_id, num_threads,
-        num_slots, memory_limit_bytes))]
+        world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
+        pad_id, num_threads, num_slots, memory_limit_bytes))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -58,6 +92,8 @@ impl NativeLoader {
         shuffle_window: u64,
         seed: u64,
         epochs: Option<u64>,
+        drop_last: bool,
+        shares_end: bool,
         bos_id: u32,
         pad_id: u32,
         num_threads: usize,
@@ -75,6 +111,7 @@ impl NativeLoader {
                     seed,
                     shuffle_window,
                     epochs,
+                    drop_last,
                 },
                 batch_size,
                 sequence_length,
@@ -96,59 +133,80 @@ impl NativeLoader {
                 Loader::new(config, shards, tokenizer)
             })
         };
-        let loader = make().map_err(to_py)?;
-        Ok(Self { loader: Mutex::new(loader), owner: Mutex::new(None) })
-    }
-
-    /// int32 values in a slot.
-    #[getter]
-    fn slot_len(&self) -> usize {
-        lock(&self.loader).config().slot_len()
+        let mut loader = make().map_err(to_py)?;
+        if shares_end {
+            loader.share_end();
+        }
+        let plan = loader.plan();
+        Ok(Self {
+            lanes: loader.config().plan.lanes,
+            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
+            loader: Mutex::new(loader),
+            owner: Mutex::new(None),
+            process: AtomicU32::new(0),
+        })
     }
 
     /// The number of lanes as resolved.
     #[getter]
     fn lanes(&self) -> usize {
-        lock(&self.loader).config().plan.lanes
+        self.lanes
     }
 
     /// (units, documents) of an epoch over all lanes, and documents a unit (0: whole row groups).
     #[getter]
     fn plan(&self) -> (u64, u64, u64) {
-        let loader = lock(&self.loader);
-        let plan = loader.plan();
-        (plan.num_units(), plan.num_documents(), plan.unit_documents())
+        self.plan
     }
 
     /// Lends the ring's memory: the address of `len` int32, kept alive by `owner`.
     #[expect(unsafe_code, reason = "the one place where memory of torch or numpy comes in")]
-    fn set_memory(&self, address: usize, len: usize, owner: Py<PyAny>) {
+    fn set_memory(&self, py: Python<'_>, address: usize, len: usize, owner: Py<PyAny>) -> PyResult<()> {
         // SAFETY: Python passes the address and length of a contiguous int32 array together with the object that owns
         // it; the owner is held here until the loader and with it every thread is gone, and Python reads a slot only
         // between fetching and releasing it.
         let memory = unsafe { SlotMemory::borrowed(address as *mut i32, len) };
-        lock(&self.loader).set_memory(memory);
+        self.with(py, |loader| {
+            loader.set_memory(memory);
+            Ok(())
+        })?;
         *lock(&self.owner) = Some(owner);
+        Ok(())
     }
 
-    /// The next batch, or None at the end of the last epoch. Waits up to `timeout_seconds` (for ever when None; then
-    /// False means that it is not there yet), letting Python handle signals meanwhile.
-    #[pyo3(signature = (timeout_seconds = None))]
-    fn fetch<'py>(&self, py: Python<'py>, timeout_seconds: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+    /// Batch `sequence`, or None at the end of the last epoch. Waits up to `timeout_seconds` (for ever when None; then
+    /// False means that it is not there yet), letting Python handle signals meanwhile. A batch that was fetched and not
+    /// accepted is given again.
+    #[pyo3(signature = (sequence, timeout_seconds = None))]
+    fn fetch<'py>(
+        &self,
+        py: Python<'py>,
+        sequence: u64,
+        timeout_seconds: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let start = Instant::now();
         let timeout = timeout_seconds.map(Duration::from_secs_f64);
+        // Relaxed: see `is_forked`. Only the first to ask sets it.
+        let _ = self.process.compare_exchange(0, std::process::id(), Ordering::Relaxed, Ordering::Relaxed);
         loop {
             let left =
                 timeout.map_or(WAIT_SLICE, |timeout| timeout.saturating_sub(start.elapsed()).min(WAIT_SLICE));
-            let next = py.detach(|| lock(&self.loader).next_batch(left)).map_err(to_py)?;
+            let mut next = self.with(py, |loader| loader.poll(sequence))?;
+            if next == NextBatch::Pending && !left.is_zero() {
+                // Others may use the loader while this thread waits.
+                let waiter = self.with(py, Loader::waiter)?;
+                py.detach(|| waiter.wait(left));
+                next = self.with(py, |loader| loader.poll(sequence))?;
+            }
             match next {
-                NextBatch::Batch(sequence, header) => {
-                    let loader = lock(&self.loader);
-                    if timeout_seconds.is_none() {
-                        loader.waited(start);
-                    }
-                    let fetched: Fetched =
-                        (sequence, loader.slot_of(sequence), header.width, header.num_targets, header.masked);
+                NextBatch::Batch(sequence, shape) => {
+                    let slot = self.with(py, |loader| {
+                        if timeout_seconds.is_none() {
+                            loader.waited(start);
+                        }
+                        Ok(loader.slot_of(sequence))
+                    })?;
+                    let fetched: Fetched = (sequence, slot, shape.width, shape.num_targets, shape.masked);
                     return fetched.into_pyobject(py).map(Bound::into_any);
                 }
                 NextBatch::End => return Ok(py.None().into_bound(py)),
@@ -160,41 +218,79 @@ impl NativeLoader {
         }
     }
 
-    /// The user holds the next fetched batch: it is what `state_json` describes from here on.
-    fn accept(&self) {
-        lock(&self.loader).accept();
+    /// Number of the next batch to accept, counted since the threads started.
+    fn next_to_accept(&self, py: Python<'_>) -> PyResult<u64> {
+        self.with(py, |loader| Ok(loader.next_to_accept()))
     }
 
-    /// Gives a slot back.
-    fn release(&self, sequence: u64) {
-        lock(&self.loader).release(sequence);
+    /// The user holds the next fetched batch: it is what `state_json` describes from here on.
+    fn accept(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |loader| {
+            loader.accept();
+            Ok(())
+        })
+    }
+
+    /// The user did not get batch `sequence` after all.
+    fn take_back(&self, py: Python<'_>, sequence: u64) -> PyResult<()> {
+        self.with(py, |loader| {
+            loader.take_back(sequence);
+            Ok(())
+        })
+    }
+
+    /// Gives a slot back; a second time is harmless.
+    fn release(&self, py: Python<'_>, sequence: u64) -> PyResult<()> {
+        self.with(py, |loader| {
+            loader.release(sequence);
+            Ok(())
+        })
+    }
+
+    /// (rounds that this rank is sure to have data for, whether there are no more). Waits up to `timeout_seconds` for
+    /// more than `than`, or the end.
+    fn known_rounds(&self, py: Python<'_>, than: u64, timeout_seconds: f64) -> PyResult<(u64, bool)> {
+        let waiter = self.with(py, Loader::waiter)?;
+        py.detach(|| waiter.known_rounds(than, Duration::from_secs_f64(timeout_seconds))).map_err(to_py)
+    }
+
+    /// Some rank has data for so many rounds.
+    fn grant(&self, py: Python<'_>, rounds: u64) -> PyResult<()> {
+        self.with(py, |loader| loader.grant(rounds))
+    }
+
+    /// Batches of another shape from here on.
+    fn reconfigure(&self, py: Python<'_>, batch_size: usize, sequence_length: usize) -> PyResult<()> {
+        self.refuse_forked()?;
+        py.detach(|| lock(&self.loader).reconfigure(batch_size, sequence_length)).map_err(to_py)
     }
 
     /// The state without its identity, as JSON.
-    fn state_json(&self) -> String {
-        lock(&self.loader).state_json().to_string()
+    fn state_json(&self, py: Python<'_>) -> PyResult<String> {
+        self.with(py, |loader| Ok(loader.state_json().to_string()))
     }
 
     /// What all states share, as JSON.
-    fn identity_json(&self) -> PyResult<String> {
-        serde_json::to_string(lock(&self.loader).identity()).map_err(|error| to_py(damaged(&error)))
+    fn identity_json(&self, py: Python<'_>) -> PyResult<String> {
+        self.with(py, |loader| serde_json::to_string(loader.identity()).map_err(|error| damaged(&error)))
     }
 
     /// Goes on behind the batch that a state (with its identity, as JSON) describes.
     fn restore(&self, py: Python<'_>, state_json: &str) -> PyResult<()> {
         let value = serde_json::from_str(state_json).map_err(|error| to_py(damaged(&error)))?;
+        self.refuse_forked()?;
         py.detach(|| lock(&self.loader).restore(&LoaderState::from_json(&value)?)).map_err(to_py)
     }
 
     /// Complete rounds, and batches delivered in the round at hand.
-    fn position(&self) -> (u64, u64) {
-        lock(&self.loader).position()
+    fn position(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        self.with(py, |loader| Ok(loader.position()))
     }
 
     /// All counters.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let loader = lock(&self.loader);
-        let (metrics, ledger) = (loader.metrics(), loader.ledger());
+        let (metrics, ledger, queues) =
+            self.with(py, |loader| Ok((loader.metrics().clone(), loader.ledger(), loader.queues())))?;
         let dict = PyDict::new(py);
         let counts = PyDict::new(py);
         for (name, count) in [
@@ -224,13 +320,21 @@ impl NativeLoader {
         dict.set_item("wait_p50_seconds", waits.quantile_seconds(0.5))?;
         dict.set_item("wait_p99_seconds", waits.quantile_seconds(0.99))?;
         dict.set_item("wait_max_seconds", waits.max_seconds())?;
-        dict.set_item("held_bytes", loader.held_bytes())?;
+        dict.set_item("ready_batches", queues.ready_batches)?;
+        dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
+        dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
         Ok(dict)
     }
 
-    /// Ends every thread.
+    /// Ends every thread. In a forked child there are none.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| lock(&self.loader).close());
+        if !self.is_forked() {
+            py.detach(|| {
+                // The lock is not held while threads end: who waits for a batch learns of it at once.
+                let ending = lock(&self.loader).begin_close();
+                drop(ending);
+            });
+        }
     }
 }
 

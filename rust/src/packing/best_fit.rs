@@ -43,13 +43,13 @@ impl Carry {
         self.buffer.insert(held, length);
     }
 
-    /// The piece that goes next where `space` tokens are left in the row.
-    fn choose(&mut self, space: usize) -> Option<Held> {
+    /// The arrival of the document that goes next where `space` tokens are left in the row.
+    fn choose(&self, space: usize) -> Option<u64> {
         let oldest = self.buffer.oldest()?;
-        let overtaken = self.arrivals - oldest > MAX_WAIT_DOCUMENTS;
-        let best = || self.buffer.longest_within(space - 1).or_else(|| self.buffer.longest());
-        let arrival = if overtaken { oldest } else { best()? };
-        self.buffer.take(arrival)
+        if self.arrivals - oldest > MAX_WAIT_DOCUMENTS {
+            return Some(oldest);
+        }
+        self.buffer.longest_within(space - 1).or_else(|| self.buffer.longest())
     }
 }
 
@@ -68,19 +68,21 @@ impl Packer for Carry {
                 }
             }
             let space = rows.space();
-            let Some(mut held) = self.choose(space) else {
+            let chosen =
+                self.choose(space).and_then(|arrival| Some((arrival, self.buffer.get(arrival)?.rest())));
+            let Some((arrival, rest)) = chosen else {
                 return finish(rows, self.pad_id, &mut self.ledger);
             };
+            let (length, taken) = (rest.len(), rest.len().min(space - 1));
             rows.push(&[self.bos]);
+            rows.push(&rest[..taken]);
             self.ledger.bos += 1;
-            let taken = held.rest().len().min(space - 1);
-            let tokens = &held.rest()[..taken];
-            rows.push(tokens);
-            deliver(&mut self.ledger, tokens, false);
-            if taken < held.rest().len() {
-                self.ledger.carried += u64::from(taken > 0);
-                held.used += taken;
-                self.hold(held);
+            deliver(&mut self.ledger, &rest[..taken], false);
+            if taken == length {
+                self.buffer.take(arrival);
+            } else if taken > 0 {
+                self.buffer.shorten(arrival, taken);
+                self.ledger.carried += 1;
             }
         }
         Progress::Full

@@ -14,6 +14,8 @@ use crate::state::PackerState;
 pub(super) struct Buffer {
     by_arrival: BTreeMap<u64, (Held, usize)>,
     by_length: BTreeSet<(usize, Reverse<u64>)>,
+    /// Documents that arrived earlier have batches of their own.
+    owned_until: u64,
 }
 
 impl Buffer {
@@ -31,6 +33,21 @@ impl Buffer {
         let (held, length) = self.by_arrival.remove(&arrival)?;
         self.by_length.remove(&(length, Reverse(arrival)));
         Some(held)
+    }
+
+    /// The document of that arrival.
+    pub(super) fn get(&self, arrival: u64) -> Option<&Held> {
+        self.by_arrival.get(&arrival).map(|(held, _)| held)
+    }
+
+    /// Uses up `count` tokens of the document of that arrival; it keeps its place.
+    pub(super) fn shorten(&mut self, arrival: u64, count: usize) {
+        if let Some((held, length)) = self.by_arrival.get_mut(&arrival) {
+            self.by_length.remove(&(*length, Reverse(arrival)));
+            held.used += count;
+            *length -= count;
+            self.by_length.insert((*length, Reverse(arrival)));
+        }
     }
 
     /// The arrival of the oldest document.
@@ -51,6 +68,15 @@ impl Buffer {
     /// The arrival of the shortest document.
     pub(super) fn shortest(&self) -> Option<u64> {
         self.by_length.first().and_then(|&(length, _)| self.longest_within(length))
+    }
+
+    /// Gives the documents that arrived before `arrival` batches of their own, each once.
+    pub(super) fn own_until(&mut self, arrival: u64) {
+        if self.owned_until < arrival {
+            let old = self.by_arrival.range_mut(self.owned_until..arrival);
+            old.for_each(|(_, (held, _))| held.own());
+            self.owned_until = arrival;
+        }
     }
 
     /// Measures every document again.

@@ -21,6 +21,10 @@ const BUFFER_DOCUMENTS: usize = 1000;
 /// Documents a chunk: nanochat's number, part of the stream's definition.
 const CHUNK_DOCUMENTS: usize = 128;
 
+/// A document may wait for ever, and with it the batch that it came in. One that this many newer ones have followed is
+/// copied out of its batch: twice the buffer, so that most leave before and memory stays within three times the buffer's.
+const OWN_AFTER_DOCUMENTS: u64 = 2 * BUFFER_DOCUMENTS as u64;
+
 /// Best fit that drops what sticks out. O(log n) a document; memory: up to 1,127 documents' tokens.
 #[derive(Debug)]
 pub struct Crop {
@@ -85,6 +89,7 @@ impl Crop {
         for held in std::mem::take(&mut self.chunk) {
             self.hold(held);
         }
+        self.buffer.own_until(self.arrivals.saturating_sub(OWN_AFTER_DOCUMENTS));
         if end { Chunk::End } else { Chunk::Complete }
     }
 }

@@ -1,7 +1,10 @@
 //! A document in a packer's hands, with how much of it is used: what becomes a `Waiting` in the state.
 
+use std::sync::Arc;
+
 use super::Document;
 use crate::error::{Error, Result};
+use crate::ragged::TokenBatch;
 use crate::state::{PackerState, Waiting};
 
 /// A document and how many of its tokens are used (`concat` counts the BOS that it adds as one).
@@ -22,6 +25,13 @@ impl Held {
     /// The tokens of the document that are not used, where no BOS is counted.
     pub(super) fn rest(&self) -> &[u32] {
         &self.document.tokens()[self.used..]
+    }
+
+    /// Copies the tokens out of the batch that they came in, so that a document that waits long keeps no others alive.
+    pub(super) fn own(&mut self) {
+        let mut tokens = TokenBatch::new();
+        tokens.push(self.document.tokens());
+        (self.document.tokens, self.document.index) = (Arc::new(tokens), 0);
     }
 
     pub(super) fn waiting(&self) -> Waiting {

@@ -42,13 +42,18 @@ impl ShardFile {
     /// `length` bytes from `offset` on. The caller has held both against the file's size.
     pub(super) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length).map_err(|source| Error::Resource {
+        self.read_into(&mut bytes, offset, length)?;
+        Ok(bytes.into())
+    }
+
+    /// As `read`, into a vector whose length and content do not matter.
+    pub(super) fn read_into(&self, bytes: &mut Vec<u8>, offset: u64, length: usize) -> Result<()> {
+        bytes.try_reserve_exact(length.saturating_sub(bytes.len())).map_err(|source| Error::Resource {
             what: "memory",
             reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
         })?;
         bytes.resize(length, 0);
-        read_exact_at(&self.file, &mut bytes, offset).map_err(|source| self.failed(source))?;
-        Ok(bytes.into())
+        read_exact_at(&self.file, bytes, offset).map_err(|source| self.failed(source))
     }
 
     /// A read beyond the end is a file that was cut since it was opened.

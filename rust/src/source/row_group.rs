@@ -17,6 +17,7 @@ use super::decode::{Dictionary, Page};
 use super::file::ShardFile;
 use super::page::{Chunk, PageHeader, PageKind, PageLocation, PageWalk, Stop};
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 
 /// Text a batch: small enough to be tokenized while it lies in a core's L2 cache, large enough that what a batch costs
@@ -36,6 +37,7 @@ pub struct RowGroupReader {
     file: ShardFile,
     walk: PageWalk,
     decompressor: Decompressor,
+    pool: Arc<Pool<u8>>,
     dictionary: Option<Arc<Dictionary>>,
     /// A page that is found and not yet read.
     location: Option<PageLocation>,
@@ -56,11 +58,13 @@ pub(super) struct Target {
     pub(super) required: bool,
     pub(super) chunk: Chunk,
     pub(super) codec: parquet::basic::Compression,
+    /// Where pages take their memory from.
+    pub(super) pool: Arc<Pool<u8>>,
 }
 
 impl RowGroupReader {
     pub(super) fn new(target: Target, file: ShardFile, rows: Range<u64>) -> Self {
-        let Target { path, row_group, required, chunk, codec } = target;
+        let Target { path, row_group, required, chunk, codec, pool } = target;
         let end_row = rows.end.min(chunk.num_rows);
         let size = file.stamp().size_bytes;
         let end = chunk.offset.checked_add(chunk.compressed_bytes);
@@ -78,6 +82,7 @@ impl RowGroupReader {
             file,
             walk: PageWalk::new(chunk),
             decompressor: Decompressor::new(codec),
+            pool,
             dictionary: None,
             location: None,
             page: None,
@@ -123,6 +128,7 @@ impl RowGroupReader {
             Some((rows, reason)) => {
                 self.next_row = rows.end;
                 let place = Place::row(&self.path, self.row_group, rows.start);
+                let reason = format!("{reason} (rows {} to {} are lost)", rows.start, rows.end - 1);
                 self.broken_rows = Some(rows);
                 Err(Error::Parquet { place, reason })
             }
@@ -182,14 +188,16 @@ impl RowGroupReader {
                 format!("a page in {place} takes {bytes} bytes, {limit} are allowed; allow at least {bytes}");
             return Err(Error::Resource { what: "memory", reason });
         }
-        self.file.read(offset, header.compressed_bytes)
+        let mut stored = self.pool.take();
+        self.file.read_into(&mut stored, offset, header.compressed_bytes)?;
+        Ok(bytes::Bytes::from_owner(stored))
     }
 
     /// Makes a page or a dictionary of stored bytes. A panic in a codec is a page that cannot be decoded.
     fn decode(&mut self, location: &PageLocation, stored: &bytes::Bytes) -> std::result::Result<(), String> {
         let skip = self.next_row.saturating_sub(location.first_row);
         let decoded = catch_unwind(AssertUnwindSafe(|| {
-            let bytes = decompress(&mut self.decompressor, &location.header, stored)?;
+            let bytes = decompress(&mut self.decompressor, &self.pool, &location.header, stored)?;
             if location.header.kind == PageKind::Dictionary {
                 self.dictionary = Some(Arc::new(Dictionary::decode(&location.header, bytes)?));
                 return Ok(());
@@ -213,6 +221,7 @@ impl RowGroupReader {
 /// A page's bytes as its header declares them: checked where it has a checksum, levels first, then the values.
 fn decompress(
     decompressor: &mut Decompressor,
+    pool: &Arc<Pool<u8>>,
     header: &PageHeader,
     stored: &bytes::Bytes,
 ) -> std::result::Result<bytes::Bytes, String> {
@@ -227,8 +236,9 @@ fn decompress(
         return Ok(stored.clone());
     }
     let num_levels = header.level_bytes.iter().sum::<usize>();
-    let mut bytes = Vec::new();
+    let mut bytes = pool.take();
+    bytes.clear();
     bytes.extend_from_slice(&stored[..num_levels]);
     decompressor.decompress(&stored[num_levels..], header.uncompressed_bytes - num_levels, &mut bytes)?;
-    Ok(bytes.into())
+    Ok(bytes::Bytes::from_owner(bytes))
 }

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parquet::basic::Compression;
 use parquet::file::metadata::{
@@ -19,6 +20,7 @@ use super::page::Chunk;
 use super::row_group::{RowGroupReader, Target};
 use super::schema;
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 
 /// Length of the footer's length and the magic number behind it.
 pub(super) const TAIL_BYTES: u64 = 8;
@@ -45,11 +47,14 @@ pub struct Shard {
     /// Whether no row can be null.
     required: bool,
     row_groups: Vec<RowGroup>,
+    /// Memory of pages, shared by the shards that were opened together.
+    pool: Arc<Pool<u8>>,
 }
 
 /// Opens shards one after the other; the first failure wins.
 pub fn open_shards(paths: &[PathBuf], column: &str) -> Result<Vec<Shard>> {
-    paths.iter().map(|path| open_shard(path, column)).collect()
+    let pool = Pool::new();
+    paths.iter().map(|path| Ok(Shard { pool: pool.clone(), ..open_shard(path, column)? })).collect()
 }
 
 /// Reads the footer of `path` and finds the text column `column` in it.
@@ -79,6 +84,7 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
         footer_hash: hash(&footer),
         required,
         row_groups: row_groups.collect::<Result<_>>()?,
+        pool: Pool::new(),
     })
 }
 
@@ -129,7 +135,11 @@ impl Shard {
             is_compressed: group.codec != Compression::UNCOMPRESSED,
         };
         let (path, required, codec) = (self.path.clone(), self.required, group.codec);
-        Ok(RowGroupReader::new(Target { path, row_group, required, chunk, codec }, file, rows))
+        Ok(RowGroupReader::new(
+            Target { path, row_group, required, chunk, codec, pool: self.pool.clone() },
+            file,
+            rows,
+        ))
     }
 
     /// The error of a row group that holds fewer rows than its footer says.

@@ -61,19 +61,19 @@ const PIECES: &[&str] = &[
 ];
 
 /// Texts of `PIECES`, long enough for several windows, with runs.
-pub(super) fn awkward() -> impl Strategy<Value = String> {
+pub(crate) fn awkward() -> impl Strategy<Value = String> {
     let piece = (0..PIECES.len(), prop_oneof![8 => 1..3_usize, 1 => 3..80_usize]);
     proptest::collection::vec(piece, 0..60)
         .prop_map(|pieces| pieces.into_iter().map(|(piece, times)| PIECES[piece].repeat(times)).collect())
 }
 
 /// Any text, or an awkward one.
-pub(super) fn texts() -> impl Strategy<Value = String> {
+pub(crate) fn texts() -> impl Strategy<Value = String> {
     prop_oneof![3 => awkward(), 1 => any::<String>()]
 }
 
 /// Cases with names of their own.
-pub(super) fn known() -> Vec<String> {
+pub(crate) fn known() -> Vec<String> {
     let mut cases: Vec<String> = [
         "",
         "a",
