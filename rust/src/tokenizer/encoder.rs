@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
-use super::cache::{LongCache, ShortCache, key_of};
+use super::cache::{Caches, LongCache, key_of};
 use super::chunk::Chunk;
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use super::rewrite::{Part, Rewriter};
@@ -22,8 +22,7 @@ pub struct Encoder {
     tables: Arc<Tables>,
     splitter: Splitter,
     chunk: Chunk,
-    short: ShortCache,
-    long: LongCache,
+    caches: Caches,
     heap: HeapMerger,
 }
 
@@ -102,19 +101,15 @@ impl std::error::Error for DocumentError {}
 
 impl Encoder {
     pub(super) fn new(tables: Arc<Tables>, cache_bytes: usize) -> Self {
-        // Three quarters for short pretokens, which are 99 % of English; a table's size is a power of two.
-        let short_bytes = (cache_bytes / 4 * 3).clamp(ShortCache::ENTRY_BYTES * 2, 1 << 30);
-        let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
-        let mut short = ShortCache::new(bits);
-        let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
+        let mut caches = Caches::new(cache_bytes);
         let splitter = tables.splitter.clone();
-        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
-        Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
+        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut caches));
+        Self { splitter, chunk, caches, heap: HeapMerger::default(), tables }
     }
 
     /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
     /// every one that text can hold is there: a pretoken that is not found is then no token.
-    fn remember_vocabulary(tables: &Tables, short: &mut ShortCache, long: &mut LongCache) -> bool {
+    fn remember_vocabulary(tables: &Tables, caches: &mut Caches) -> bool {
         let definition = &tables.definition;
         if !definition.whole_pretokens {
             return true;
@@ -126,7 +121,7 @@ impl Encoder {
                 continue;
             }
             let key = key_of(token, 0, token.len());
-            complete &= short.insert(short.home(key), key, &[id]) || long.insert(token, &[id]);
+            complete &= caches.remember((key, caches.short.home(key)), token, &[id]);
         }
         complete
     }
@@ -298,7 +293,7 @@ impl Encoder {
             let mut starts = Starts::new(room);
             let next = splitter.fill(text, at, &mut starts);
             let count = starts.len();
-            self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
+            self.chunk.push(&self.caches.short, document, text.as_bytes(), at, next, count);
             at = next;
         }
         Ok(())
@@ -311,7 +306,7 @@ impl Encoder {
         end: &mut impl FnMut(usize),
     ) {
         if !self.chunk.is_empty() {
-            self.chunk.finish(&self.tables, (&mut self.short, &mut self.long), text_of, out, end);
+            self.chunk.finish(&self.tables, &mut self.caches, text_of, out, end);
         }
     }
 
@@ -326,16 +321,11 @@ impl Encoder {
         for piece in splitter.pieces() {
             let pretoken = &text.as_bytes()[piece.clone()];
             let key = key_of(text.as_bytes(), piece.start, piece.len());
-            let home = self.short.home(key);
-            let known = (key != 0).then(|| self.short.find(home, key)).flatten();
-            if let Some(entry) = known {
-                out.extend((0..entry.count()).map(|at| entry.id(at)));
-            } else if !self.long.find(pretoken, out) {
+            let place = (key, self.caches.short.home(key));
+            if !self.caches.recall(place, || LongCache::hash(pretoken), pretoken, out) {
                 let before = out.len();
                 self.tables.merge(&mut self.heap, pretoken, out);
-                if !self.short.insert(home, key, &out[before..]) {
-                    self.long.insert(pretoken, &out[before..]);
-                }
+                self.caches.remember(place, pretoken, &out[before..]);
             }
         }
         Ok(())

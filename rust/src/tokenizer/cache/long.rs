@@ -38,12 +38,6 @@ impl LongCache {
         Self { slots: vec![Slot::default(); FIRST_SLOTS], used: 0, arena: Vec::new(), limit_bytes }
     }
 
-    /// Appends the ids of `pretoken` to `out`, if it is known; returns whether it is.
-    #[inline]
-    pub(crate) fn find(&self, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
-        pretoken.len() <= MAX_BYTES && self.find_hashed(hash(pretoken), pretoken, out)
-    }
-
     /// The hash of a pretoken; 0 for those that are never stored.
     #[inline]
     pub(crate) fn hash(pretoken: &[u8]) -> u64 {
@@ -66,9 +60,9 @@ impl LongCache {
         }
     }
 
-    /// As [`find`](Self::find), with the pretoken's hash.
+    /// Appends the ids of `pretoken`, whose hash is `hash`, to `out`, if it is known; returns whether it is.
     #[inline]
-    pub(crate) fn find_hashed(&self, hash: u64, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
+    pub(crate) fn find(&self, hash: u64, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
         if pretoken.len() > MAX_BYTES {
             return false;
         }
