@@ -10,6 +10,7 @@
 //! packed by one thread at a time from documents in order, and slots are delivered in the order of their batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -551,6 +552,36 @@ impl Schedule {
         });
         rounds.max().unwrap_or(0)
     }
+}
+
+/// Runs `work` on each of `parts`, on `num_threads` threads of which the caller's is one; the results are in order.
+///
+/// # Panics
+/// When `work` does.
+pub(crate) fn share_out<T, R>(num_threads: usize, parts: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R>
+where
+    T: Sync,
+    R: Send,
+{
+    let taken = AtomicUsize::new(0);
+    let share = || {
+        let mut done = Vec::new();
+        // Relaxed: each index is taken once, and joining the threads makes their results visible.
+        while let Some((index, part)) = parts.iter().enumerate().nth(taken.fetch_add(1, Ordering::Relaxed)) {
+            done.push((index, work(part)));
+        }
+        done
+    };
+    let mut results = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..num_threads.min(parts.len())).map(|_| scope.spawn(share)).collect();
+        let mut results = share();
+        for other in others {
+            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    });
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {

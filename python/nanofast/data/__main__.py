@@ -9,9 +9,11 @@ import argparse
 import importlib
 import sys
 
-# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`.
+# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`, its hyphens
+# underscores.
 COMMANDS = {
     "download": ("fetch the shards of a published data set, whole and verified", "fineweb-edu -n 8"),
+    "train-tokenizer": ("train a vocabulary on text files", "~/shards --vocab-size 32768 --out tokenizer.json"),
     "inspect": ("show what is in a data set, and what to mind", "~/shards --tokenizer r50k_base --world-size 8"),
 }
 
@@ -26,7 +28,7 @@ def main() -> int:
         )
         if name in sys.argv[1:2]:  # the other commands' modules, and what they import, are left alone
             try:
-                command = importlib.import_module(f"nanofast.data.{name}")
+                command = importlib.import_module(f"nanofast.data.{name.replace('-', '_')}")
             except ModuleNotFoundError as error:
                 print(f"error: `{error.name}` is not installed; get it: pip install 'nanofast[hub]'", file=sys.stderr)
                 return 2
@@ -37,7 +39,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -1,9 +1,12 @@
 //! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
 
+mod arrow;
 mod error;
 mod loader;
 mod reading;
+mod texts;
 mod tokenizer;
+mod training;
 mod writer;
 
 use pyo3::prelude::*;
@@ -16,5 +19,6 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tokenizer::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
+    training::register(module)?;
     writer::register(module)
 }
