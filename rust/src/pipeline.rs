@@ -10,7 +10,6 @@
 //! packed by one thread at a time from documents in order, and slots are delivered in the order of their batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -558,11 +557,13 @@ impl Schedule {
 ///
 /// # Panics
 /// When `work` does.
+#[cfg(feature = "python")]
 pub(crate) fn share_out<T, R>(num_threads: usize, parts: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R>
 where
     T: Sync,
     R: Send,
 {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     let taken = AtomicUsize::new(0);
     let share = || {
         let mut done = Vec::new();

@@ -17,13 +17,16 @@ use crate::pipeline::share_out;
 use crate::ragged::{DocumentBatch, TokenBatch};
 use crate::tokenizer::{DocumentError, EncodeError, Encoder, Rewriter, Tokenizer};
 
+/// Ids whose memory an encoder keeps from one text to the next: 16 MiB.
+const MAX_KEPT_IDS: usize = 1 << 22;
+
 type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 
 #[pyclass(frozen, name = "Tokenizer", module = "nanofast._nanofast")]
 pub(super) struct PyTokenizer {
     tokenizer: Tokenizer,
-    /// Encoders that no thread is using; kept, since their caches are warm.
-    idle: Mutex<Vec<Encoder>>,
+    /// Encoders that no thread is using, each with memory for the ids of one text; kept, since their caches are warm.
+    idle: Mutex<Vec<(Encoder, Vec<u32>)>>,
 }
 
 impl From<Tokenizer> for PyTokenizer {
@@ -37,13 +40,16 @@ impl PyTokenizer {
         &self.tokenizer
     }
 
-    fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
+    fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder, &mut Vec<u32>) -> R) -> R {
         // A poisoned lock guards a list that is whole between any two calls.
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoder = idle().pop();
-        let mut encoder = encoder.unwrap_or_else(|| self.tokenizer.encoder());
-        let result = work(&mut encoder);
-        idle().push(encoder);
+        let kept = idle().pop();
+        let (mut encoder, mut ids) = kept.unwrap_or_else(|| (self.tokenizer.encoder(), Vec::new()));
+        ids.clear();
+        let result = work(&mut encoder, &mut ids);
+        // What a huge text took goes back.
+        ids.shrink_to(MAX_KEPT_IDS);
+        idle().push((encoder, ids));
         result
     }
 
@@ -55,7 +61,7 @@ impl PyTokenizer {
     ) -> PyResult<(Vec<u32>, Vec<usize>)> {
         let encode = |documents: &DocumentBatch| {
             let mut out = TokenBatch::new();
-            self.with_encoder(|encoder| match &options.allowed {
+            self.with_encoder(|encoder, _| match &options.allowed {
                 Some(allowed) => encode_batch_with(encoder, allowed, documents, &mut out),
                 None => encoder.encode_batch(documents, &mut out),
             })
@@ -89,9 +95,10 @@ impl PyTokenizer {
         let text = Text::new(text, options.invalid, || "text".into())?;
         let result = py.detach(|| {
             let text = text.utf8(options.invalid)?;
-            let mut ids = Vec::new();
-            self.with_encoder(|encoder| encode(encoder, options.allowed.as_ref(), &text, &mut ids))?;
-            Ok(work(&text, &mut ids))
+            self.with_encoder(|encoder, ids| {
+                encode(encoder, options.allowed.as_ref(), &text, ids)?;
+                Ok(work(&text, ids))
+            })
         });
         result.map_err(|error: EncodeError| to_py(error.at("text")))
     }
@@ -267,7 +274,7 @@ impl PyTokenizer {
         let (py, text) = (text.py(), Text::new(text, options.invalid, || "text".into())?);
         let count = py.detach(|| {
             let text = text.utf8(options.invalid)?;
-            self.with_encoder(|encoder| encoder.count(options.allowed.as_ref(), &text))
+            self.with_encoder(|encoder, _| encoder.count(options.allowed.as_ref(), &text))
         });
         count.map_err(|error| to_py(error.at("text")))
     }

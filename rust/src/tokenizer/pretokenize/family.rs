@@ -19,7 +19,7 @@ pub enum Family {
     },
     /// GPT-4o's: words also end where lower case is followed by upper case, and keep their contraction.
     Gpt4o,
-    /// DeepSeek V3's: numbers and ideographs first, then the rest, where marks are letters.
+    /// DeepSeek V3's: numbers, stretches of ideographs and of all else, each cut into words, where marks are letters.
     DeepSeek,
 }
 
@@ -66,7 +66,7 @@ const DEEPSEEK: [&str; 3] = [
     concat!(
         r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
         "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*",
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+        "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
     ),
 ];
 
