@@ -59,8 +59,9 @@ class Tokenizer:
     ) -> Tokenizer:
         """Read `tokenizer.json` (byte-level BPE), nanofast's own file, or `.tiktoken`, which needs its split `pattern`.
 
-        `special_tokens` (text to id) go with a `.tiktoken` file; the other formats hold their own. What a file is follows from
-        its content. Pickles, SentencePiece models and other kinds of vocabularies are refused by name; nothing is executed.
+        `special_tokens` (text to id) go with a `.tiktoken` file; the other formats hold their own. What a file is
+        follows from its content. Pickles, SentencePiece models and other kinds of vocabularies are refused by name;
+        nothing is executed.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -93,12 +94,13 @@ class Tokenizer:
         r"""Train byte-level BPE.
 
         `texts_or_paths` are texts (any iterable of `str` or UTF-8 `bytes`), or what names files: a path, a glob, or an
-        iterable of `pathlib.Path`. Files are parquet shards and JSON lines, with their texts in `text_column`, and plain
-        text. `vocab_size` counts the 256 bytes and the special tokens, which get the last ids, in the order given;
-        there are fewer tokens where the texts hold no more to merge. `pattern` is read as tiktoken reads it.
+        iterable of `pathlib.Path`. Files are parquet shards and JSON lines, with their texts in `text_column`, and
+        plain text. `vocab_size` counts the 256 bytes and the special tokens, which get the last ids, in the order
+        given; there are fewer tokens where the texts hold no more to merge. `pattern` is read as tiktoken reads it.
 
-        Texts are read in order, up to the one that reaches `max_bytes`. What is held of them are their distinct pretokens,
-        at most `memory_limit_bytes` of them. `num_threads` is by default the number of cores; it changes nothing but time.
+        Texts are read in order, up to the one that reaches `max_bytes`. What is held of them are their distinct
+        pretokens, `memory_limit_bytes` at most. `num_threads` is by default the number of cores; it changes nothing but
+        time.
 
         The merges are those of Hugging Face's `BpeTrainer` without a minimal frequency: the pair that occurs most often
         goes first, and among equals the one whose left part, then whose right part, has the smaller id (that library's
@@ -134,10 +136,10 @@ class Tokenizer:
     ) -> TokenArray:
         """Return the ids of `text` as uint32 `[num_tokens]`.
 
-        Special tokens named in `allowed_special` are taken as such; the text of all others is plain text. `errors` says what
-        happens to bytes that are no UTF-8 and to lone surrogates: ValueError, or U+FFFD in their place as Python's and
-        tiktoken's `errors="replace"` put it. `add_special_tokens` puts around the ids what the file's post-processor names
-        (a BOS, mostly).
+        Special tokens named in `allowed_special` are taken as such; the text of all others is plain text. `errors` says
+        what happens to bytes that are no UTF-8 and to lone surrogates: ValueError, or U+FFFD in their place, bytes as
+        in Python and surrogates as in tiktoken. `add_special_tokens` puts around the ids what the file's post-processor
+        names (a BOS, mostly).
         """
         ids = self._native.encode(text, self._allowed(allowed_special), _replaces(errors))
         if not add_special_tokens:
@@ -178,10 +180,10 @@ class Tokenizer:
     ) -> tuple[TokenArray, npt.NDArray[np.int64]]:
         """Return all ids as uint32 `[num_tokens]`, and int64 `[len(texts) + 1]` offsets: where each text begins.
 
-        `texts` are a list (or any iterable) of `str` and `bytes`; a string or binary array of a library that speaks Arrow's C
-        data interface (pyarrow, polars, nanoarrow …), read where it is; or a numpy array. Of those, `StringDType` and object
-        arrays are read string by string, and fixed-width ones (`U`, `S`) are copied: they hold UTF-32, or bytes that may
-        change meanwhile.
+        `texts` are a list (or any iterable) of `str` and `bytes`; a string or binary array of a library that speaks
+        Arrow's C data interface (pyarrow, polars, nanoarrow …), read where it is; or a numpy array. Of those,
+        `StringDType` and object arrays are read string by string, and fixed-width ones (`U`, `S`) are copied: they hold
+        UTF-32, or bytes that may change meanwhile.
         """
         if num_threads < 1:
             raise ValueError(f"num_threads = {num_threads}: at least 1")
@@ -237,22 +239,21 @@ class Tokenizer:
         """Write a file that `from_file` reads back.
 
         `nanofast`: exact to the fingerprint. `huggingface`: a `tokenizer.json` that Hugging Face `tokenizers` reads.
-        `tiktoken`: ranks alone (pattern and special tokens go elsewhere); ValueError where merging by rank would give other
-        ids. By default `tiktoken` where the name ends in `.tiktoken`, else `nanofast`.
+        `tiktoken`: ranks alone (pattern and special tokens go elsewhere); ValueError where merging by rank would give
+        other ids. By default `tiktoken` where the name ends in `.tiktoken`, else `nanofast`.
         """
         writers = {
             "nanofast": self._native.to_bytes,
             "huggingface": self._native.to_hf_json,
             "tiktoken": self._native.to_tiktoken,
         }
-        if format is None:
-            format = "tiktoken" if Path(path).suffix == ".tiktoken" else "nanofast"
-        if format not in writers:
-            raise ValueError(f"format = {format!r}: one of {', '.join(writers)}")
         path = Path(path)
+        kind = format or ("tiktoken" if path.suffix == ".tiktoken" else "nanofast")
+        if kind not in writers:
+            raise ValueError(f"format = {format!r}: one of {', '.join(writers)}")
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            partial.write_bytes(writers[format]())
+            partial.write_bytes(writers[kind]())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

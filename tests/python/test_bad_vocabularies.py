@@ -26,7 +26,9 @@ class RunsWhenRead:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_is_refused_by_name_and_not_run(protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_refused_by_name_and_not_run(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "tokenizer.pkl"
     file.write_bytes(pickle.dumps(RunsWhenRead(), protocol))
@@ -52,7 +54,9 @@ HOSTILE = {
     "as many tokens as fit": lambda file: _repeated(file, b'{"model": {"type": "BPE", "vocab": {', b'"a":0,'),
     "as many merges as fit": lambda file: _repeated(file, b'{"model": {"type": "BPE", "merges": [', b'"a b",'),
     "as many added tokens as fit": lambda file: _repeated(file, b'{"added_tokens": [', b'{"id":1,"content":"a"},'),
-    "a tree as large as fits": lambda file: _repeated(file, b'{"normalizer": [', b"0,", b'0], "model": {"vocab": {}, "merges": []}}'),
+    "a tree as large as fits": lambda file: _repeated(
+        file, b'{"normalizer": [', b"0,", b'0], "model": {"vocab": {}, "merges": []}}'
+    ),
     "an unknown part as large as fits": lambda file: _repeated(file, b'{"other": [', b"[],"),
     "own tokens as many as fit": lambda file: _repeated(
         file, b'{"format":"nanofast-tokenizer","version":1,"name":"x","tokens":[', b'[0,""],'
@@ -127,7 +131,7 @@ def test_a_vocabulary_that_contradicts_itself_says_where(tmp_path: Path) -> None
         ({"vocab": {key: value for key, value in vocab.items() if key != "a"}}, "no token for the single byte 0x61"),
         ({"merges": ["a zz"]}, "merge 0 names `zz`, which is no token"),
         ({"merges": ["a b"]}, "merge 0 names `ab`, which is no token"),
-        ({"merges": ["a"]}, "merge \"a\" is no pair at line 1 column"),
+        ({"merges": ["a"]}, 'merge "a" is no pair at line 1 column'),
     ]:
         model = {"type": "BPE", "vocab": vocab, "merges": [], **change}
         file.write_bytes(_file(model=model))

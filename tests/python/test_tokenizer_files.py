@@ -143,7 +143,10 @@ def test_merges_in_any_order_give_the_ids_of_hugging_face(order: list[int], text
     made = dict.fromkeys(token for token in tokens if token not in letters)
     vocab = {token: index for index, token in enumerate([*alphabet, *made])}
     pairs = [
-        (token[:cut], token[cut:]) for token in made for cut in range(1, len(token)) if {token[:cut], token[cut:]} <= vocab.keys()
+        (token[:cut], token[cut:])
+        for token in made
+        for cut in range(1, len(token))
+        if {token[:cut], token[cut:]} <= vocab.keys()
     ]
     merges = [pairs[place % len(pairs)] for place in order]
     peer = tokenizers.Tokenizer(models.BPE(vocab, list(dict.fromkeys(merges))))
@@ -177,7 +180,9 @@ def test_a_tiktoken_encoding_is_taken_over_and_written(pattern: str, tmp_path: P
     assert load_tiktoken_bpe(str(tmp_path / "mine.tiktoken")) == ranks
     # Hugging Face's library keeps what a pattern does not match only where it is told to.
     check_equal(own, tokenizers.Tokenizer.from_file(str(_written(own, tmp_path))))
-    check_equal(Tokenizer.from_file(_written(own, tmp_path)), tokenizers.Tokenizer.from_file(str(_written(own, tmp_path))))
+    check_equal(
+        Tokenizer.from_file(_written(own, tmp_path)), tokenizers.Tokenizer.from_file(str(_written(own, tmp_path)))
+    )
 
 
 def test_a_trained_vocabulary_is_read_by_both_libraries(tmp_path: Path) -> None:
@@ -214,7 +219,7 @@ def test_tokenizers_of_other_kinds_are_refused(kind: str, tmp_path: Path) -> Non
     peer = getattr(tokenizers.implementations, kind)()
     peer.train_from_iterator(TEXTS, vocab_size=100, show_progress=False)
     peer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="is not supported|only byte-level BPE is supported|has no ByteLevel"):
+    with pytest.raises(ValueError, match=r"is not supported|only byte-level BPE is supported|has no ByteLevel"):
         Tokenizer.from_file(tmp_path / "tokenizer.json")
 
 
@@ -222,7 +227,7 @@ def test_an_alphabet_with_gaps_is_refused_with_its_remedy(tmp_path: Path) -> Non
     peer = tokenizers.Tokenizer(models.BPE())
     peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     peer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, show_progress=False))
-    with pytest.raises(ValueError, match="no token for the single byte 0x02.*whole byte alphabet"):
+    with pytest.raises(ValueError, match=r"no token for the single byte 0x02.*whole byte alphabet"):
         read(peer, tmp_path)
 
 
@@ -232,7 +237,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path) -> None:
     trained.save(place)
     before = place.read_bytes()
     normalized = read(hugging_face(normalizer=normalizers.NFC()), tmp_path)
-    with pytest.raises(ValueError, match="a .tiktoken file cannot hold it: it normalizes its text"):
+    with pytest.raises(ValueError, match=r"a \.tiktoken file cannot hold it: it normalizes its text"):
         normalized.save(place.with_suffix(".tiktoken"))
     with pytest.raises(ValueError, match="format = 'other'"):
         trained.save(place, format="other")  # type: ignore[arg-type]
@@ -268,7 +273,9 @@ def test_every_scalar_is_split_as_hugging_face_splits_it(patterns: list[str], tm
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     peer.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
     own = read(peer, tmp_path)
-    scalars = SCALARS if IS_LONG else [*SCALARS[:0x600], *SCALARS[0x2000:0x2100], *SCALARS[0x3030:0x3110], *SCALARS[::211]]
+    scalars = (
+        SCALARS if IS_LONG else [*SCALARS[:0x600], *SCALARS[0x2000:0x2100], *SCALARS[0x3030:0x3110], *SCALARS[::211]]
+    )
     texts = [f"x{it}y {it}{it}1{it} '{it}\nA{it}a{it}B  {it}\u4e2d{it}\u4e2d" for it in scalars]
     values, offsets = own.encode_batch(texts)
     for index, expected in enumerate(peer.encode_batch(texts)):

@@ -65,7 +65,9 @@ def test_a_batch_may_come_as_any_array_of_strings(
     assert np.array_equal(offsets, expected[1])
 
 
-@pytest.mark.parametrize("empty", [[], pa.array([], pa.string()), pa.chunked_array([], pa.string()), np.array([], "U3")])
+@pytest.mark.parametrize(
+    "empty", [[], pa.array([], pa.string()), pa.chunked_array([], pa.string()), np.array([], "U3")]
+)
 def test_an_empty_batch_has_one_offset(tokenizer: Tokenizer, empty: Any) -> None:
     values, offsets = tokenizer.encode_batch(empty, num_threads=2)
     assert len(values) == 0
@@ -111,7 +113,7 @@ def test_what_has_no_utf8_is_refused_or_replaced(tokenizer: Tokenizer) -> None:
     bad = b"a\xff\xe2\x82b \xf0\x9f\x98"
     fixed = bad.decode("utf-8", "replace")
     for encode in (tokenizer.encode, tokenizer.count_tokens, tokenizer.encode_with_offsets):
-        with pytest.raises(ValueError, match="invalid UTF-8 .*byte 1"):
+        with pytest.raises(ValueError, match=r"invalid UTF-8 .*byte 1"):
             encode(bad)
     ids = tokenizer.encode(bad, errors="replace")
     assert tokenizer.decode(ids) == fixed
@@ -155,7 +157,10 @@ def test_a_stream_never_breaks_a_character(tokenizer: Tokenizer) -> None:
     data = text.encode()
     # One byte at a time: the hardest stream.
     single = [int(tokenizer.encode(bytes([byte]))[0]) if byte < 128 else None for byte in range(256)]
-    ids = [single[byte] if byte < 128 else next(i for i in range(256) if tokenizer.token_bytes(i) == bytes([byte])) for byte in data]
+    ids = [
+        single[byte] if byte < 128 else next(i for i in range(256) if tokenizer.token_bytes(i) == bytes([byte]))
+        for byte in data
+    ]
     decoder = tokenizer.decoder()
     pieces = [decoder.push([token]) for token in ids]
     assert "".join(pieces) == text

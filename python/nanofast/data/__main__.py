@@ -9,8 +9,8 @@ import argparse
 import importlib
 import sys
 
-# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`, its hyphens
-# underscores.
+# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
+# its hyphens underscores.
 COMMANDS = {
     "download": ("fetch the shards of a published data set, whole and verified", "fineweb-edu -n 8"),
     "train-tokenizer": ("train a vocabulary on text files", "~/shards --vocab-size 32768 --out tokenizer.json"),

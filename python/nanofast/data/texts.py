@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import os
 
 BATCH_BYTES = 4 << 20
 """Bytes of text in a batch, about: enough work for a thread, and little to hold."""
@@ -28,15 +25,16 @@ def read_texts(
 ) -> Iterator[list[bytes]]:
     """Yield the texts of files, folders and globs as UTF-8, in batches of about 4 MB.
 
-    A `.parquet` file has one text a row, in `text_column`; a `.jsonl` file one JSON object a line, with the text under that
-    name; a `.txt` file is one text.
+    A `.parquet` file has one text a row, in `text_column`; a `.jsonl` file one JSON object a line, with the text under
+    that name; a `.txt` file is one text.
 
     Raises:
         FileNotFoundError: A path names nothing.
         ValueError: A file is of another kind, or a line of it is no such object; `nanofast.Error` from parquet.
     """
-    is_single = isinstance(paths, str) or hasattr(paths, "__fspath__")
-    for path in [paths] if is_single else paths:  # type: ignore[list-item, union-attr]
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    for path in paths:
         for file in find_files(path):
             yield from _batches(_texts(file, text_column))
 
@@ -49,7 +47,7 @@ def find_files(path: str | os.PathLike[str]) -> list[Path]:
     elif place.exists():
         files = [place]
     else:
-        files = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute ones, too
     if not files:
         raise FileNotFoundError(f"no texts in `{path}`; expected files that end in {', '.join(SUFFIXES)}")
     return sorted(files)
@@ -82,9 +80,11 @@ def _json_lines(file: Path, text_column: str) -> Iterator[bytes]:
                 text = json.loads(line)[text_column]
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 reason = f"no `{text_column}` in it" if isinstance(error, KeyError) else error
-                raise ValueError(f"`{file}`, line {number}: {reason}; expected {{\"{text_column}\": …}}") from error
+                raise ValueError(f'`{file}`, line {number}: {reason}; expected {{"{text_column}": …}}') from error
             if not isinstance(text, str):
-                raise ValueError(f"`{file}`, line {number}: `{text_column}` is {type(text).__name__}; expected a string")
+                raise ValueError(
+                    f"`{file}`, line {number}: `{text_column}` is {type(text).__name__}; expected a string"
+                )
             # JSON may hold lone surrogates, which have no UTF-8.
             yield text.encode("utf-8", "replace")
 

@@ -3,8 +3,8 @@
     python -m nanofast.data train-tokenizer ~/shards --vocab-size 32768 --out tokenizer.json
     python -m nanofast.data train-tokenizer a.jsonl b.parquet --vocab-size 4096 --max-mb 500 --out mine.tiktoken --json
 
-Says how many bytes each token of it has, beside GPT-2's and GPT-4's vocabularies on the same text: what it was trained on, or
-what `--compare-on` names, which is the fairer text.
+Says how many bytes each token of it has, beside GPT-2's and GPT-4's vocabularies on the same text: what it was trained
+on, or what `--compare-on` names, which is the fairer text.
 """
 
 from __future__ import annotations

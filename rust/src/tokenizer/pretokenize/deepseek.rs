@@ -34,9 +34,7 @@ pub(super) fn next(text: &[u8], start: usize) -> usize {
     }
     let symbols = start + usize::from(text[start] == b' ');
     if stretch.class(symbols).0 & SYMBOL != 0 {
-        let end = stretch.run(symbols, SYMBOL);
-        let is_newline = |byte: &&u8| matches!(byte, b'\r' | b'\n');
-        return end + text[end..].iter().take_while(is_newline).count();
+        return stretch.run(stretch.run(symbols, SYMBOL), NEWLINE);
     }
     if class & SPACE != 0 { stretch.spaces(start) } else { stretch.unmatched(after) }
 }
