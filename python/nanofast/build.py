@@ -23,8 +23,9 @@ import torch
 
 from nanofast import checkpoint
 from nanofast.compiling import compile_blocks
-from nanofast.config import Config, ConfigError, RunSettings, derive, to_dict
+from nanofast.config import Config, ConfigError, RunSettings, to_dict
 from nanofast.config_file import write_toml
+from nanofast.derive import derive
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
 from nanofast.journal import Journal

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from nanofast.config import DEFAULT_ITERATIONS, DEFAULT_TOKENS_PER_PARAMETER, Config
+from nanofast.config import Config
+from nanofast.derive import DEFAULT_ITERATIONS, DEFAULT_TOKENS_PER_PARAMETER
 from nanofast.progress import duration
 
 # What training reached of the matrix product rate, as a first guess of its time: 0.42 in bfloat16 eager on a 2-core Zen

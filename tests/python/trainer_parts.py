@@ -20,8 +20,8 @@ from nanofast.config import (
     OptimizerSettings,
     RunSettings,
     ScheduleSettings,
-    derive,
 )
+from nanofast.derive import derive
 from nanofast.distributed import connect
 from nanofast.journal import Journal
 from nanofast.model import GPT
