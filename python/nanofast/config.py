@@ -24,12 +24,16 @@ class ModelSettings:
 
     depth: int = 4
     """The one dial (layers): width, heads, learning rates and batch follow from it where they are not set."""
+    shape: Literal["plain", "nanochat"] = "plain"
+    """nanochat adds value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
     sequence_length: int = 256
     """Tokens that the model sees at once (tokens)."""
     n_embd: int | None = None
     """Width of the residual stream (channels). Derived: 64 x depth."""
     n_head: int | None = None
     """Attention heads of a layer. Derived: heads of 128 channels from width 512 on, of 64 below."""
+    window_pattern: str | None = None
+    """What the layers see, in turn: L all positions, S the last quarter; the last layer is L. Derived from the shape."""
     rope_base: float = 10_000.0
     """Base of the rotary position frequencies."""
     logit_soft_cap: float = 15.0
@@ -70,6 +74,8 @@ class OptimizerSettings:
     """Learning rate of the embedding. Derived from width and batch."""
     head_lr: float | None = None
     """Learning rate of the head. Derived from width and batch."""
+    scale_lr: float = 0.01
+    """Learning rate of the residual stream's scales, in a shape that has them."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the matrices, a multiple of the learning rate; falls to 0 over the run."""
     momentum: float = 0.95
@@ -111,7 +117,7 @@ class EvaluationSettings:
     eval_every: int = 50
     """Steps between validations in bits per byte."""
     eval_tokens: int = 32_768
-    """Tokens of one validation, rounded up to whole rounds of the loader (tokens)."""
+    """Tokens of one validation, rounded up to whole rows of every lane (tokens)."""
     sample_every: int = 100
     """Steps between samples."""
     sample_tokens: int = 96
@@ -148,6 +154,10 @@ class RunSettings:
     """Newest checkpoints that are kept; 0 keeps all."""
     keep_every: int = 0
     """Checkpoints at multiples of this many steps are kept for good; 0 means none."""
+    checkpoint_format: Literal["whole", "sharded"] = "whole"
+    """whole: safetensors of full tensors; sharded: each process writes its part (torch's DCP; load only what you trust)."""
+    parallel: Literal["data", "fsdp"] = "data"
+    """Over several processes: data keeps all weights on each and deals out the optimizer; fsdp cuts the weights too."""
     seed: int = 0
     """Seed of weights, shuffling and samples."""
     device: str = "auto"
@@ -162,6 +172,8 @@ class RunSettings:
     """Steps between readings of the device's losses. Derived: 1 on the CPU, 10 elsewhere."""
     track: Literal["none", "tensorboard", "wandb"] = "none"
     """Send figures to TensorBoard or Weights & Biases too; needs the extra of that name."""
+    price_per_hour: float = 0.0
+    """What an hour of all machines of the run costs, in any currency; the plan and the report then name the cost."""
     report: bool = True
     """Write report.html at the end."""
 

@@ -71,10 +71,11 @@ def _positive(name: str, value: float, example: float) -> None:
         raise ConfigError(f"{name} must be more than 0; found {value}; for example {example}")
 
 
-def derive_n_head(n_embd: int) -> int:
-    """Heads of 128 channels from width 512 on, of 64 below; smaller ones where the width is no multiple."""
+def derive_n_head(n_embd: int, largest: int | None = None) -> int:
+    """Heads of `largest` channels (128 from width 512 on, 64 below); smaller ones where the width is no multiple."""
+    largest = (128 if n_embd >= 512 else 64) if largest is None else largest
     for size in (128, 64, 32, 16, 8, 4, 2):
-        if n_embd % size == 0 and (size < 128 or n_embd >= 512):
+        if n_embd % size == 0 and size <= largest:
             return n_embd // size
     raise ConfigError(f"n_embd must be even; found {n_embd}; nearest legal values: {nearest_multiples(n_embd, 2)}")
 
@@ -86,17 +87,22 @@ def _derive_model(model: ModelSettings) -> ModelSettings:
     _positive("rope_base", model.rope_base, 10000)
     n_embd = 64 * model.depth if model.n_embd is None else model.n_embd
     _at_least("n_embd", n_embd, 2, "channels")
-    n_head = derive_n_head(n_embd) if model.n_head is None else model.n_head
+    largest = 128 if model.shape == "nanochat" else None
+    n_head = derive_n_head(n_embd, largest) if model.n_head is None else model.n_head
     _at_least("n_head", n_head, 1, "head")
     if n_embd % (2 * n_head):
         raise ConfigError(
             f"n_embd must be a multiple of 2 x n_head = {2 * n_head} (rotary positions pair channels); found {n_embd}; "
             f"nearest legal values: {nearest_multiples(n_embd, 2 * n_head)}"
         )
-    return dataclasses.replace(model, n_embd=n_embd, n_head=n_head)
+    pattern = ("SSSL" if model.shape == "nanochat" else "L") if model.window_pattern is None else model.window_pattern
+    if not pattern or set(pattern) - {"S", "L"}:
+        raise ConfigError(f"window_pattern must be letters S and L; found `{pattern}`; for example SSSL")
+    return dataclasses.replace(model, n_embd=n_embd, n_head=n_head, window_pattern=pattern)
 
 
-def _largest_divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is not more than `most`."""
     return next(d for d in range(max(1, min(number, most)), 0, -1) if number % d == 0)
 
 
@@ -115,7 +121,7 @@ def _derive_batch(
     _at_least("total_batch_size", total, 1, "token")
     if rows is None:
         share = total // (sequence_length * world_size)
-        rows = _largest_divisor(share, wanted_rows) if share else 1
+        rows = largest_divisor(share, wanted_rows) if share else 1
     portion = rows * sequence_length * world_size
     if total % portion:
         raise ConfigError(
@@ -185,6 +191,7 @@ def _check_rest(config: Config) -> None:
     ):
         if text is not None and not text.strip():  # most often a shell variable that is not set
             raise ConfigError(f"{name} is empty; expected a name or a path; give one, or leave the flag out")
+    _positive("scale_lr", optimizer.scale_lr, 0.01)
     _at_least("weight_decay", optimizer.weight_decay, 0)
     _at_least("grad_clip", optimizer.grad_clip, 0)
     for name in ("beta1", "beta2", "momentum"):
@@ -194,6 +201,7 @@ def _check_rest(config: Config) -> None:
             )
     for name, group in (("eval_every", evaluation), ("sample_every", evaluation), ("save_every", run)):
         _at_least(name, getattr(group, name), -1, "(never)")
+    _at_least("price_per_hour", run.price_per_hour, 0)
     _at_least("keep_last", run.keep_last, 0)
     _at_least("keep_every", run.keep_every, 0)
     _at_least("eval_tokens", evaluation.eval_tokens, 1, "token")

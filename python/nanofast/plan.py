@@ -89,6 +89,8 @@ def describe(plan: Plan) -> list[str]:
     schedule, optimizer = config.schedule, config.optimizer
     ratio = plan.tokens / (parameters["matrices"] + parameters["head"])
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in parameters.items() if kind != "total")
+    price = config.run.price_per_hour * plan.seconds / 3600
+    cost = f", for {price:,.2f} at {config.run.price_per_hour:g} an hour" if price else ""
     return [
         f"model      depth {config.model.depth}, width {config.model.n_embd}, {config.model.n_head} heads, "
         f"{parameters['total']:,} parameters ({kinds})",
@@ -99,6 +101,6 @@ def describe(plan: Plan) -> list[str]:
         f"horizon    {schedule.num_iterations:,} steps, {plan.tokens:,} tokens, {ratio:.2g} tokens a matrix weight",
         f"optimizer  {optimizer.optimizer}, rates: matrices {optimizer.matrix_lr}, embedding {optimizer.embedding_lr}, "
         f"head {optimizer.head_lr}; weight decay {optimizer.weight_decay}",
-        f"estimate   {plan.memory_bytes / 1e9:.2f} GB a process, about {duration(plan.seconds)} of training "
+        f"estimate   {plan.memory_bytes / 1e9:.2f} GB a process, about {duration(plan.seconds)} of training{cost} "
         f"({plan.peak_flops / 1e12:.2f} TFLOP/s {plan.peak_source}, {USUAL_EFFICIENCY:.0%} of it used)",
     ]
