@@ -33,7 +33,9 @@ def shard_model(model: GPT, device: torch.device) -> None:
     register_fsdp_forward_method(model, "loss")
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)  # sums over ranks, as everywhere here; divided at the step's end
+            # sums over ranks, as everywhere here, divided at the step's end; plain sums, since gloo knows no others
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def is_sharded(model: torch.nn.Module) -> bool:

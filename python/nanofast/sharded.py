@@ -9,6 +9,7 @@ of contents as a pickle, and reading a pickle runs what it says: load such a che
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def read_shards(
         for name, entry in reader.read_metadata().state_dict_metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
-    dcp.load(found, storage_reader=reader, no_dist=alone or not is_connected())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # meant so
+        dcp.load(found, storage_reader=reader, no_dist=alone or not is_connected())
     return found
 
 
