@@ -1,13 +1,15 @@
 """Causal attention, over everything before a position or over a sliding window of it, and which kernel computes it.
 
-A window costs what it sees, never T × T: queries are cut into blocks, and each block meets only the keys that some
-query of it may see.
+Queries are taken in blocks, and a block meets only the keys that some query of it may see: half of the square, or a
+window's band of it, is never computed. Nothing of the size T × T exists at any moment but the probabilities that a
+backward pass needs, of what is seen.
 
-    keys     ├─────── window - 1 ───────┼── block ──┤      all keys that one block of queries meets
-    queries                             ├── block ──┤      query r sees the keys r … r + window - 1 of them
+    keys     ├───────── seen by the block's first query ─────────┤
+             ├───────────── met by the block ────────────────────┼── the block ──┤
+    queries                                                      ├── the block ──┤
 
-Shapes: B batch, H heads, T positions, D channels of a head; N blocks, R queries of a block, K keys that a block meets.
-Attention is scaled by the square root of D.
+Shapes: B batch, H heads, T positions, D channels of a head; N = B·H, R queries of a block, K keys that a block meets.
+Scores are divided by the square root of D.
 
     y_BHTD = attend(query_BHTD, key_BHTD, value_BHTD, window=512)
     kernels = choose_kernels(torch.device("cuda"), torch.bfloat16, head_size=128)     # kernels.told: for the user
@@ -16,38 +18,78 @@ Attention is scaled by the square root of D.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Queries of a block, at most: smaller blocks meet fewer keys that they do not need, larger ones fill the kernels better.
-# Of 32 to 256, at 2,048 positions and windows of 512 on a 2-core Zen 4 server VM, see docs/LOG.md.
+# Queries of a block: fewer meet fewer keys that they do not need, more fill the products better. Of 64, 128 and 256 the
+# best in bfloat16 for 256 to 2,048 positions on a 2-core Zen 4 server VM (docs/LOG.md).
 BLOCK_ROWS = 128
 PROBE_TOLERANCE = 0.05  # bfloat16 keeps 8 bits; a wrong window is off by far more
 
 
-def blocks(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, window: int) -> Tensor:
-    """Each position sees itself and the `window - 1` before it; any device, any length."""
-    B, H, T, D = query_BHTD.shape
-    rows = min(BLOCK_ROWS, T)
-    count = -(-T // rows)
-    behind, keys = window - 1, window - 1 + rows
-    end = count * rows - T  # the last block is filled up
+def _spans(length: int, window: int | None) -> Iterator[tuple[slice, slice]]:
+    """Queries of each block, and the keys that it meets."""
+    for start in range(0, length, BLOCK_ROWS):
+        end = min(start + BLOCK_ROWS, length)
+        yield slice(start, end), slice(0 if window is None else max(0, start - window + 1), end)
 
-    def met(x_BHTD: Tensor) -> Tensor:
-        padded = F.pad(x_BHTD.flatten(0, 1), (0, 0, behind, end))
-        return padded.unfold(1, keys, rows).transpose(-1, -2)  # [B·H, N, K, D]
 
-    query = F.pad(query_BHTD.flatten(0, 1), (0, 0, 0, end)).unflatten(1, (count, rows))
-    device = query.device
-    row_R1, key_K = torch.arange(rows, device=device)[:, None], torch.arange(keys, device=device)
-    in_window_RK = (key_K >= row_R1) & (key_K <= row_R1 + behind)
-    begins_N11 = torch.arange(count, device=device)[:, None, None] * rows  # of a block, in keys with those put in front
-    exists_N1K = begins_N11 + key_K >= behind
-    y = F.scaled_dot_product_attention(query, met(key_BHTD), met(value_BHTD), attn_mask=in_window_RK & exists_N1K)
-    return y.flatten(1, 2)[:, :T].unflatten(0, (B, H))
+def _probabilities(query_NRD: Tensor, key_NKD: Tensor, window: int | None) -> Tensor:
+    """What each query of a block gives to each key that the block meets; float32 inside, in the queries' type."""
+    scores_NRK = (query_NRD @ key_NKD.mT).float().mul_(query_NRD.size(-1) ** -0.5)
+    rows, keys = scores_NRK.shape[-2:]
+    later_RR = torch.ones(rows, rows, dtype=torch.bool, device=scores_NRK.device).triu_(1)
+    scores_NRK[..., keys - rows :].masked_fill_(later_RR, -torch.inf)
+    if window is not None and keys > window:  # only the last query sees none of the first keys, and so on
+        gone_RK = torch.ones(rows, keys, dtype=torch.bool, device=scores_NRK.device).tril_(keys - rows - window)
+        scores_NRK.masked_fill_(gone_RK, -torch.inf)
+    return scores_NRK.softmax(dim=-1).to(query_NRD.dtype)
+
+
+class _Blocks(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query_NTD: Tensor, key_NTD: Tensor, value_NTD: Tensor, window: int | None, with_gradient: bool
+    ) -> Tensor:
+        y_NTD = torch.empty_like(query_NTD)
+        kept = []
+        for block, met in _spans(query_NTD.size(1), window):
+            p_NRK = _probabilities(query_NTD[:, block], key_NTD[:, met], window)
+            y_NTD[:, block] = p_NRK @ value_NTD[:, met]
+            kept.append(p_NRK)
+        if with_gradient:
+            ctx.window = window
+            ctx.save_for_backward(query_NTD, key_NTD, value_NTD, y_NTD, *kept)
+        return y_NTD
+
+    @staticmethod
+    def backward(ctx: Any, gradient_NTD: Tensor) -> tuple[Tensor | None, ...]:
+        query_NTD, key_NTD, value_NTD, y_NTD, *kept = ctx.saved_tensors
+        query_gradient_NTD = torch.empty_like(query_NTD)
+        # sums over blocks, in float32
+        key_gradient_NTD, value_gradient_NTD = (torch.zeros_like(x, dtype=torch.float32) for x in (key_NTD, value_NTD))
+        along_NT1 = (gradient_NTD * y_NTD).sum(dim=-1, keepdim=True)
+        scale = query_NTD.size(-1) ** -0.5
+        for p_NRK, (block, met) in zip(kept, _spans(query_NTD.size(1), ctx.window), strict=True):
+            g_NRD = gradient_NTD[:, block]
+            scores_gradient_NRK = (g_NRD @ value_NTD[:, met].mT).sub_(along_NT1[:, block]).mul_(p_NRK).mul_(scale)
+            query_gradient_NTD[:, block] = scores_gradient_NRK @ key_NTD[:, met]
+            key_gradient_NTD[:, met] += scores_gradient_NRK.mT @ query_NTD[:, block]
+            value_gradient_NTD[:, met] += p_NRK.mT @ g_NRD
+        dtype = query_NTD.dtype
+        return query_gradient_NTD, key_gradient_NTD.to(dtype), value_gradient_NTD.to(dtype), None, None
+
+
+def blocks(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, window: int | None) -> Tensor:
+    """Each position sees itself and the `window - 1` before it, or all before it; any device, any length."""
+    flat = (x.flatten(0, 1).contiguous() for x in (query_BHTD, key_BHTD, value_BHTD))
+    y_NTD: Tensor = _Blocks.apply(*flat, window, torch.is_grad_enabled())
+    return y_NTD.view_as(query_BHTD)
 
 
 def varlen(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, window: int) -> Tensor:
@@ -67,11 +109,16 @@ WINDOW_KERNELS = {"blocks": blocks, "varlen": varlen}
 def attend(
     query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, window: int | None, kernel: str = "blocks"
 ) -> Tensor:
-    """What each position reads from itself and those before it; `window` None, or T and more: from all of them."""
+    """What each position reads from itself and those before it; `window` None, or T and more: from all of them.
+
+    Without a window torch's own attention is used, except on CPUs, where the blocks are faster.
+    """
     T = query_BHTD.size(2)
-    if window is None or window >= T:
-        return F.scaled_dot_product_attention(query_BHTD, key_BHTD, value_BHTD, is_causal=T > 1)
-    return WINDOW_KERNELS[kernel](query_BHTD, key_BHTD, value_BHTD, window)
+    if window is not None and window < T:
+        return WINDOW_KERNELS[kernel](query_BHTD, key_BHTD, value_BHTD, window)
+    if query_BHTD.device.type == "cpu":
+        return blocks(query_BHTD, key_BHTD, value_BHTD, None)
+    return F.scaled_dot_product_attention(query_BHTD, key_BHTD, value_BHTD, is_causal=T > 1)
 
 
 def attend_behind(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, window: int | None) -> Tensor:
@@ -148,8 +195,9 @@ def _obstacle_to_varlen(device: torch.device, dtype: torch.dtype, head_size: int
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, head_size: int, windows: bool) -> Kernels:
     """Find out, by trying, what computes attention on this device; `windows`: whether any layer has one."""
-    flash = _activate_flash(device, dtype, head_size)
-    full = flash or _torchs_choice(device, dtype, head_size)
+    if device.type == "cpu":
+        return Kernels("blocks", "blocks", "by blocks")
+    full = _activate_flash(device, dtype, head_size) or _torchs_choice(device, dtype, head_size)
     if not windows:
         return Kernels(full, "blocks", f"{full}, no windows")
     obstacle = _obstacle_to_varlen(device, dtype, head_size)

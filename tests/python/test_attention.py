@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from nanofast.attention import attend, attend_behind, blocks, choose_kernels
 
-LENGTHS = [(1, 1), (7, 3), (16, 4), (300, 75), (257, 256), (520, 130)]  # positions and window
+LENGTHS = [(1, 1), (7, 3), (16, 4), (300, 75), (257, 256), (520, 130), (1, None), (128, None), (300, None)]  # positions and window
 
 
 def drawn(length: int, seed: int = 0) -> list[torch.Tensor]:
@@ -16,15 +16,15 @@ def drawn(length: int, seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(2, 3, length, 8, generator=generator).requires_grad_() for _ in range(3)]
 
 
-def masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int) -> torch.Tensor:
+def masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
     """The slow twin: the whole square, and a mask."""
     length = query.size(2)
-    mask = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
+    mask = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - (window or length))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 @pytest.mark.parametrize(("length", "window"), LENGTHS)
-def test_blocks_equal_a_mask_forward_and_backward(length: int, window: int) -> None:
+def test_blocks_equal_a_mask_forward_and_backward(length: int, window: int | None) -> None:
     ours, theirs = drawn(length), drawn(length)
     found, expected = blocks(*ours, window), masked(*theirs, window)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -67,7 +67,6 @@ def test_the_newest_positions_see_what_they_would_have_seen(window: int | None, 
 
 
 def test_what_computes_attention_is_named() -> None:
-    kernels = choose_kernels(torch.device("cpu"), torch.float32, 64, windows=True)
-    assert kernels.window == "blocks"
-    assert kernels.told == f"{kernels.full}; windows by blocks (varlen: it takes CUDA and 16-bit types)"
-    assert choose_kernels(torch.device("cpu"), torch.float32, 64, windows=False).told.endswith("no windows")
+    assert choose_kernels(torch.device("cpu"), torch.float32, 64, windows=True).told == "by blocks"
+    meta = choose_kernels(torch.device("meta"), torch.float32, 64, windows=True)
+    assert meta.told.endswith("windows by blocks (varlen: it takes CUDA and 16-bit types)")
