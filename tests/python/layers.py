@@ -19,7 +19,7 @@ LEVELS = {
 }
 # Where `unsafe` may stand, and how often where a number is stated.
 UNSAFE = {"ring.rs": None, "tokenizer/": None, "bindings/loader.rs": 1, "token_file/": 1}
-RUN_AS_MODULES = {"train", "generate", "evaluate", "report", "chat", "bench", "doctor", "data.__main__"}
+RUN_AS_MODULES = {"train", "generate", "evaluate", "report", "huggingface", "chat", "bench", "doctor", "data.__main__"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 FORBIDDEN_SUFFIXES = ("_v2", "_v3", "_serial", "_fast", "_slow", "_new", "_old")
 RANK_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"}
