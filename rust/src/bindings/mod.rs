@@ -1,6 +1,7 @@
 //! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
 
 mod arrow;
+mod chat;
 mod error;
 mod loader;
 mod reading;
@@ -17,6 +18,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     tokenizer::register(module)?;
+    chat::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
     training::register(module)?;

@@ -20,6 +20,8 @@ use crate::tokenizer::{DocumentError, EncodeError, Encoder, Rewriter, Tokenizer}
 /// Ids whose memory an encoder keeps from one text to the next: 16 MiB.
 const MAX_KEPT_IDS: usize = 1 << 22;
 
+type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
+
 type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 
 #[pyclass(frozen, name = "Tokenizer", module = "nanofast._nanofast")]
@@ -40,7 +42,7 @@ impl PyTokenizer {
         &self.tokenizer
     }
 
-    fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder, &mut Vec<u32>) -> R) -> R {
+    pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder, &mut Vec<u32>) -> R) -> R {
         // A poisoned lock guards a list that is whole between any two calls.
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle().pop();
@@ -251,7 +253,7 @@ impl PyTokenizer {
         text: &Bound<'py, PyAny>,
         allowed_special: Vec<String>,
         replace_invalid: bool,
-    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>)> {
+    ) -> PyResult<Located<'py>> {
         let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
         let located = self.with_ids(text, &options, |text, ids| {
             let spans = self.tokenizer.spans(options.allowed.as_ref(), text, ids)?;

@@ -19,10 +19,12 @@ pub mod bpe;
 mod bundled;
 mod byte_level;
 mod cache;
+mod chat;
 mod chunk;
 mod count;
 mod definition;
 mod encoder;
+mod encoding;
 mod file;
 mod finder;
 mod hf_json;
@@ -36,6 +38,7 @@ mod probe;
 mod ranks;
 mod rewrite;
 mod spans;
+mod template;
 mod tiktoken_file;
 mod training;
 mod vocab;
@@ -43,16 +46,19 @@ mod vocab;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use chat::{ChatEncoder, Renderer};
 pub use definition::{Definition, Frame, Merges, Normalizer, SpecialToken};
 pub use encoder::{Border, DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encoding::{DocumentEncoder, Encoding};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
+pub use template::{ChatTemplate, Part as TemplatePart, Turn};
 pub use training::{PretokenCounts, Training};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, medium, small};
+use bpe::{PairTable, blocks, medium, small};
 use encoder::Splitter;
 use file::Format;
 use pretokenize::{Family, FamilySplitter, RegexSplitter};
@@ -98,7 +104,10 @@ impl Tables {
         match self.whole_id(pretoken) {
             Some(id) => out.push(id),
             None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
-            None => heap.merge(&self.pairs, pretoken, out),
+            None => {
+                let length = |id| self.definition.vocabulary.token(id).len();
+                blocks::merge(&self.pairs, heap, length, &blocks::SIZES, pretoken, out);
+            }
         }
     }
 }
@@ -287,6 +296,21 @@ impl Tokenizer {
             return Err(Error::Vocabulary { name: definition.name.clone(), reason });
         }
         Rewriter::new(definition, |special| contents.contains(&&*special.content))
+    }
+
+    /// This tokenizer with further special tokens, which get the ids behind its last. Those that it has stay as they are.
+    ///
+    /// # Errors
+    /// When ids run out.
+    pub fn with_special_tokens(&self, contents: &[String]) -> Result<Self> {
+        let mut definition = self.tables.definition.clone();
+        for content in contents {
+            if !definition.specials.iter().any(|special| special.content == *content) {
+                let id = self.vocab_size() + definition.specials.len() - self.special_tokens().len();
+                definition.specials.push(SpecialToken::new(content, id as u32));
+            }
+        }
+        Self::from_definition(definition)
     }
 
     /// What the tokenizer was built from.
