@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 __all__ = [
     "DEBUG_BUILD",
+    "DocumentReader",
     "NativeLoader",
     "ParquetWriter",
+    "TokenFiles",
     "Tokenizer",
     "__version__",
     "find_shards",
@@ -92,6 +94,27 @@ class NativeLoader:
         num_slots: int,
         memory_limit_bytes: int,
     ) -> Self: ...
+    @staticmethod
+    def over_token_files(
+        paths: Sequence[str | PathLike[str]],
+        *,
+        format: str | None,
+        dtype: str | None,
+        vocab_size: int,
+        split: str | None,
+        batch_size: int,
+        sequence_length: int,
+        shuffle: str,
+        rank: int,
+        world_size: int,
+        lanes: int | None,
+        seed: int,
+        epochs: int | None,
+        drop_last: bool,
+        pad_id: int,
+        num_threads: int,
+        num_slots: int,
+    ) -> NativeLoader: ...
     @property
     def lanes(self) -> int: ...
     @property
@@ -116,6 +139,16 @@ class NativeLoader:
 
 def merge_states(states_json: Sequence[str]) -> str: ...
 
+# bindings/token_files.rs
+
+@final
+class TokenFiles:
+    def __new__(
+        cls, paths: Sequence[str | PathLike[str]], format: str | None = None, dtype: str | None = None
+    ) -> Self: ...
+    def facts(self) -> list[tuple[str, str, int, int]]: ...
+    def read(self, places: Sequence[tuple[int, int]], length: int, vocab_size: int) -> npt.NDArray[np.int32]: ...
+
 # bindings/writer.rs
 
 @final
@@ -125,6 +158,12 @@ class ParquetWriter:
     def close(self) -> None: ...
 
 # bindings/reading.rs
+
+@final
+class DocumentReader:
+    def __new__(cls, path: str | PathLike[str], column: str = "text") -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...
 
 def find_shards(path: str | PathLike[str]) -> list[Path]: ...
 def read_footer(path: str | PathLike[str]) -> str: ...

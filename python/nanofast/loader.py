@@ -95,6 +95,8 @@ class TokenLoader:
         nanofast.Error: each also the built-in that fits (FileNotFoundError, ValueError, TypeError, OSError …).
     """
 
+    _end: SharedEnd | None
+
     def __init__(
         self,
         data: Data,
@@ -125,13 +127,7 @@ class TokenLoader:
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         worker = distributed.worker_and_count()
-        if rank is None or world_size is None:
-            found_rank, found_world_size = distributed.rank_and_world_size()
-            if worker is not None:
-                found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
-            rank = found_rank if rank is None else rank
-            world_size = found_world_size if world_size is None else world_size
-        _count("world_size", world_size)
+        rank, world_size = _place_among_all(rank, world_size, worker)
         shares_end = epochs is not None and world_size > (1 if worker is None else worker[1])
         if shares_end and epochs is not None:
             if worker is not None:
@@ -145,7 +141,7 @@ class TokenLoader:
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id = _bos_id(tokenizer, bos_token)
-        self._native = _nanofast.NativeLoader(
+        native = _nanofast.NativeLoader(
             _paths(data),
             tokenizer._native,
             text_column=text_column,
@@ -171,27 +167,32 @@ class TokenLoader:
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
         )
-        self.batch_size = batch_size
-        self.sequence_length = sequence_length
-        self.num_slots = num_slots
-        self.rank = rank
-        self.world_size = world_size
         self.tokenizer = tokenizer
-        self.device = "cpu" if device is None else device
+        self._hold(native, {**arguments, "rank": rank, "world_size": world_size})
+        if shares_end:
+            from nanofast.shared_end import SharedEnd
+
+            self._end = SharedEnd(self._native, drop_last)
+
+    def _hold(self, native: _nanofast.NativeLoader, arguments: dict[str, Any]) -> None:
+        """Begins with a native loader that was made from `arguments`, which a copy of this one is made from too."""
+        self._native = native
+        self._arguments = arguments
+        self.batch_size: int = arguments["batch_size"]
+        self.sequence_length: int = arguments["sequence_length"]
+        self.num_slots: int = arguments["num_slots"]
+        self.rank: int = arguments["rank"]
+        self.world_size: int = arguments["world_size"]
+        self.device = "cpu" if arguments["device"] is None else arguments["device"]
         self._closed = False
-        self._arguments = {**arguments, "rank": rank, "world_size": world_size}
-        self._is_in_worker = worker is not None
+        self._is_in_worker = distributed.worker_and_count() is not None
         self._in_worker: TokenLoader | None = None
         self._identity: State | None = None
         self._slots: Any = None  # [S, B, T+1] int32, torch tensor or numpy array
         self._copies: DeviceCopies | None = None
         self._lock = threading.RLock()  # one thread at a time asks for a batch
         self._started: float | None = None
-        self._end: SharedEnd | None = None
-        if shares_end:
-            from nanofast.shared_end import SharedEnd
-
-            self._end = SharedEnd(self._native, drop_last)
+        self._end = None
         _be_a_torch_dataset()
 
     # ---- batches -----------------------------------------------------------------------------------------------
@@ -365,7 +366,7 @@ class TokenLoader:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._arguments, self.state_dict())
+        return _restored, (type(self), self._arguments, self.state_dict())
 
     def _part(self, worker: int, num_workers: int) -> TokenLoader:
         """What worker `worker` of `num_workers` of this rank has to deliver, from this loader's position on."""
@@ -378,7 +379,7 @@ class TokenLoader:
         arguments = {**self._arguments, "num_threads": self._arguments["num_threads"] or cores, "lanes": self.lanes}
         arguments["rank"] = self.rank + worker * self.world_size
         arguments["world_size"] = self.world_size * num_workers
-        return _restored(arguments, state)
+        return _restored(type(self), arguments, state)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -429,8 +430,8 @@ class TokenLoader:
     def __repr__(self) -> str:
         units, documents, _ = self._native.plan
         return (
-            f"TokenLoader(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
-            f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
+            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, "
+            f"rank={self.rank} of {self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
 
 
@@ -457,6 +458,17 @@ def _count(field: str, value: int, least: int = 1) -> int:
     return value.__index__()
 
 
+def _place_among_all(rank: int | None, world_size: int | None, worker: tuple[int, int] | None) -> tuple[int, int]:
+    """Rank and world size, found out where they are not given; `worker` of a rank is a rank of its own."""
+    if rank is None or world_size is None:
+        found_rank, found_world_size = distributed.rank_and_world_size()
+        if worker is not None:
+            found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
+        rank = found_rank if rank is None else rank
+        world_size = found_world_size if world_size is None else world_size
+    return rank, _count("world_size", world_size)
+
+
 def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:
     if bos_token is not None:
         if bos_token not in tokenizer.special_tokens:
@@ -468,8 +480,8 @@ def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:
     return tokenizer.bos_id
 
 
-def _restored(arguments: dict[str, Any], state: State) -> TokenLoader:
-    loader = TokenLoader(**arguments)
+def _restored(kind: type[TokenLoader], arguments: dict[str, Any], state: State) -> TokenLoader:
+    loader = kind(**arguments)
     loader.load_state_dict(state)
     return loader
 

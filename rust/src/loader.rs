@@ -18,14 +18,17 @@ use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
-use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
+use crate::pipeline::{Batches, Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
 use crate::pool::Pool;
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity};
+use crate::token_file::TokenFiles;
 use crate::tokenizer::Tokenizer;
+use crate::window_pipeline::WindowPipeline;
+use crate::windows::{Shuffle, Windows};
 
 /// What a call for the next batch ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +41,19 @@ pub enum NextBatch {
     End,
 }
 
+/// What batches are made of.
+enum Source {
+    /// Text, tokenized and packed on the way.
+    Text { shards: Arc<Vec<Shard>>, tokenizer: Tokenizer },
+    /// Windows of files that are tokenized already.
+    Windows(Arc<Windows>),
+}
+
 /// A loader of one rank.
 pub struct Loader {
     config: LoaderConfig,
     plan: Arc<Plan>,
-    shards: Arc<Vec<Shard>>,
-    tokenizer: Tokenizer,
+    source: Source,
     identity: Arc<Identity>,
     identity_digest: String,
     metrics: Arc<Metrics>,
@@ -60,7 +70,7 @@ pub struct Loader {
     round: u64,
     turn: u64,
     memory: Option<SlotMemory>,
-    pipeline: Option<Arc<Pipeline>>,
+    pipeline: Option<Arc<dyn Batches>>,
     failed: Option<Error>,
     closed: bool,
     /// The process that started the threads.
@@ -72,7 +82,7 @@ pub struct Loader {
 }
 
 /// Threads that are to end: dropping it waits for them.
-pub struct Closing(Option<Arc<Pipeline>>);
+pub struct Closing(Option<Arc<dyn Batches>>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
@@ -85,7 +95,7 @@ impl Drop for Closing {
 /// Waits for batches while others use the loader.
 #[derive(Clone)]
 pub struct Waiter {
-    pipeline: Arc<Pipeline>,
+    pipeline: Arc<dyn Batches>,
     first_round: u64,
 }
 
@@ -125,15 +135,48 @@ impl Loader {
             split: config.plan.split.name().into(),
             shards: shards.iter().map(shard_identity).collect(),
         };
-        Ok(Self {
+        let source = Source::Text { shards: Arc::new(shards), tokenizer };
+        Ok(Self::over(config, Arc::new(plan), source, identity))
+    }
+
+    /// A loader over token files whose ids stay below `vocab_size`, 2^31 at most. Of the configuration, packing, text
+    /// column and units have no meaning here.
+    pub fn over_token_files(
+        config: LoaderConfig,
+        files: TokenFiles,
+        shuffle: Shuffle,
+        vocab_size: u32,
+    ) -> Result<Self> {
+        config.validate()?;
+        let windows = Windows::new(files, config.sequence_length, shuffle, &config.plan, vocab_size)?;
+        let identity = Identity {
+            tokenizer: String::new(),
+            bos_id: config.bos_id,
+            pad_id: config.pad_id,
+            text_column: String::new(),
+            packing: format!("windows/{}", shuffle.name()),
+            lanes: config.plan.lanes,
+            unit_documents: 1,
+            deal: config.plan.deal.name().into(),
+            shuffle: shuffle != Shuffle::Off,
+            shuffle_window: config.plan.shuffle_window,
+            seed: config.plan.seed,
+            split: config.plan.split.name().into(),
+            shards: windows.shard_identities()?,
+        };
+        let plan = windows.plan().clone();
+        Ok(Self::over(config, plan, Source::Windows(Arc::new(windows)), identity))
+    }
+
+    fn over(config: LoaderConfig, plan: Arc<Plan>, source: Source, identity: Identity) -> Self {
+        Self {
             entries: vec![LaneEntry::default(); config.own_lanes().len()],
             identity_digest: identity.digest(),
             identity: Arc::new(identity),
-            plan: Arc::new(plan),
-            shards: Arc::new(shards),
+            plan,
+            source,
             metrics: Arc::new(Metrics::default()),
             config,
-            tokenizer,
             accepted: 0,
             before: None,
             fetched: VecDeque::new(),
@@ -147,7 +190,7 @@ impl Loader {
             process: std::process::id(),
             first_round: 0,
             shares_end: false,
-        })
+        }
     }
 
     /// Leaves it to all ranks together when finite epochs end: see `Waiter::known_rounds` and `grant`. Before the first batch.
@@ -165,12 +208,12 @@ impl Loader {
     }
 
     /// The threads, unless they are those of a parent process.
-    fn running(&self) -> Option<&Arc<Pipeline>> {
+    fn running(&self) -> Option<&Arc<dyn Batches>> {
         self.pipeline.as_ref().filter(|_| self.process == std::process::id())
     }
 
     /// The threads, started where they do not run yet.
-    fn pipeline(&mut self) -> Result<Arc<Pipeline>> {
+    fn pipeline(&mut self) -> Result<Arc<dyn Batches>> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -181,7 +224,7 @@ impl Loader {
             self.process = std::process::id();
             // The ring's memory went into the attempt, so there is no second one.
             let started = self.start().inspect_err(|error| self.failed = Some(error.clone()))?;
-            self.pipeline = Some(Arc::new(started));
+            self.pipeline = Some(started);
         }
         self.running().cloned().ok_or(Error::Forked)
     }
@@ -274,6 +317,7 @@ impl Loader {
         }
         let config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
         config.validate()?;
+        self.require_length(sequence_length)?;
         self.rewind();
         self.config = config;
         Ok(())
@@ -286,7 +330,7 @@ impl Loader {
 
     /// The tokens of a batch that is held: B rows of T + 1.
     pub fn tokens(&self, sequence: u64) -> Option<&[i32]> {
-        self.running()?.work().ring.tokens(sequence)
+        self.running()?.ring().tokens(sequence)
     }
 
     /// Where in the ring's memory a batch lies.
@@ -340,6 +384,7 @@ impl Loader {
             return Err(Error::Closed);
         }
         self.identity.require(&state.identity)?;
+        self.require_length(state.sequence_length)?;
         let own = self.config.own_lanes();
         if state.turn != 0 && state.world_size != self.config.world_size {
             let turns = self.config.plan.lanes / state.world_size.max(1);
@@ -376,6 +421,16 @@ impl Loader {
         self.rewind();
         (self.entries, self.round, self.turn) = (entries, state.round, state.turn);
         Ok(())
+    }
+
+    /// Windows are cut at the length that the loader was made with.
+    fn require_length(&self, sequence_length: usize) -> Result<()> {
+        if matches!(self.source, Source::Text { .. }) || sequence_length == self.config.sequence_length {
+            return Ok(());
+        }
+        let rule =
+            format!("windows are cut at {}; begin a new loader for others", self.config.sequence_length);
+        Err(Error::config("sequence_length", sequence_length, rule))
     }
 
     /// A state whose hashes fit and whose positions do not was written by something else.
@@ -447,7 +502,7 @@ impl Loader {
         drop(Closing(self.take_pipeline()));
     }
 
-    fn take_pipeline(&mut self) -> Option<Arc<Pipeline>> {
+    fn take_pipeline(&mut self) -> Option<Arc<dyn Batches>> {
         let pipeline = self.pipeline.take()?;
         if self.process == std::process::id() {
             return Some(pipeline);
@@ -457,7 +512,7 @@ impl Loader {
         None
     }
 
-    fn start(&mut self) -> Result<Pipeline> {
+    fn start(&mut self) -> Result<Arc<dyn Batches>> {
         let slot_len = self.config.slot_len();
         let memory = match self.memory.take() {
             Some(memory) => memory,
@@ -465,6 +520,15 @@ impl Loader {
         };
         self.first_round = self.round;
         let ring = Ring::new(memory, self.config.num_slots, slot_len);
+        let (shards, tokenizer) = match &self.source {
+            Source::Text { shards, tokenizer } => (shards.clone(), tokenizer.clone()),
+            Source::Windows(windows) => {
+                let (windows, metrics) = (windows.clone(), self.metrics.clone());
+                let started =
+                    WindowPipeline::start(windows, &self.config, ring, metrics, &self.entries, self.turn)?;
+                return Ok(Arc::new(started));
+            }
+        };
         let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| Lane {
             feed: Feed::new(&self.plan, lane, entry.position, &entry.packer.waiting),
             packer: LanePacker::new(
@@ -485,8 +549,8 @@ impl Loader {
         let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
             plan: self.plan.clone(),
-            shards: self.shards.clone(),
-            tokenizer: self.tokenizer.clone(),
+            shards,
+            tokenizer,
             ring,
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
@@ -495,7 +559,7 @@ impl Loader {
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
             keeps_tokens: matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };
-        Pipeline::start(work, lanes, self.turn, self.config.num_threads)
+        Ok(Arc::new(Pipeline::start(work, lanes, self.turn, self.config.num_threads)?))
     }
 }
 

@@ -3,6 +3,7 @@
 mod error;
 mod loader;
 mod reading;
+mod token_files;
 mod tokenizer;
 mod writer;
 
@@ -16,5 +17,6 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tokenizer::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
+    token_files::register(module)?;
     writer::register(module)
 }
