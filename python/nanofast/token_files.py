@@ -27,9 +27,12 @@ from nanofast.loader import Data, TokenLoader, _count, _paths, _place_among_all
 if TYPE_CHECKING:
     import torch
 
+    from nanofast.tokenizer import Tokenizer
+
 SUFFIXES = (".bin", ".npy")
 STARTS_SUFFIX = ".starts.npy"  # where the documents of a token file begin
 ABOUT_SUFFIX = ".json"  # what `tokenize` knows of the file beside it
+TOKENIZER_SUFFIX = ".tokenizer.json"
 # Ids are int32 in a batch, and the highest bit is taken.
 MOST_IDS = 1 << 31
 
@@ -229,6 +232,30 @@ def description_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         raise InvalidError(
             f"`{about}` does not describe a token file ({error}); write it again, or remove it"
         ) from error
+
+
+def tokenizer_beside(data: Data) -> str:
+    """The tokenizer that `tokenize` left with token files: beside a file, or in the folder of several.
+
+    Raises:
+        NotFoundError: it left none.
+    """
+    first = find_token_files(data)[0]
+    for path in (Path(f"{first}{TOKENIZER_SUFFIX}"), Path(first).with_name(TOKENIZER_SUFFIX[1:])):
+        if path.is_file():
+            return str(path)
+    raise NotFoundError(f"no tokenizer beside `{first}`; pass --tokenizer with the one that its ids are of")
+
+
+def require_tokenizer(data: Data, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer that is not the one with which described token files were made."""
+    for path in find_token_files(data):
+        description = description_of(path)
+        if description is not None and description["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
+            raise InvalidError(
+                f"`{path}` was made with tokenizer `{description['tokenizer']['name']}`, which gives other ids than "
+                f"`{tokenizer.name}`; leave out --tokenizer, or write the file again"
+            )
 
 
 def _described(paths: Sequence[str]) -> dict[str, Any]:

@@ -25,12 +25,11 @@ from nanofast.data.aside import flush
 from nanofast.data.pace import Pace
 from nanofast.data.token_writer import FORMATS, Kind, TokenWriter
 from nanofast.loader import IGNORE, TokenLoader
-from nanofast.token_files import SUFFIXES, description_of
+from nanofast.token_files import SUFFIXES, TOKENIZER_SUFFIX, description_of
 
 if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
-TOKENIZER_SUFFIX = ".tokenizer.json"
 # A batch is a million ids: large enough that what Python does for each does not count, small beside the caches' memory.
 ROWS, ROW_TOKENS = 16, 1 << 16
 # A piece is some seconds of work, which is what a kill costs; smaller ones wait for the disk more often.
