@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 __all__ = [
     "DEBUG_BUILD",
+    "DocumentReader",
     "NativeLoader",
     "ParquetWriter",
+    "TokenFiles",
     "Tokenizer",
     "__version__",
     "find_conversations",
@@ -97,6 +99,27 @@ class NativeLoader:
         memory_limit_bytes: int,
         chat_json: str | None = None,
     ) -> Self: ...
+    @staticmethod
+    def over_token_files(
+        paths: Sequence[str | PathLike[str]],
+        *,
+        format: str | None,
+        dtype: str | None,
+        vocab_size: int,
+        split: str | None,
+        batch_size: int,
+        sequence_length: int,
+        shuffle: str,
+        rank: int,
+        world_size: int,
+        lanes: int | None,
+        seed: int,
+        epochs: int | None,
+        drop_last: bool,
+        pad_id: int,
+        num_threads: int,
+        num_slots: int,
+    ) -> NativeLoader: ...
     @property
     def lanes(self) -> int: ...
     @property
@@ -129,6 +152,15 @@ def render(tokenizer: Tokenizer, chat_json: str, conversation_json: str, prompts
 def render_rows(tokenizer: Tokenizer, chat_json: str, path: str | PathLike[str], count: int) -> list[Rendered]: ...
 def find_conversations(path: str | PathLike[str]) -> list[Path]: ...
 def with_special_tokens(tokenizer: Tokenizer, contents: Sequence[str]) -> Tokenizer: ...
+# bindings/token_files.rs
+
+@final
+class TokenFiles:
+    def __new__(
+        cls, paths: Sequence[str | PathLike[str]], format: str | None = None, dtype: str | None = None
+    ) -> Self: ...
+    def facts(self) -> list[tuple[str, str, int, int]]: ...
+    def read(self, places: Sequence[tuple[int, int]], length: int, vocab_size: int) -> npt.NDArray[np.int32]: ...
 
 # bindings/writer.rs
 
@@ -139,6 +171,12 @@ class ParquetWriter:
     def close(self) -> None: ...
 
 # bindings/reading.rs
+
+@final
+class DocumentReader:
+    def __new__(cls, path: str | PathLike[str], column: str = "text") -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...
 
 def find_shards(path: str | PathLike[str]) -> list[Path]: ...
 def read_footer(path: str | PathLike[str]) -> str: ...

@@ -41,6 +41,7 @@ from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
 from nanofast.runlog import FILE_NAME as LOG_NAME
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
+from nanofast.token_files import is_token_data, require_tokenizer, tokenizer_beside
 from nanofast.tracking import Tracker
 from nanofast.trainer import Trainer
 
@@ -102,6 +103,8 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     import nanofast
 
     data, name = config.data.data, config.data.tokenizer
+    if data is not None and is_token_data(data):
+        name = tokenizer_beside(data) if name is None else name
     if data is None or name is None:
         made: tuple[str, str] | Exception | None = None
         if world.is_main:
@@ -130,6 +133,22 @@ def open_loader(
     import nanofast
 
     assert rows is not None
+    if is_token_data(data):
+        require_tokenizer(data, tokenizer)
+        return nanofast.TokenFileLoader(
+            data,
+            rows,
+            config.model.sequence_length,
+            "window" if config.data.shuffle and split == "train" else "none",
+            split=split,
+            vocab_size=tokenizer.vocab_size,
+            rank=world.rank,
+            world_size=world.world_size,
+            lanes=lanes,
+            seed=config.run.seed,
+            device=world.device,
+            num_threads=config.data.loader_threads,
+        )
     return nanofast.TokenLoader(
         data,
         tokenizer,

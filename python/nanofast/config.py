@@ -45,9 +45,10 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet file, folder or glob. Derived: a sample corpus made from this Python's standard library."""
+    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's standard library."""
     tokenizer: str | None = None
-    """Name of a bundled vocabulary or a tokenizer file. Derived: one of 4,096 tokens trained on the sample corpus."""
+    """Name of a bundled vocabulary or a tokenizer file. Derived: the one beside token files, else one of 4,096 tokens
+    trained on the sample corpus."""
     text_column: str = "text"
     """Column that holds the text."""
     packing: Literal["best_fit", "concat"] = "best_fit"

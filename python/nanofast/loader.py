@@ -96,6 +96,7 @@ class TokenLoader:
     """
 
     _chat_json: str | None = None  # how conversations are read and rendered; None: the documents are texts
+    _end: SharedEnd | None
 
     def __init__(
         self,
@@ -127,13 +128,7 @@ class TokenLoader:
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         worker = distributed.worker_and_count()
-        if rank is None or world_size is None:
-            found_rank, found_world_size = distributed.rank_and_world_size()
-            if worker is not None:
-                found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
-            rank = found_rank if rank is None else rank
-            world_size = found_world_size if world_size is None else world_size
-        _count("world_size", world_size)
+        rank, world_size = _place_among_all(rank, world_size, worker)
         shares_end = epochs is not None and world_size > (1 if worker is None else worker[1])
         if shares_end and epochs is not None:
             if worker is not None:
@@ -147,7 +142,7 @@ class TokenLoader:
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
-        self._native = _nanofast.NativeLoader(
+        native = _nanofast.NativeLoader(
             _paths(data),
             tokenizer._native,
             text_column=text_column,
@@ -174,27 +169,32 @@ class TokenLoader:
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
             chat_json=self._chat_json,
         )
-        self.batch_size = batch_size
-        self.sequence_length = sequence_length
-        self.num_slots = num_slots
-        self.rank = rank
-        self.world_size = world_size
         self.tokenizer = tokenizer
-        self.device = "cpu" if device is None else device
+        self._hold(native, {**arguments, "rank": rank, "world_size": world_size})
+        if shares_end:
+            from nanofast.shared_end import SharedEnd
+
+            self._end = SharedEnd(self._native, drop_last)
+
+    def _hold(self, native: _nanofast.NativeLoader, arguments: dict[str, Any]) -> None:
+        """Begins with a native loader that was made from `arguments`, which a copy of this one is made from too."""
+        self._native = native
+        self._arguments = arguments
+        self.batch_size: int = arguments["batch_size"]
+        self.sequence_length: int = arguments["sequence_length"]
+        self.num_slots: int = arguments["num_slots"]
+        self.rank: int = arguments["rank"]
+        self.world_size: int = arguments["world_size"]
+        self.device = "cpu" if arguments["device"] is None else arguments["device"]
         self._closed = False
-        self._arguments = {**arguments, "rank": rank, "world_size": world_size}
-        self._is_in_worker = worker is not None
+        self._is_in_worker = distributed.worker_and_count() is not None
         self._in_worker: TokenLoader | None = None
         self._identity: State | None = None
         self._slots: Any = None  # [S, B, T+1] int32, torch tensor or numpy array
         self._copies: DeviceCopies | None = None
         self._lock = threading.RLock()  # one thread at a time asks for a batch
         self._started: float | None = None
-        self._end: SharedEnd | None = None
-        if shares_end:
-            from nanofast.shared_end import SharedEnd
-
-            self._end = SharedEnd(self._native, drop_last)
+        self._end = None
         _be_a_torch_dataset()
 
     def _bos_and_pad(self, tokenizer: Tokenizer, bos_token: str | None, pad_id: int | None) -> tuple[int, int]:
@@ -437,8 +437,8 @@ class TokenLoader:
     def __repr__(self) -> str:
         units, documents, _ = self._native.plan
         return (
-            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
-            f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
+            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, "
+            f"rank={self.rank} of {self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
 
 
@@ -463,6 +463,17 @@ def _count(field: str, value: int, least: int = 1) -> int:
     if value < least:
         raise InvalidError(f"{field} = {value}: must be at least {least}")
     return value.__index__()
+
+
+def _place_among_all(rank: int | None, world_size: int | None, worker: tuple[int, int] | None) -> tuple[int, int]:
+    """Rank and world size, found out where they are not given; `worker` of a rank is a rank of its own."""
+    if rank is None or world_size is None:
+        found_rank, found_world_size = distributed.rank_and_world_size()
+        if worker is not None:
+            found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
+        rank = found_rank if rank is None else rank
+        world_size = found_world_size if world_size is None else world_size
+    return rank, _count("world_size", world_size)
 
 
 def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:

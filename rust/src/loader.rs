@@ -19,14 +19,17 @@ use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, Cut, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
-use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
+use crate::pipeline::{Batches, Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
 use crate::pool::Pool;
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity};
+use crate::token_file::TokenFiles;
 use crate::tokenizer::Encoding;
+use crate::window_pipeline::WindowPipeline;
+use crate::windows::{Shuffle, Windows};
 
 /// What a call for the next batch ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +42,19 @@ pub enum NextBatch {
     End,
 }
 
+/// What batches are made of.
+enum Source {
+    /// Text, tokenized and packed on the way.
+    Text { shards: Arc<Vec<Shard>>, encoding: Encoding },
+    /// Windows of files that are tokenized already.
+    Windows(Arc<Windows>),
+}
+
 /// A loader of one rank.
 pub struct Loader {
     config: LoaderConfig,
     plan: Arc<Plan>,
-    shards: Arc<Vec<Shard>>,
-    encoding: Encoding,
+    source: Source,
     identity: Arc<Identity>,
     identity_digest: String,
     metrics: Arc<Metrics>,
@@ -61,7 +71,7 @@ pub struct Loader {
     round: u64,
     turn: u64,
     memory: Option<SlotMemory>,
-    pipeline: Option<Arc<Pipeline>>,
+    pipeline: Option<Arc<dyn Batches>>,
     failed: Option<Error>,
     closed: bool,
     /// The process that started the threads.
@@ -73,7 +83,7 @@ pub struct Loader {
 }
 
 /// Threads that are to end: dropping it waits for them.
-pub struct Closing(Option<Arc<Pipeline>>);
+pub struct Closing(Option<Arc<dyn Batches>>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
@@ -86,7 +96,7 @@ impl Drop for Closing {
 /// Waits for batches while others use the loader.
 #[derive(Clone)]
 pub struct Waiter {
-    pipeline: Arc<Pipeline>,
+    pipeline: Arc<dyn Batches>,
     first_round: u64,
 }
 
@@ -135,15 +145,49 @@ impl Loader {
             split: config.plan.split.name().into(),
             shards: shards.iter().map(shard_identity).collect(),
         };
-        Ok(Self {
+        let source = Source::Text { shards: Arc::new(shards), encoding };
+        Ok(Self::over(config, Arc::new(plan), source, identity))
+    }
+
+    /// A loader over token files whose ids stay below `vocab_size`, 2^31 at most. Of the configuration, packing, text
+    /// column and units have no meaning here.
+    pub fn over_token_files(
+        config: LoaderConfig,
+        files: TokenFiles,
+        shuffle: Shuffle,
+        vocab_size: u32,
+    ) -> Result<Self> {
+        config.validate()?;
+        let windows = Windows::new(files, config.sequence_length, shuffle, &config.plan, vocab_size)?;
+        let identity = Identity {
+            tokenizer: String::new(),
+            bos_id: config.bos_id,
+            pad_id: config.pad_id,
+            text_column: String::new(),
+            chat: None,
+            packing: format!("windows/{}", shuffle.name()),
+            lanes: config.plan.lanes,
+            unit_documents: 1,
+            deal: config.plan.deal.name().into(),
+            shuffle: shuffle != Shuffle::Off,
+            shuffle_window: config.plan.shuffle_window,
+            seed: config.plan.seed,
+            split: config.plan.split.name().into(),
+            shards: windows.shard_identities()?,
+        };
+        let plan = windows.plan().clone();
+        Ok(Self::over(config, plan, Source::Windows(Arc::new(windows)), identity))
+    }
+
+    fn over(config: LoaderConfig, plan: Arc<Plan>, source: Source, identity: Identity) -> Self {
+        Self {
             entries: vec![LaneEntry::default(); config.own_lanes().len()],
             identity_digest: identity.digest(),
             identity: Arc::new(identity),
-            plan: Arc::new(plan),
-            shards: Arc::new(shards),
+            plan,
+            source,
             metrics: Arc::new(Metrics::default()),
             config,
-            encoding,
             accepted: 0,
             before: None,
             fetched: VecDeque::new(),
@@ -157,7 +201,7 @@ impl Loader {
             process: std::process::id(),
             first_round: 0,
             shares_end: false,
-        })
+        }
     }
 
     /// Leaves it to all ranks together when finite epochs end: see `Waiter::known_rounds` and `grant`. Before the first batch.
@@ -175,12 +219,12 @@ impl Loader {
     }
 
     /// The threads, unless they are those of a parent process.
-    fn running(&self) -> Option<&Arc<Pipeline>> {
+    fn running(&self) -> Option<&Arc<dyn Batches>> {
         self.pipeline.as_ref().filter(|_| self.process == std::process::id())
     }
 
     /// The threads, started where they do not run yet.
-    fn pipeline(&mut self) -> Result<Arc<Pipeline>> {
+    fn pipeline(&mut self) -> Result<Arc<dyn Batches>> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -191,7 +235,7 @@ impl Loader {
             self.process = std::process::id();
             // The ring's memory went into the attempt, so there is no second one.
             let started = self.start().inspect_err(|error| self.failed = Some(error.clone()))?;
-            self.pipeline = Some(Arc::new(started));
+            self.pipeline = Some(started);
         }
         self.running().cloned().ok_or(Error::Forked)
     }
@@ -284,6 +328,7 @@ impl Loader {
         }
         let config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
         config.validate()?;
+        self.require_length(sequence_length)?;
         self.rewind();
         self.config = config;
         Ok(())
@@ -296,7 +341,7 @@ impl Loader {
 
     /// The tokens of a batch that is held: B rows of T + 1.
     pub fn tokens(&self, sequence: u64) -> Option<&[i32]> {
-        self.running()?.work().ring.tokens(sequence)
+        self.running()?.ring().tokens(sequence)
     }
 
     /// Where in the ring's memory a batch lies.
@@ -350,6 +395,7 @@ impl Loader {
             return Err(Error::Closed);
         }
         self.identity.require(&state.identity)?;
+        self.require_length(state.sequence_length)?;
         let own = self.config.own_lanes();
         if state.turn != 0 && state.world_size != self.config.world_size {
             let turns = self.config.plan.lanes / state.world_size.max(1);
@@ -386,6 +432,16 @@ impl Loader {
         self.rewind();
         (self.entries, self.round, self.turn) = (entries, state.round, state.turn);
         Ok(())
+    }
+
+    /// Windows are cut at the length that the loader was made with.
+    fn require_length(&self, sequence_length: usize) -> Result<()> {
+        if matches!(self.source, Source::Text { .. }) || sequence_length == self.config.sequence_length {
+            return Ok(());
+        }
+        let rule =
+            format!("windows are cut at {}; begin a new loader for others", self.config.sequence_length);
+        Err(Error::config("sequence_length", sequence_length, rule))
     }
 
     /// A state whose hashes fit and whose positions do not was written by something else.
@@ -457,7 +513,7 @@ impl Loader {
         drop(Closing(self.take_pipeline()));
     }
 
-    fn take_pipeline(&mut self) -> Option<Arc<Pipeline>> {
+    fn take_pipeline(&mut self) -> Option<Arc<dyn Batches>> {
         let pipeline = self.pipeline.take()?;
         if self.process == std::process::id() {
             return Some(pipeline);
@@ -467,7 +523,7 @@ impl Loader {
         None
     }
 
-    fn start(&mut self) -> Result<Pipeline> {
+    fn start(&mut self) -> Result<Arc<dyn Batches>> {
         let slot_len = self.config.slot_len();
         let memory = match self.memory.take() {
             Some(memory) => memory,
@@ -475,6 +531,15 @@ impl Loader {
         };
         self.first_round = self.round;
         let ring = Ring::new(memory, self.config.num_slots, slot_len);
+        let (shards, encoding) = match &self.source {
+            Source::Text { shards, encoding } => (shards.clone(), encoding.clone()),
+            Source::Windows(windows) => {
+                let (windows, metrics) = (windows.clone(), self.metrics.clone());
+                let started =
+                    WindowPipeline::start(windows, &self.config, ring, metrics, &self.entries, self.turn)?;
+                return Ok(Arc::new(started));
+            }
+        };
         let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| Lane {
             feed: Feed::new(&self.plan, lane, entry.position, &entry.packer.waiting),
             packer: LanePacker::new(
@@ -496,8 +561,8 @@ impl Loader {
         let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
             plan: self.plan.clone(),
-            shards: self.shards.clone(),
-            encoding: self.encoding.clone(),
+            shards,
+            encoding,
             ring,
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
@@ -508,14 +573,16 @@ impl Loader {
             keeps_tokens: self.config.chat.is_none()
                 && matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };
-        Pipeline::start(work, lanes, self.turn, self.config.num_threads)
+        Ok(Arc::new(Pipeline::start(work, lanes, self.turn, self.config.num_threads)?))
     }
 
     /// What of a document that is longer than a row is used.
     fn cut(&self) -> Cut {
         let cuts_left = self.config.chat.as_ref().is_some_and(|chat| chat.too_long == TooLong::CutLeft);
-        match &self.encoding {
-            Encoding::Conversations(renderer) if cuts_left => Cut::Left { keeps_first: renderer.has_bos() },
+        match &self.source {
+            Source::Text { encoding: Encoding::Conversations(renderer), .. } if cuts_left => {
+                Cut::Left { keeps_first: renderer.has_bos() }
+            }
             _ => Cut::End,
         }
     }

@@ -110,6 +110,27 @@ struct Shared {
     batch: Condvar,
 }
 
+/// Threads that fill slots, as a loader sees them.
+pub(crate) trait Batches: Send + Sync {
+    /// The next batch, if it is there. Batches come in order, each once.
+    fn poll(&self) -> Result<Poll>;
+    /// Waits up to `timeout` until `poll` has something to say, or the threads are stopped.
+    fn wait(&self, timeout: Duration);
+    /// Rounds, counted from the first, that this rank is sure to have data for (with `drop_last`: on all its lanes),
+    /// and whether it is known that there are no more. Waits up to `timeout` for more than `than`, or the end.
+    fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)>;
+    /// Tells that some rank has data for so many rounds: lanes without give padding.
+    fn grant(&self, rounds: u64);
+    /// Gives a batch's slot back.
+    fn release(&self, sequence: u64);
+    /// The ring whose slots are filled.
+    fn ring(&self) -> &Ring;
+    /// What lies in the queues.
+    fn queues(&self) -> Queues;
+    /// Asks every thread to end and waits for it.
+    fn stop(&self);
+}
+
 /// The running threads.
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
@@ -173,17 +194,26 @@ impl Pipeline {
         let pipeline = Self { shared, threads: Mutex::default() };
         for index in 0..num_threads {
             let shared = pipeline.shared.clone();
-            let thread =
-                std::thread::Builder::new().name(format!("nanofast-{index}")).spawn(move || shared.run());
-            let thread =
-                thread.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })?;
+            let thread = start_thread(format!("nanofast-{index}"), move || shared.run())?;
             lock(&pipeline.threads).push(thread);
         }
         Ok(pipeline)
     }
 
-    /// The next batch, if it is there. Batches come in order, each once.
-    pub(crate) fn poll(&self) -> Result<Poll> {
+    fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
+        let start = Instant::now();
+        let mut schedule = lock(&self.shared.schedule);
+        while !is_over(&schedule) {
+            let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            schedule = wait(&self.shared.batch, schedule, left);
+        }
+    }
+}
+
+impl Batches for Pipeline {
+    fn poll(&self) -> Result<Poll> {
         let mut schedule = lock(&self.shared.schedule);
         match self.shared.seen(&schedule)? {
             Seen::Nothing => Ok(Poll::Pending),
@@ -200,28 +230,14 @@ impl Pipeline {
         }
     }
 
-    /// Waits up to `timeout` until `poll` has something to say, or the threads are stopped.
-    pub(crate) fn wait(&self, timeout: Duration) {
+    fn wait(&self, timeout: Duration) {
         let is_over = |schedule: &Schedule| {
             schedule.stopping || !matches!(self.shared.seen(schedule), Ok(Seen::Nothing))
         };
         self.wait_until(timeout, is_over);
     }
 
-    fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
-        let start = Instant::now();
-        let mut schedule = lock(&self.shared.schedule);
-        while !is_over(&schedule) {
-            let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            schedule = wait(&self.shared.batch, schedule, left);
-        }
-    }
-
-    /// Rounds, counted from the first, that this rank is sure to have data for (with `drop_last`: on all its lanes),
-    /// and whether it is known that there are no more. Waits up to `timeout` for more than `than`, or the end.
-    pub(crate) fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
+    fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
         let known = |schedule: &Schedule| schedule.known_rounds(&self.shared.work);
         self.wait_until(timeout, |schedule| {
             let (rounds, is_last) = known(schedule);
@@ -234,16 +250,14 @@ impl Pipeline {
         }
     }
 
-    /// Tells that some rank has data for so many rounds: lanes without give padding.
-    pub(crate) fn grant(&self, rounds: u64) {
+    fn grant(&self, rounds: u64) {
         let mut schedule = lock(&self.shared.schedule);
         schedule.granted = schedule.granted.max(rounds);
         drop(schedule);
         self.shared.job.notify_all();
     }
 
-    /// Gives a batch's slot back.
-    pub(crate) fn release(&self, sequence: u64) {
+    fn release(&self, sequence: u64) {
         let mut schedule = lock(&self.shared.schedule);
         if !self.shared.work.ring.release(sequence) {
             return;
@@ -256,13 +270,11 @@ impl Pipeline {
         self.shared.job.notify_one();
     }
 
-    /// What all workers share.
-    pub(crate) fn work(&self) -> &Work {
-        &self.shared.work
+    fn ring(&self) -> &Ring {
+        &self.shared.work.ring
     }
 
-    /// What lies in the queues.
-    pub(crate) fn queues(&self) -> Queues {
+    fn queues(&self) -> Queues {
         let schedule = lock(&self.shared.schedule);
         Queues {
             ready_batches: schedule.headers.iter().flatten().count(),
@@ -271,8 +283,7 @@ impl Pipeline {
         }
     }
 
-    /// Asks every thread to end and waits for it.
-    pub(crate) fn stop(&self) {
+    fn stop(&self) {
         lock(&self.shared.schedule).stopping = true;
         self.shared.job.notify_all();
         self.shared.batch.notify_all();
@@ -574,11 +585,18 @@ impl Schedule {
     }
 }
 
+/// A thread with a name: all threads of the crate begin here.
+pub(crate) fn start_thread(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let started = std::thread::Builder::new().name(name).spawn(work);
+    started.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })
+}
+
 fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
     condition.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a thread said when it panicked.
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".into())

@@ -435,6 +435,7 @@ mod tests {
             bos_id: 1,
             pad_id: 1,
             text_column: "text".into(),
+            chat: None,
             packing: "concat".into(),
             lanes: 2,
             unit_documents: 0,

@@ -192,7 +192,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = inspect(
         arguments.path,
         text_column=arguments.text_column,
-        tokenizer=_tokenizer(arguments.tokenizer),
+        tokenizer=named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
         world_size=arguments.world_size,
         sample_bytes=int(1e6 * arguments.sample_mb),
     )
@@ -200,9 +200,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tokenizer(name: str | None) -> Tokenizer | None:
-    if name is None:
-        return None
+def named_tokenizer(name: str) -> Tokenizer:
+    """A bundled vocabulary, or one from a file."""
     from nanofast.tokenizer import Tokenizer
 
     return Tokenizer.from_file(name) if Path(name).exists() else Tokenizer.from_name(name)

@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 
 use super::chat::ChatArguments;
 use super::error::to_py;
+use super::token_files;
 use super::tokenizer::PyTokenizer;
 use crate::config::{Deal, LoaderConfig, Packing, PlanConfig, Split};
 use crate::error::Error;
@@ -19,6 +20,7 @@ use crate::ring::SlotMemory;
 use crate::source;
 use crate::state::LoaderState;
 use crate::sync::lock;
+use crate::windows::Shuffle;
 
 /// How long a wait holds out before Python may handle a signal.
 const WAIT_SLICE: Duration = Duration::from_millis(50);
@@ -52,6 +54,17 @@ impl NativeLoader {
             Err(_) => py.detach(|| work(&mut lock(&self.loader))),
         };
         result.map_err(to_py)
+    }
+
+    fn over(loader: Loader) -> Self {
+        let plan = loader.plan();
+        Self {
+            lanes: loader.config().plan.lanes,
+            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
+            loader: Mutex::new(loader),
+            owner: Mutex::new(None),
+            process: AtomicU32::new(0),
+        }
     }
 
     fn refuse_forked(&self) -> PyResult<()> {
@@ -146,14 +159,63 @@ impl NativeLoader {
         if shares_end {
             loader.share_end();
         }
-        let plan = loader.plan();
-        Ok(Self {
-            lanes: loader.config().plan.lanes,
-            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
-            loader: Mutex::new(loader),
-            owner: Mutex::new(None),
-            process: AtomicU32::new(0),
-        })
+        Ok(Self::over(loader))
+    }
+
+    /// A loader over token files.
+    #[staticmethod]
+    #[pyo3(signature = (paths, *, format, dtype, vocab_size, split, batch_size, sequence_length, shuffle, rank,
+        world_size, lanes, seed, epochs, drop_last, pad_id, num_threads, num_slots))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
+    fn over_token_files(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        format: Option<&str>,
+        dtype: Option<&str>,
+        vocab_size: u32,
+        split: Option<&str>,
+        batch_size: usize,
+        sequence_length: usize,
+        shuffle: &str,
+        rank: usize,
+        world_size: usize,
+        lanes: Option<usize>,
+        seed: u64,
+        epochs: Option<u64>,
+        drop_last: bool,
+        pad_id: u32,
+        num_threads: usize,
+        num_slots: usize,
+    ) -> PyResult<Self> {
+        let make = || {
+            let config = LoaderConfig {
+                plan: PlanConfig {
+                    split: Split::parse(split)?,
+                    lanes: lanes.unwrap_or_else(|| LoaderConfig::default_lanes(world_size)),
+                    seed,
+                    epochs,
+                    drop_last,
+                    ..PlanConfig::default()
+                },
+                batch_size,
+                sequence_length,
+                packing: Packing::Concat,
+                text_column: String::new(),
+                bos_id: pad_id,
+                pad_id,
+                rank,
+                world_size,
+                num_threads,
+                num_slots,
+                memory_limit_bytes: 0,
+                chat: None,
+            };
+            config.validate()?;
+            let shuffle = Shuffle::parse(shuffle)?;
+            let files = token_files::open(&paths, format, dtype)?;
+            Loader::over_token_files(config, files, shuffle, vocab_size)
+        };
+        py.detach(make).map(Self::over).map_err(to_py)
     }
 
     /// The number of lanes as resolved.

@@ -4,6 +4,7 @@ mod chat;
 mod error;
 mod loader;
 mod reading;
+mod token_files;
 mod tokenizer;
 mod writer;
 
@@ -18,5 +19,6 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     chat::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
+    token_files::register(module)?;
     writer::register(module)
 }

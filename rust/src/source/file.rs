@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::error::{Error, Place, Result};
+use crate::read_at::read_exact_at;
 
 /// What tells a file from another one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,36 +61,12 @@ impl ShardFile {
     fn failed(&self, source: io::Error) -> Error {
         let expected = self.stamp.size_bytes;
         match self.file.metadata().map(|metadata| metadata.len()) {
-            Ok(found) if found != expected => size_changed(&self.path, expected, found),
+            Ok(found) if found != expected => Error::size_changed(&self.path, expected, found),
             _ => Error::io(Place::shard(&self.path), source),
         }
     }
 }
 
-/// The file is not as long as it was.
-pub(super) fn size_changed(path: &Path, expected: u64, found: u64) -> Error {
-    let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
-    Error::Changed { path: path.into(), what: "size", expected, found }
-}
-
 fn stamp(metadata: &Metadata) -> Stamp {
     Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok() }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => (bytes, offset) = (&mut bytes[count..], offset + count as u64),
-            Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(source),
-        }
-    }
-    Ok(())
 }

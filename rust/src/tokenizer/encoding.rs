@@ -36,8 +36,8 @@ impl Encoding {
     /// An encoder: one per thread.
     pub fn encoder(&self) -> DocumentEncoder {
         match self {
-            Self::Texts(tokenizer) => DocumentEncoder::Texts(tokenizer.encoder()),
-            Self::Conversations(renderer) => DocumentEncoder::Conversations(renderer.encoder()),
+            Self::Texts(tokenizer) => DocumentEncoder::Texts(Box::new(tokenizer.encoder())),
+            Self::Conversations(renderer) => DocumentEncoder::Conversations(Box::new(renderer.encoder())),
         }
     }
 }
@@ -46,9 +46,9 @@ impl Encoding {
 #[derive(Debug)]
 pub enum DocumentEncoder {
     /// Texts.
-    Texts(Encoder),
+    Texts(Box<Encoder>),
     /// Conversations.
-    Conversations(ChatEncoder),
+    Conversations(Box<ChatEncoder>),
 }
 
 impl DocumentEncoder {
