@@ -9,7 +9,9 @@
 
 #[cfg(feature = "python")]
 mod bindings;
+mod budget;
 pub mod config;
+mod encoding;
 pub mod error;
 mod feed;
 pub mod lane;

@@ -23,6 +23,7 @@ mod thrift;
 mod writer;
 
 pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
+pub use file::take_time_reading;
 pub use find::find_shards;
 pub use row_group::RowGroupReader;
 pub use shard::{RowGroup, Shard, open_shard, open_shards};
