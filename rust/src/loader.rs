@@ -572,8 +572,10 @@ mod tests {
     use crate::error::Place;
     use crate::source::{ParquetWriter, open_shards};
 
+    type Fault = fn(Stage) -> Result<()>;
+
     /// The message of the error that a loader raises whose stages go wrong like that; raised again, too.
-    fn message(fault: fn(Stage) -> Result<()>) -> String {
+    fn message(fault: Fault) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         let mut writer = ParquetWriter::create(&path, "text", 10).unwrap();
@@ -625,7 +627,7 @@ mod tests {
 
     #[test]
     fn a_failure_in_any_stage_is_raised_with_its_place() {
-        let failures: [fn(Stage) -> Result<()>; 3] = [
+        let failures: [Fault; 3] = [
             |stage| fails(stage, Stage::Decode),
             |stage| fails(stage, Stage::Tokenize),
             |stage| fails(stage, Stage::Pack),
@@ -638,7 +640,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_any_stage_is_raised_with_its_place() {
-        let panics: [(&str, fn(Stage) -> Result<()>); 3] = [
+        let panics: [(&str, Fault); 3] = [
             ("a.parquet`, row group", |stage| panics(stage, Stage::Decode)),
             ("a.parquet`, row group", |stage| panics(stage, Stage::Tokenize)),
             ("packing", |stage| panics(stage, Stage::Pack)),

@@ -67,7 +67,7 @@ impl HeapMerger {
         }));
         for at in 0..num_parts {
             if self.stops(at) {
-                return;
+                return out.push(self.parts[0].id); // callers count on one id at least
             }
             self.consider(pairs, at);
         }
@@ -75,7 +75,7 @@ impl HeapMerger {
         while let Some(Reverse((priority, at))) = self.candidates.pop() {
             step = step.wrapping_add(1);
             if self.stops(step) {
-                return;
+                return out.push(self.parts[0].id); // callers count on one id at least
             }
             if self.parts[at as usize].priority == priority {
                 self.merge_at(pairs, at);
