@@ -7,13 +7,15 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+mod admission;
 #[cfg(feature = "python")]
 mod bindings;
 mod budget;
 pub mod config;
-mod encoding;
+pub mod conversation;
 pub mod error;
 mod feed;
+mod giants;
 pub mod lane;
 pub mod loader;
 pub mod metrics;

@@ -16,11 +16,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::budget::Share;
-use crate::encoding::encode;
 use crate::error::{Error, Place, Result};
 use crate::feed::{Feed, Piece, Step, Wanted};
+use crate::giants::encode;
 use crate::lane::{LanePacker, Outcome, SlotHeader};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::{LeftOut, Metrics, Stage};
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
 use crate::ragged::{DocumentBatch, TokenBatch};
@@ -28,13 +28,13 @@ use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::{Shard, take_time_reading};
 use crate::sync::lock;
-use crate::tokenizer::{EncodeError, Encoder, Tokenizer};
+use crate::tokenizer::{DocumentEncoder, EncodeError, Encoding};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
     pub(crate) plan: Arc<Plan>,
     pub(crate) shards: Arc<Vec<Shard>>,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) encoding: Encoding,
     pub(crate) ring: Arc<Ring>,
     pub(crate) cache: RowGroupCache,
     /// Memory of token batches that are used up.
@@ -338,12 +338,12 @@ impl Shared {
         let mut encoder = None;
         self.run_with(&mut encoder);
         if let Some(mut encoder) = encoder {
-            encoder.stop_with(None);
-            self.work.tokenizer.give_back(encoder);
+            encoder.inner().stop_with(None);
+            self.work.encoding.give_back(encoder);
         }
     }
 
-    fn run_with(&self, encoder: &mut Option<Encoder>) {
+    fn run_with(&self, encoder: &mut Option<DocumentEncoder>) {
         while let Some(job) = self.next_job() {
             let _permit = self.share.enter(|moment| {
                 std::thread::sleep(moment);
@@ -453,6 +453,7 @@ impl Shared {
                 true => packer.pack_padding(writer.take()),
                 false => packer.pack(writer.take())?,
             };
+            self.pass_over(&mut packer)?;
             let mut schedule = lock(&self.schedule);
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
@@ -486,7 +487,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, index: usize, mut step: Step, encoder: &mut Option<Encoder>) -> Result<()> {
+    fn read(&self, index: usize, mut step: Step, encoder: &mut Option<DocumentEncoder>) -> Result<()> {
         let start = self.begin(Stage::Decode)?;
         let (first_row, mut documents) = step.reader.next(&self.work.shards, &self.work.cache)?;
         let reading = take_time_reading();
@@ -508,8 +509,8 @@ impl Shared {
         let mut tokens = TokenBatch::pooled(&self.work.tokens);
         // Out of the thread's hands meanwhile: one that was stopped halfway, or that panics, does not come back.
         let mut taken = encoder.take().unwrap_or_else(|| {
-            let mut encoder = self.work.tokenizer.take_encoder();
-            encoder.stop_with(Some(self.stopping.clone()));
+            let mut encoder = self.work.encoding.encoder();
+            encoder.inner().stop_with(Some(self.stopping.clone()));
             encoder
         });
         let is_rest = |index: usize| begins.get(index).is_some_and(|&byte| byte > 0);
@@ -518,13 +519,16 @@ impl Shared {
                 let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
                 match failed.error {
                     EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+                    EncodeError::Conversation { message, reason } => {
+                        Error::Conversation { place, message, reason }
+                    }
                     other => Error::Tokenize { place, reason: other.to_string() },
                 }
             })?;
         if !encoded {
             return Ok(());
         }
-        let counts = taken.take_counts();
+        let counts = taken.inner().take_counts();
         self.work.metrics.looked_up(counts.pretokens, counts.merged);
         *encoder = Some(taken);
         self.work.metrics.spent(Stage::Tokenize, start);
@@ -580,6 +584,23 @@ impl Shared {
             picked,
             wanted.map(|wanted| wanted.byte_offset).collect(),
         ))
+    }
+
+    /// Lists the documents that a lane passed over; an error when there was nothing else in a whole epoch.
+    fn pass_over(&self, packer: &mut LanePacker) -> Result<()> {
+        let (lane, plan) = (packer.lane(), &self.work.plan);
+        for (address, reason) in packer.take_passed_over() {
+            if let Some(unit) = plan.unit(lane, address.ordinal) {
+                let place = Place { row: Some(address.row), ..self.place(unit) };
+                self.work.metrics.left_out(LeftOut { place, reason: reason.reason() });
+            }
+        }
+        match packer.inbox_mut().num_passed_over() {
+            num_documents if num_documents > plan.num_documents() => {
+                Err(Error::NothingLearned { lane, num_documents })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn place(&self, unit: Unit) -> Place {

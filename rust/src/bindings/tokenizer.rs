@@ -57,7 +57,7 @@ impl PyTokenizer {
         &self.tokenizer
     }
 
-    fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
+    pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
         let mut encoder = self.tokenizer.take_encoder();
         let result = work(&mut encoder);
         self.tokenizer.give_back(encoder);

@@ -9,7 +9,7 @@
 
 use super::buffer::Buffer;
 use super::held::Held;
-use super::{Document, Next, Packer, Progress, Rows, deliver, finish};
+use super::{Cut, Document, Next, Packer, Progress, Rows, finish, write_whole};
 use crate::error::Result;
 use crate::state::{Ledger, PackerState};
 
@@ -24,6 +24,7 @@ const MAX_WAIT_DOCUMENTS: u64 = 512;
 pub struct Pad {
     bos: Option<u32>,
     pad_id: u32,
+    cut: Cut,
     /// Measured with BOS, truncated to `row_length`.
     buffer: Buffer,
     /// What the buffer is measured for; 0 before the first row.
@@ -33,7 +34,13 @@ pub struct Pad {
 impl Pad {
     /// With the BOS to put before each document, or none where documents bring their own.
     pub fn new(bos: Option<u32>, pad_id: u32) -> Self {
-        Self { bos, pad_id, buffer: Buffer::default(), row_length: 0 }
+        Self { bos, pad_id, cut: Cut::End, buffer: Buffer::default(), row_length: 0 }
+    }
+
+    /// Which side of a document longer than a row is dropped: without this, its end.
+    #[must_use]
+    pub fn cutting(self, cut: Cut) -> Self {
+        Self { cut, ..self }
     }
 
     /// How documents are measured.
@@ -55,21 +62,6 @@ impl Pad {
         let arrival = if overtaken { oldest } else { self.buffer.longest_within(rows.space())? };
         self.buffer.take(arrival)
     }
-
-    fn write(&mut self, document: &Document, rows: &mut Rows<'_>) {
-        let tokens = document.tokens();
-        let (space, ledger) = (rows.space(), &mut self.buffer.ledger);
-        if let Some(bos) = self.bos {
-            rows.push(&[bos]);
-            ledger.bos += 1;
-        }
-        let taken = tokens.len().min(space - usize::from(self.bos.is_some()));
-        if taken > 0 {
-            rows.push(&tokens[..taken]);
-        }
-        deliver(ledger, &tokens[..taken], self.bos.is_none());
-        ledger.cropped += (tokens.len() - taken) as u64;
-    }
 }
 
 impl Packer for Pad {
@@ -81,7 +73,9 @@ impl Packer for Pad {
                 return Progress::Pending;
             }
             match self.choose(rows) {
-                Some(held) => self.write(&held.document, rows),
+                Some(held) => {
+                    write_whole(&held.document, self.bos, self.cut, rows, &mut self.buffer.ledger);
+                }
                 None if rows.is_row_start() => return finish(rows, self.pad_id, &mut self.buffer.ledger),
                 None => self.buffer.ledger.padding += rows.pad(self.pad_id) as u64,
             }

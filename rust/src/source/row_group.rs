@@ -246,7 +246,7 @@ impl RowGroupReader {
 }
 
 /// A page's bytes as its header declares them: checked where it has a checksum, levels first, then the values.
-fn decompress(
+pub(super) fn decompress(
     decompressor: &mut Decompressor,
     mut bytes: Pooled<u8>,
     header: &PageHeader,

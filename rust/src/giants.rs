@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::ragged::{Border, DocumentBatch, TokenBatch};
-use crate::tokenizer::{DocumentError, EncodeError, Encoder};
+use crate::tokenizer::{DocumentEncoder, DocumentError, EncodeError, Encoder};
 
 /// From this size on a document is tokenized in parts: one takes some milliseconds.
 const GIANT_BYTES: usize = 1 << 20;
@@ -23,10 +23,18 @@ const PART_BYTES: usize = 256 << 10;
 pub(crate) fn encode(
     documents: &DocumentBatch,
     is_rest: impl Fn(usize) -> bool,
-    encoder: &mut Encoder,
+    encoder: &mut DocumentEncoder,
     tokens: &mut TokenBatch,
     stopping: &AtomicBool,
 ) -> Result<bool, DocumentError> {
+    // Relaxed: the flag is all that is said.
+    let goes_on = || !stopping.load(Ordering::Relaxed);
+    let encoder = match encoder {
+        DocumentEncoder::Texts(encoder) => encoder,
+        DocumentEncoder::Conversations(encoder) => {
+            return encoder.encode_batch(documents, tokens).map(|()| goes_on());
+        }
+    };
     let is_giant = |&index: &usize| documents.document(index).len() >= GIANT_BYTES || is_rest(index);
     let mut from = 0;
     let num_documents = documents.len();
@@ -44,8 +52,7 @@ pub(crate) fn encode(
     } else {
         encode_small(documents, from..num_documents, encoder, tokens)?;
     }
-    // Relaxed: the flag is all that is said.
-    Ok(!stopping.load(Ordering::Relaxed))
+    Ok(goes_on())
 }
 
 fn encode_small(
