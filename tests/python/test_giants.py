@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nanofast
+from conftest import IS_LONG
 from shards import WORDS, write_shards
 from test_life import HANGS_AFTER
 
@@ -31,13 +34,13 @@ def giant() -> str:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"packing": "concat"}, {"packing": "best_fit"}, {"packing": "concat", "shuffle": True}]
+    "mode", [{"packing": "concat"}, {"packing": "best_fit"}, {"packing": "concat", "shuffle": True}]
 )
 def test_a_state_inside_of_a_giant_names_a_border_and_goes_on_from_it(
-    settings: dict[str, Any], giant: str, tokenizer: nanofast.Tokenizer, tmp_path: Path
+    mode: dict[str, Any], giant: str, tokenizer: nanofast.Tokenizer, tmp_path: Path
 ) -> None:
     [data] = write_shards(tmp_path, [[["one", giant, *["word " * 20] * 600]]])
-    sizes: dict[str, Any] = {"batch_size": 4, "sequence_length": 4096, "lanes": 1, **settings}
+    sizes: dict[str, Any] = {"batch_size": 4, "sequence_length": 4096, "lanes": 1, **mode}
     count = tokenizer.count_tokens(giant) // (4 * 4096)
     with nanofast.TokenLoader(data, tokenizer, **sizes) as loader:
         states, batches = [], []
@@ -103,3 +106,45 @@ def test_memory_that_cannot_be_had_is_an_error_with_its_place(tmp_path: Path) ->
     assert found.returncode == 0, found.stderr
     assert "row group 1" in found.stdout
     assert data in found.stdout
+
+
+@settings(max_examples=100 if IS_LONG else 8)
+@given(
+    seed=st.integers(0, 2**32),
+    lanes=st.sampled_from([1, 2, 4]),
+    num_threads=st.sampled_from([1, 2, 5]),
+    shuffle=st.booleans(),
+    packing=st.sampled_from(["concat", "best_fit", "one_per_row"]),
+    unit_documents=st.sampled_from([None, 0, 1, 3]),
+)
+def test_no_order_of_large_documents_stops_a_loader(
+    seed: int,
+    lanes: int,
+    num_threads: int,
+    shuffle: bool,
+    packing: str,
+    unit_documents: int | None,
+    tokenizer: nanofast.Tokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Documents around and above what is read ahead, between small ones; left and restored on the way."""
+    generator = random.Random(seed)
+    sizes = [generator.choice([0, 10, 5_000, 60_000, 90_000]) for _ in range(24)]
+    texts = ["word " * size for size in sizes]
+    data = write_shards(tmp_path_factory.mktemp("shards"), [[texts[:7], texts[7:9]], [texts[9:]]])
+    options: dict[str, Any] = {
+        "lanes": lanes,
+        "shuffle": shuffle,
+        "packing": packing,
+        "unit_documents": unit_documents,
+        "epochs": 1,
+    }
+    options |= {"num_threads": num_threads, "num_slots": 2, "memory_limit_bytes": 1}
+    if unit_documents == 0 and lanes == 4:
+        options["lanes"] = 2  # three row groups
+    with nanofast.TokenLoader(data, tokenizer, 2, 500, **options) as loader:
+        for number, _ in enumerate(loader.numpy(copy=False)):
+            if number == seed % 40:
+                loader.load_state_dict(loader.state_dict())
+        ledger = loader.metrics()["ledger"]
+    assert (ledger["documents"], ledger["waiting"], ledger["bytes"]) == (24, 0, 5 * sum(sizes))
