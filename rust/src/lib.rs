@@ -10,10 +10,12 @@
 mod admission;
 #[cfg(feature = "python")]
 mod bindings;
+mod budget;
 pub mod config;
 pub mod conversation;
 pub mod error;
 mod feed;
+mod giants;
 pub mod lane;
 pub mod loader;
 pub mod metrics;

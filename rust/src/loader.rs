@@ -7,7 +7,7 @@
 //! Threads start with the first `next_batch`, so that a loader can be made, restored, pickled or dropped before a
 //! fork. The state is that of the batch that the caller holds, whatever was prefetched.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::feed::{Feed, STEP_BYTES};
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
-use crate::packing::{Carry, Concat, Crop, Cut, OnePerRow, Packer, Pad};
+#[cfg(test)]
+use crate::metrics::Stage;
+use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Batches, Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
@@ -80,6 +82,8 @@ pub struct Loader {
     first_round: u64,
     /// Whether other ranks have a say in when the last epoch ends.
     shares_end: bool,
+    #[cfg(test)]
+    fault: fn(Stage) -> Result<()>,
 }
 
 /// Threads that are to end: dropping it waits for them.
@@ -201,6 +205,8 @@ impl Loader {
             process: std::process::id(),
             first_round: 0,
             shares_end: false,
+            #[cfg(test)]
+            fault: |_| Ok(()),
         }
     }
 
@@ -344,6 +350,42 @@ impl Loader {
         self.running()?.ring().tokens(sequence)
     }
 
+    /// Writes a batch that is held as inputs and targets, B rows of `width` − 1 each: the tokens shifted by one, targets −1
+    /// where nothing is learned.
+    ///
+    /// # Errors
+    /// When the batch is not held any more: the loader was closed.
+    ///
+    /// # Panics
+    /// When the slices are of another size.
+    pub fn split(
+        &self,
+        sequence: u64,
+        shape: BatchShape,
+        inputs: &mut [i32],
+        targets: &mut [i64],
+    ) -> Result<()> {
+        let tokens = self.tokens(sequence).ok_or(Error::Closed)?;
+        let (row_length, length) = (self.config.sequence_length + 1, shape.width - 1);
+        assert!(
+            inputs.len() == self.config.batch_size * length && targets.len() == inputs.len(),
+            "inputs and targets are as large as the batch"
+        );
+        let rows = tokens.chunks_exact(row_length);
+        let places = inputs.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
+        for (row, (inputs, targets)) in rows.zip(places) {
+            inputs.copy_from_slice(&row[..length]);
+            for (target, &token) in targets.iter_mut().zip(&row[1..]) {
+                *target = token as i64;
+            }
+            if shape.masked {
+                inputs.iter_mut().for_each(|token| *token &= !NOT_LEARNED as i32);
+                targets.iter_mut().for_each(|target| *target = (*target).max(-1));
+            }
+        }
+        Ok(())
+    }
+
     /// Where in the ring's memory a batch lies.
     pub fn slot_of(&self, sequence: u64) -> usize {
         (sequence % self.config.num_slots as u64) as usize
@@ -359,28 +401,20 @@ impl Loader {
     /// The state of the batch that the caller got last.
     pub fn state(&self) -> LoaderState {
         LoaderState {
-            identity: (*self.identity).clone(),
-            ..self.state_of(self.config.own_lanes().into_iter().zip(self.entries.iter().cloned()).collect())
-        }
-    }
-
-    fn state_of(&self, lanes: BTreeMap<usize, LaneEntry>) -> LoaderState {
-        LoaderState {
-            identity: Identity { shards: Vec::new(), ..(*self.identity).clone() },
+            identity: self.identity.clone(),
             rank: Some(self.config.rank),
             world_size: self.config.world_size,
             round: self.round,
             turn: self.turn,
             batch_size: self.config.batch_size,
             sequence_length: self.config.sequence_length,
-            lanes,
+            lanes: self.config.own_lanes().into_iter().zip(self.entries.iter().cloned()).collect(),
         }
     }
 
     /// `state()` as JSON without its identity, which `identity()` gives once for all states.
     pub fn state_json(&self) -> serde_json::Value {
-        let lanes = self.config.own_lanes().into_iter().zip(self.entries.iter().cloned()).collect();
-        self.state_of(lanes).to_json(&self.identity_digest)
+        self.state().to_json(&self.identity_digest)
     }
 
     /// What all states of this loader share.
@@ -572,6 +606,8 @@ impl Loader {
             // Conversations bring their BOS or none, and some are passed over, so their tokens say less.
             keeps_tokens: self.config.chat.is_none()
                 && matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
+            #[cfg(test)]
+            fault: self.fault,
         };
         Ok(Arc::new(Pipeline::start(work, lanes, self.turn, self.config.num_threads)?))
     }
@@ -622,5 +658,97 @@ fn shard_identity(shard: &Shard) -> ShardIdentity {
         num_rows: shard.row_counts().iter().sum(),
         num_row_groups: shard.row_counts().len() as u64,
         footer: shard.footer_hash().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::config::PlanConfig;
+    use crate::error::Place;
+    use crate::source::{ParquetWriter, open_shards};
+    use crate::tokenizer::Tokenizer;
+
+    type Fault = fn(Stage) -> Result<()>;
+
+    /// The message of the error that a loader raises whose stages go wrong like that; raised again, too.
+    fn message(fault: Fault) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let mut writer = ParquetWriter::create(&path, "text", 10).unwrap();
+        writer.write((0..100).map(|row| format!("row {row} of some words"))).unwrap();
+        writer.close().unwrap();
+        let config = LoaderConfig {
+            plan: PlanConfig { lanes: 2, ..PlanConfig::default() },
+            batch_size: 2,
+            sequence_length: 10,
+            packing: Packing::BestFit(Overflow::Carry),
+            text_column: "text".into(),
+            bos_id: 50256,
+            pad_id: 50256,
+            rank: 0,
+            world_size: 1,
+            num_threads: 2,
+            num_slots: 2,
+            memory_limit_bytes: 1 << 20,
+            chat: None,
+        };
+        let tokenizer = Tokenizer::from_name("r50k_base").unwrap();
+        let mut loader = Loader::new(config, open_shards(&[path], "text").unwrap(), tokenizer).unwrap();
+        loader.fault = fault;
+        let messages = [(); 2].map(|()| {
+            loop {
+                match loader.next_batch(Duration::from_secs(60)) {
+                    Err(error) => break error.to_string(),
+                    Ok(NextBatch::Batch(sequence, _)) => loader.release(sequence),
+                    Ok(other) => panic!("no batch and no error: {other:?}"),
+                }
+            }
+        });
+        assert_eq!(messages[0], messages[1]);
+        loader.close();
+        messages[0].clone()
+    }
+
+    fn fails(stage: Stage, wanted: Stage) -> Result<()> {
+        let place = Place::row_group("a.parquet", 3);
+        match stage == wanted {
+            true => Err(Error::io(place, io::Error::other("the disk is on fire"))),
+            false => Ok(()),
+        }
+    }
+
+    fn panics(stage: Stage, wanted: Stage) -> Result<()> {
+        assert_ne!(stage, wanted, "a bug in a stage");
+        Ok(())
+    }
+
+    #[test]
+    fn a_failure_in_any_stage_is_raised_with_its_place() {
+        let failures: [Fault; 3] = [
+            |stage| fails(stage, Stage::Decode),
+            |stage| fails(stage, Stage::Tokenize),
+            |stage| fails(stage, Stage::Pack),
+        ];
+        for failure in failures {
+            let message = message(failure);
+            assert!(message.contains("`a.parquet`, row group 3: the disk is on fire"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_stage_is_raised_with_its_place() {
+        let panics: [(&str, Fault); 3] = [
+            ("a.parquet`, row group", |stage| panics(stage, Stage::Decode)),
+            ("a.parquet`, row group", |stage| panics(stage, Stage::Tokenize)),
+            ("packing", |stage| panics(stage, Stage::Pack)),
+        ];
+        for (place, panic) in panics {
+            let message = message(panic);
+            assert!(message.contains(place) && message.contains("a bug in a stage"), "{message}");
+            assert!(message.contains("lane "), "{message}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -14,6 +15,7 @@ use super::token_files;
 use super::tokenizer::PyTokenizer;
 use crate::config::{Deal, LoaderConfig, Packing, PlanConfig, Split};
 use crate::error::Error;
+use crate::lane::BatchShape;
 use crate::loader::{Loader, NextBatch};
 use crate::metrics::Stage;
 use crate::ring::SlotMemory;
@@ -289,6 +291,22 @@ impl NativeLoader {
         }
     }
 
+    /// Writes fetched batch `sequence` as inputs and targets, both `[B, width - 1]`; targets are -1 where nothing is learned.
+    fn split<'py>(
+        &self,
+        py: Python<'py>,
+        fetched: Fetched,
+        mut inputs: PyReadwriteArray2<'py, i32>,
+        mut targets: PyReadwriteArray2<'py, i64>,
+    ) -> PyResult<()> {
+        let (sequence, _, width, num_targets, masked) = fetched;
+        let (inputs, targets) = (inputs.as_slice_mut()?, targets.as_slice_mut()?);
+        self.refuse_forked()?;
+        let shape = BatchShape { lane: 0, width, num_targets, masked };
+        let split = || lock(&self.loader).split(sequence, shape, inputs, targets);
+        py.detach(split).map_err(to_py)
+    }
+
     /// Number of the next batch to accept, counted since the threads started.
     fn next_to_accept(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |loader| Ok(loader.next_to_accept()))
@@ -389,6 +407,7 @@ impl NativeLoader {
             stages.set_item(stage.name(), metrics.stage_seconds(stage))?;
         }
         dict.set_item("stage_seconds", stages)?;
+        dict.set_item("cache_hit_rate", metrics.cache_hit_rate())?;
         let waits = metrics.waits();
         dict.set_item("wait_seconds", waits.total_seconds())?;
         dict.set_item("wait_p50_seconds", waits.quantile_seconds(0.5))?;

@@ -1,7 +1,5 @@
 //! `Tokenizer` for Python: arguments in, one call, arrays out. The GIL is released around the work.
 
-use std::sync::{Mutex, PoisonError};
-
 use numpy::{IntoPyArray, PyArray1, PyReadwriteArray1};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -46,13 +44,11 @@ type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 #[pyclass(frozen, name = "Tokenizer", module = "nanofast._nanofast")]
 pub(super) struct PyTokenizer {
     tokenizer: Tokenizer,
-    /// Encoders that no thread is using; kept, since their caches are warm.
-    idle: Mutex<Vec<Encoder>>,
 }
 
 impl From<Tokenizer> for PyTokenizer {
     fn from(tokenizer: Tokenizer) -> Self {
-        Self { tokenizer, idle: Mutex::default() }
+        Self { tokenizer }
     }
 }
 
@@ -62,12 +58,9 @@ impl PyTokenizer {
     }
 
     pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
-        // A poisoned lock guards a list that is whole between any two calls.
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoder = idle().pop();
-        let mut encoder = encoder.unwrap_or_else(|| self.tokenizer.encoder());
+        let mut encoder = self.tokenizer.take_encoder();
         let result = work(&mut encoder);
-        idle().push(encoder);
+        self.tokenizer.give_back(encoder);
         result
     }
 

@@ -1,14 +1,24 @@
 //! A shard's bytes by position: reads that share no cursor, and a file that must stay what it was.
 
+use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use crate::error::{Error, Place, Result};
 use crate::read_at::read_exact_at;
+
+thread_local! {
+    static TIME_READING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// What this thread spent on reading files since the last call.
+pub fn take_time_reading() -> Duration {
+    TIME_READING.take()
+}
 
 /// What tells a file from another one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +64,10 @@ impl ShardFile {
             reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
         })?;
         bytes.resize(length, 0);
-        read_exact_at(&self.file, bytes, offset).map_err(|source| self.failed(source))
+        let start = Instant::now();
+        let read = read_exact_at(&self.file, bytes, offset);
+        TIME_READING.set(TIME_READING.get() + start.elapsed());
+        read.map_err(|source| self.failed(source))
     }
 
     /// A read beyond the end is a file that was cut since it was opened.
