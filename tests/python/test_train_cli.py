@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from nanofast.build import _claim_folder
-from nanofast.config import Config
+from nanofast.config import Config, ConfigError
 from nanofast.derive import derive
+from nanofast.evaluate import EvaluateSettings, evaluate
+from nanofast.huggingface import export_run, import_run
 from nanofast.runlog import read_log
 from nanofast.train import run as train
 
@@ -52,10 +55,17 @@ def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tupl
     assert "torch_threads = " in written
 
 
-def test_a_finished_run_can_be_sampled_and_evaluated(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def run_folder(sample_corpus: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
     words = ("--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
     assert run(sample_corpus, "--run", str(folder), *words).returncode == 0
+    return folder
+
+
+def test_a_finished_run_can_be_sampled_evaluated_exported_and_imported(run_folder: Path, tmp_path: Path) -> None:
+    folder = run_folder
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def module(name: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -71,9 +81,12 @@ def test_a_finished_run_can_be_sampled_and_evaluated(sample_corpus: tuple[Path, 
     found = json.loads(done.stdout)
     assert found["tokens"] >= 500
     assert 2 < found["bpb"] < 6
-    done = module("generate", str(tmp_path / "nowhere"))
-    assert done.returncode == 2
-    assert "nothing to resume in" in done.stderr
+    imported = import_run(export_run(str(folder), tmp_path / "there", None), str(tmp_path / "back"), None)
+    data = read_log(folder)[0]["config"]["data"]["data"]
+    same = evaluate(EvaluateSettings(str(imported), data=data, tokens=512, device="cpu"))
+    assert same["bpb"] == pytest.approx(found["bpb"], rel=1e-6)
+    with pytest.raises(ConfigError, match="is in use; name another"):
+        import_run(tmp_path / "there", str(imported), None)
 
 
 def test_resume_auto_continues_bit_for_bit_and_says_what_it_skipped(
@@ -147,6 +160,68 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple
     last = max(entry["step"] for entry in entries if entry["kind"] == "step")
     assert (tmp_path / "run" / "checkpoints" / f"step_{last:08d}").is_dir()
     assert entries[-1]["reason"] == "interrupted"
+
+
+@pytest.mark.parametrize("module", ["generate", "evaluate"])
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        (["{run}", "--device", "cuda:77"], {"CUDA_VISIBLE_DEVICES": ""}, "sees no CUDA device"),
+        (["{run}", "--device", "no-such"], {}, "device `no-such` is not known"),
+        (["{run}", "--seeed", "3"], {}, "--help lists all flags"),
+        (["{folder}/nowhere"], {}, "nothing to resume in"),
+        (["--home", "{folder}"], {}, "no checkpoint under"),
+    ],
+)
+def test_a_mistake_with_a_trained_model_is_one_line_and_exit_code_2(
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    words: list[str],
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    filled = [word.format(run=run_folder, folder=tmp_path) for word in words]
+    monkeypatch.setattr(sys, "argv", [module, *filled])
+    assert importlib.import_module(f"nanofast.{module}").main() == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.startswith("error: ")
+    assert len(told.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "environment", "message"),
+    [
+        ("evaluate", ["{run}"], {"RANK": "first"}, "RANK must be a number; found `first`"),
+        ("evaluate", ["{run}"], {"RANK": "1"}, "RANK is 1 but WORLD_SIZE is 1"),
+        ("evaluate", ["{run}"], {"WORLD_SIZE": "2"}, "process 0 of 2 on `cpu` could not be set up"),
+        ("evaluate", ["{run}", "--core", "{folder}"], {}, "has no `core.yaml`"),
+        ("evaluate", ["{run}", "--tokens", "0"], {}, "tokens must be at least 1"),
+        ("evaluate", ["{run}", "--data", "{folder}/none"], {}, "none"),
+        ("generate", ["{run}", "--top-p", "0"], {}, "top_p must be more than 0"),
+        ("generate", ["{run}", "--temperature", "nan"], {}, "temperature must be at least 0 and finite"),
+        ("huggingface", ["import", "{folder}", "x", "--home", "{folder}"], {}, "has no config.json"),
+        ("huggingface", ["send", "{run}", "x"], {}, "--help lists all flags"),
+    ],
+)
+def test_and_so_is_each_of_its_own(
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    words: list[str],
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    test_a_mistake_with_a_trained_model_is_one_line_and_exit_code_2(
+        run_folder, tmp_path, monkeypatch, capsys, module, words, environment, message
+    )
 
 
 @pytest.mark.parametrize(
