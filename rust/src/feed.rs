@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::admission::{Admission, PassedOver};
 use crate::packing::{Document, Next};
 use crate::plan::{Plan, permuted};
 use crate::ragged::TokenBatch;
@@ -364,11 +365,40 @@ pub(crate) struct Inbox {
     ended: bool,
     position: Address,
     taken: Taken,
+    /// Documents that the packer does not get to see; none: it sees all.
+    admission: Option<Admission>,
+    passed_over: Vec<(Address, PassedOver)>,
+    /// Documents passed over since the last one that was not.
+    num_passed_over: u64,
 }
 
 impl Inbox {
     pub(crate) fn new(position: Address) -> Self {
-        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken: Taken::default() }
+        Self {
+            batches: VecDeque::new(),
+            restored: None,
+            ended: false,
+            position,
+            taken: Taken::default(),
+            admission: None,
+            passed_over: Vec::new(),
+            num_passed_over: 0,
+        }
+    }
+
+    /// Passes over documents by `admission` from here on.
+    pub(crate) fn admit_by(&mut self, admission: Option<Admission>) {
+        self.admission = admission;
+    }
+
+    /// What was passed over since the last call.
+    pub(crate) fn take_passed_over(&mut self) -> Vec<(Address, PassedOver)> {
+        std::mem::take(&mut self.passed_over)
+    }
+
+    /// Documents passed over one after the other, up to now.
+    pub(crate) fn num_passed_over(&self) -> u64 {
+        self.num_passed_over
     }
 
     fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
@@ -433,7 +463,13 @@ impl Inbox {
             match document {
                 Some(document) => {
                     self.taken.add(&document);
-                    return Next::Document(document);
+                    let passed_over = self.admission.and_then(|rule| rule.passes_over(&document));
+                    let Some(reason) = passed_over else {
+                        self.num_passed_over = 0;
+                        return Next::Document(document);
+                    };
+                    self.num_passed_over += 1;
+                    self.passed_over.push((document.address, reason));
                 }
                 None => drop(self.batches.pop_front()),
             }

@@ -7,9 +7,11 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+mod admission;
 #[cfg(feature = "python")]
 mod bindings;
 pub mod config;
+pub mod conversation;
 pub mod error;
 mod feed;
 pub mod lane;

@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{LoaderConfig, Overflow, Packing};
+use crate::admission::Admission;
+use crate::config::{LoaderConfig, Overflow, Packing, TooLong};
 use crate::error::{Error, Result};
 use crate::feed::{Feed, STEP_BYTES};
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
-use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
+use crate::packing::{Carry, Concat, Crop, Cut, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
@@ -25,7 +26,7 @@ use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::Encoding;
 
 /// What a call for the next batch ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct Loader {
     config: LoaderConfig,
     plan: Arc<Plan>,
     shards: Arc<Vec<Shard>>,
-    tokenizer: Tokenizer,
+    encoding: Encoding,
     identity: Arc<Identity>,
     identity_digest: String,
     metrics: Arc<Metrics>,
@@ -105,17 +106,26 @@ impl Waiter {
 }
 
 impl Loader {
-    /// A loader over opened shards. `bos_id` and `pad_id` of the configuration belong to the tokenizer.
-    pub fn new(config: LoaderConfig, shards: Vec<Shard>, tokenizer: Tokenizer) -> Result<Self> {
+    /// A loader over opened shards: of texts with a tokenizer, of conversations with a renderer. `bos_id` and `pad_id`
+    /// of the configuration belong to the tokenizer.
+    pub fn new(config: LoaderConfig, shards: Vec<Shard>, encoding: impl Into<Encoding>) -> Result<Self> {
         config.validate()?;
+        let encoding = match encoding.into() {
+            // One endless stream is learned whole, whoever speaks.
+            Encoding::Conversations(renderer) if config.packing == Packing::Concat => {
+                Encoding::Conversations(renderer.learning_all())
+            }
+            other => other,
+        };
         let row_counts: Vec<Vec<u64>> = shards.iter().map(Shard::row_counts).collect();
         let plan = Plan::new(&row_counts, &config.plan)?;
         let identity = Identity {
-            tokenizer: tokenizer.fingerprint().to_string(),
+            tokenizer: encoding.tokenizer().fingerprint().to_string(),
             bos_id: config.bos_id,
             pad_id: config.pad_id,
             text_column: config.text_column.clone(),
             packing: config.packing.name().into(),
+            chat: config.chat.as_ref().map(|chat| chat.identity.clone()),
             lanes: config.plan.lanes,
             unit_documents: plan.unit_documents(),
             deal: config.plan.deal.name().into(),
@@ -133,7 +143,7 @@ impl Loader {
             shards: Arc::new(shards),
             metrics: Arc::new(Metrics::default()),
             config,
-            tokenizer,
+            encoding,
             accepted: 0,
             before: None,
             fetched: VecDeque::new(),
@@ -472,9 +482,10 @@ impl Loader {
                 self.config.sequence_length + 1,
                 slot_len,
                 self.config.pad_id,
-                packer(&self.config),
+                self.packer(),
                 entry.clone(),
-            ),
+            )
+            .admitting(self.admission()),
         });
         let lanes: Vec<_> = lanes.collect();
         // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
@@ -486,16 +497,47 @@ impl Loader {
         let work = Work {
             plan: self.plan.clone(),
             shards: self.shards.clone(),
-            tokenizer: self.tokenizer.clone(),
+            encoding: self.encoding.clone(),
             ring,
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
             metrics: self.metrics.clone(),
             read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
-            keeps_tokens: matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
+            // Conversations bring their BOS or none, and some are passed over, so their tokens say less.
+            keeps_tokens: self.config.chat.is_none()
+                && matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };
         Pipeline::start(work, lanes, self.turn, self.config.num_threads)
+    }
+
+    /// What of a document that is longer than a row is used.
+    fn cut(&self) -> Cut {
+        let cuts_left = self.config.chat.as_ref().is_some_and(|chat| chat.too_long == TooLong::CutLeft);
+        match &self.encoding {
+            Encoding::Conversations(renderer) if cuts_left => Cut::Left { keeps_first: renderer.has_bos() },
+            _ => Cut::End,
+        }
+    }
+
+    /// In rows of whole conversations, those that no row could use are passed over.
+    fn admission(&self) -> Option<Admission> {
+        let chat = self.config.chat.as_ref().filter(|_| self.config.packing != Packing::Concat)?;
+        let (row_length, cut) = (self.config.sequence_length + 1, self.cut());
+        Some(Admission { row_length, cut, leaves_out_long: chat.too_long == TooLong::LeaveOut })
+    }
+
+    fn packer(&self) -> Box<dyn Packer> {
+        let (bos, pad) = (self.config.bos_id, self.config.pad_id);
+        // Conversations bring their own.
+        let added = self.config.chat.is_none().then_some(bos);
+        match self.config.packing {
+            Packing::Concat => Box::new(Concat::new(added, pad)),
+            Packing::BestFit(Overflow::Carry) => Box::new(Carry::new(bos, pad)),
+            Packing::BestFit(Overflow::Crop) => Box::new(Crop::new(bos, pad)),
+            Packing::BestFit(Overflow::Pad) => Box::new(Pad::new(added, pad).cutting(self.cut())),
+            Packing::OnePerRow => Box::new(OnePerRow::new(added, pad).cutting(self.cut())),
+        }
     }
 }
 
@@ -513,16 +555,5 @@ fn shard_identity(shard: &Shard) -> ShardIdentity {
         num_rows: shard.row_counts().iter().sum(),
         num_row_groups: shard.row_counts().len() as u64,
         footer: shard.footer_hash().to_string(),
-    }
-}
-
-fn packer(config: &LoaderConfig) -> Box<dyn Packer> {
-    let (bos, pad) = (config.bos_id, config.pad_id);
-    match config.packing {
-        Packing::Concat => Box::new(Concat::new(Some(bos), pad)),
-        Packing::BestFit(Overflow::Carry) => Box::new(Carry::new(bos, pad)),
-        Packing::BestFit(Overflow::Crop) => Box::new(Crop::new(bos, pad)),
-        Packing::BestFit(Overflow::Pad) => Box::new(Pad::new(Some(bos), pad)),
-        Packing::OnePerRow => Box::new(OnePerRow::new(Some(bos), pad)),
     }
 }

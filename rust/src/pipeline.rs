@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Place, Result};
 use crate::feed::{Feed, Piece, Step};
 use crate::lane::{LanePacker, Outcome, SlotHeader};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::{LeftOut, Metrics, Stage};
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
 use crate::ragged::TokenBatch;
@@ -25,13 +25,13 @@ use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::sync::lock;
-use crate::tokenizer::{EncodeError, Encoder, Tokenizer};
+use crate::tokenizer::{DocumentEncoder, EncodeError, Encoding};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
     pub(crate) plan: Arc<Plan>,
     pub(crate) shards: Arc<Vec<Shard>>,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) encoding: Encoding,
     pub(crate) ring: Arc<Ring>,
     pub(crate) cache: RowGroupCache,
     /// Memory of token batches that are used up.
@@ -333,7 +333,7 @@ impl Shared {
             let result = catch_unwind(AssertUnwindSafe(|| match job {
                 Job::Pack(packing) => self.pack(packing),
                 Job::Read(lane, step) => {
-                    let encoder = encoder.get_or_insert_with(|| self.work.tokenizer.encoder());
+                    let encoder = encoder.get_or_insert_with(|| self.work.encoding.encoder());
                     self.read(lane, step, encoder)
                 }
             }));
@@ -430,6 +430,7 @@ impl Shared {
                 true => packer.pack_padding(writer.take()),
                 false => packer.pack(writer.take())?,
             };
+            self.pass_over(&mut packer)?;
             let mut schedule = lock(&self.schedule);
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
@@ -463,7 +464,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, index: usize, mut step: Step, encoder: &mut Encoder) -> Result<()> {
+    fn read(&self, index: usize, mut step: Step, encoder: &mut DocumentEncoder) -> Result<()> {
         let start = Instant::now();
         let (first_row, mut documents) = step.reader.next(&self.work.shards, &self.work.cache)?;
         self.work.metrics.spent(Stage::Decode, start);
@@ -485,6 +486,9 @@ impl Shared {
             let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
             match failed.error {
                 EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+                EncodeError::Conversation { message, reason } => {
+                    Error::Conversation { place, message, reason }
+                }
                 other => Error::Tokenize { place, reason: other.to_string() },
             }
         })?;
@@ -499,6 +503,23 @@ impl Shared {
         drop(schedule);
         self.job.notify_one();
         Ok(())
+    }
+
+    /// Lists the documents that a lane passed over; an error when there was nothing else in a whole epoch.
+    fn pass_over(&self, packer: &mut LanePacker) -> Result<()> {
+        let (lane, plan) = (packer.lane(), &self.work.plan);
+        for (address, reason) in packer.take_passed_over() {
+            if let Some(unit) = plan.unit(lane, address.ordinal) {
+                let place = Place { row: Some(address.row), ..self.place(unit) };
+                self.work.metrics.left_out(LeftOut { place, reason: reason.reason() });
+            }
+        }
+        match packer.inbox_mut().num_passed_over() {
+            num_documents if num_documents > plan.num_documents() => {
+                Err(Error::NothingLearned { lane, num_documents })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn place(&self, unit: Unit) -> Place {

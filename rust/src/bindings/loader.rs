@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::chat::ChatArguments;
 use super::error::to_py;
 use super::tokenizer::PyTokenizer;
 use crate::config::{Deal, LoaderConfig, Packing, PlanConfig, Split};
@@ -71,7 +72,7 @@ impl NativeLoader {
     #[new]
     #[pyo3(signature = (paths, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, chat_json = None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -99,8 +100,10 @@ impl NativeLoader {
         num_threads: usize,
         num_slots: usize,
         memory_limit_bytes: usize,
+        chat_json: Option<&str>,
     ) -> PyResult<Self> {
         let make = || {
+            let chat = chat_json.map(ChatArguments::parse).transpose()?;
             let config = LoaderConfig {
                 plan: PlanConfig {
                     split: Split::parse(split)?,
@@ -124,10 +127,16 @@ impl NativeLoader {
                 num_threads,
                 num_slots,
                 memory_limit_bytes,
+                chat: chat.as_ref().map(ChatArguments::config).transpose()?,
             };
             config.validate()?;
             let tokenizer = tokenizer.inner().clone();
             py.detach(|| {
+                if let Some(chat) = chat {
+                    let (paths, source) = (source::find_conversations(&paths)?, chat.source()?);
+                    let renderer = chat.renderer(tokenizer)?;
+                    return Loader::new(config, source::open_conversations(&paths, &source)?, renderer);
+                }
                 let paths = source::find_shards(&paths)?;
                 let shards = source::open_shards(&paths, &config.text_column)?;
                 Loader::new(config, shards, tokenizer)
@@ -303,6 +312,9 @@ impl NativeLoader {
             ("padding", ledger.padding),
             ("cropped", ledger.cropped),
             ("carried", ledger.carried),
+            ("cut", ledger.cut),
+            ("left_out_long", ledger.left_out_long),
+            ("left_out_unlearned", ledger.left_out_unlearned),
             ("waiting", ledger.waiting()),
         ] {
             counts.set_item(name, count)?;
@@ -323,6 +335,8 @@ impl NativeLoader {
         dict.set_item("ready_batches", queues.ready_batches)?;
         dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
         dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
+        let left_out = metrics.left_out_so_far().into_iter().map(|it| (it.place.to_string(), it.reason));
+        dict.set_item("left_out", left_out.collect::<Vec<_>>())?;
         Ok(dict)
     }
 
