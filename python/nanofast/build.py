@@ -25,7 +25,7 @@ from nanofast import checkpoint
 from nanofast.attention import choose_kernels
 from nanofast.compiling import compile_blocks
 from nanofast.config import Config, ConfigError, RunSettings, to_dict
-from nanofast.config_file import write_toml
+from nanofast.config_file import in_lines, write_toml
 from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
@@ -244,6 +244,7 @@ def announce(prepared: Prepared) -> list[str]:
     """What is about to happen, in a few lines."""
     config = prepared.config
     return [
+        *(f"settings   {line}" for line in in_lines(config)),
         *describe(prepared.plan),
         f"device     {prepared.world.device}, {config.run.dtype} ({prepared.reasons['dtype']})",
         f"threads    torch {config.run.torch_threads}, loader {config.data.loader_threads} "
@@ -345,6 +346,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
             peak_flops=plan.peak_flops * world.world_size,
             tracker=Tracker(config.run.track, run_dir, to_dict(config)) if log and config.run.track != "none" else None,
         ),
+        is_compiled=is_compiled,
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )
     abandoned: list[Path] = []

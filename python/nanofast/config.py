@@ -77,8 +77,9 @@ class OptimizerSettings:
     """Learning rate of the head. Derived from width and batch."""
     scale_lr: float = 0.01
     """Learning rate of the residual stream's scales, in a shape that has them."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay of the matrices, a multiple of the learning rate; falls to 0 over the run."""
+    weight_decay: float | None = None
+    """Decoupled weight decay of the matrices, a multiple of the learning rate; falls to 0 over the run. Derived from width;
+    0 on a CPU, whose runs are too short for it."""
     momentum: float = 0.95
     """Muon's momentum after its warm-up."""
     beta1: float = 0.8
@@ -100,7 +101,7 @@ class ScheduleSettings:
     target_flops: float | None = None
     """Horizon as floating-point operations of the whole run (FLOP)."""
     total_batch_size: int | None = None
-    """Tokens of one optimizer step over all processes (tokens). Derived from the device."""
+    """Tokens of one optimizer step over all processes (tokens). Derived from depth and device."""
     device_batch_size: int | None = None
     """Rows of one forward pass on one device (rows). Derived from the device and the total batch."""
     warmup_ratio: float = 0.02
