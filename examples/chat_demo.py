@@ -38,7 +38,10 @@ ASKED = ("Who are you?", "Hello", "What does `textwrap.dedent` do?", "Explain `s
 def documented() -> Iterator[tuple[str, str, str]]:
     """(module, name, first sentences) of what is public and has a docstring in the standard library."""
     folder = Path(sysconfig.get_path("stdlib"))
-    files = [*folder.glob("*.py"), *(file for name in ("json", "email", "http") for file in (folder / name).glob("*.py"))]
+    files = [
+        *folder.glob("*.py"),
+        *(file for name in ("json", "email", "http") for file in (folder / name).glob("*.py")),
+    ]
     for file in sorted(files):
         module = ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
         if module.startswith(("_", "test", "idlelib")) or "._" in module:
@@ -47,7 +50,7 @@ def documented() -> Iterator[tuple[str, str, str]]:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 words = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split()).split(" ")
-                if 3 <= len(words):
+                if len(words) >= 3:
                     said = " ".join(words[:MOST_WORDS])
                     yield module, node.name, said if len(words) <= MOST_WORDS else said + " …"
 
@@ -106,9 +109,9 @@ def main(words: list[str]) -> int:
     data = home / "data" / "chat-demo"
     make_data(data)
     base = words[0] if words else "chat-demo-base"
-    if not words and not list((home / "runs" / base / "checkpoints").glob("step_*/manifest.json")):
-        if code := run(["--run", base, "--no-report", "--sample-every", "-1"]):
-            return code
+    has_base = bool(words or list((home / "runs" / base / "checkpoints").glob("step_*/manifest.json")))
+    if not has_base and (code := run(["--run", base, "--no-report", "--sample-every", "-1"])):
+        return code
     # torch is imported only where it is needed: a wrong word is refused at once
     from nanofast.answering import answer_text
     from nanofast.chat_template import NANOCHAT

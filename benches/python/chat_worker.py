@@ -63,7 +63,6 @@ def plain(path: Path, batch_size: int) -> Iterator[Iterator[Batch]]:
     import pyarrow.parquet as pq
     import tiktoken
 
-    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(path))
     encoding = _r50k(tiktoken)
     special = {name: encoding.n_vocab + index for index, name in enumerate(SPECIALS)}
     conversations = pq.read_table(path, columns=["messages"])["messages"].to_pylist()
@@ -96,7 +95,7 @@ def ours(path: Path, batch_size: int, packing: str) -> Iterator[Iterator[Batch]]
 
     template = nanofast.ChatTemplate.from_name("nanochat")
     tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(template.special_tokens)
-    rows = sum(group for group in _row_counts(path))
+    rows = sum(_row_counts(path))
     options: dict[str, Any] = {"lanes": 1, "unit_documents": 0, "num_threads": NUM_THREADS, "num_slots": 8}
     if packing == "one_per_row":
         while True:  # whole passes, so that both see the same batches
@@ -123,7 +122,7 @@ def _row_counts(path: Path) -> list[int]:
 
 
 def measured(passes: Iterator[Iterator[Batch]], count: int) -> dict[str, Any]:
-    """The digest of a first, uncounted pass is taken apart from the timed ones only where one pass is all there is."""
+    """Seconds of each of `count` passes."""
     seconds = []
     for _ in range(count):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
 """An assistant's answer to a conversation, token by token.
 
-    for token in answer(model, tokenizer, template, [{"role": "user", "content": "hi"}], num_tokens=100): ...
+for token in answer(model, tokenizer, template, [{"role": "user", "content": "hi"}], num_tokens=100): ...
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def answer(
             "another one"
         )
     ends = {tokenizer.special_tokens[token] for token in (*template.stop_tokens, template.bos) if token}
-    for ids_B in sample(
-        model, ids, num_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-    ):
+    for ids_B in sample(model, ids, num_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed):
         token = int(ids_B[0])
         if token in ends:
             return
         yield token
 
 
-def answer_text(model: GPT, tokenizer: Any, template: ChatTemplate, messages: Messages, num_tokens: int, **how: Any) -> str:
+def answer_text(
+    model: GPT, tokenizer: Any, template: ChatTemplate, messages: Messages, num_tokens: int, **how: Any
+) -> str:
     """The whole answer as text; special tokens that the model put into it are shown as such."""
     return str(tokenizer.decode(list(answer(model, tokenizer, template, messages, num_tokens, **how))))

@@ -293,9 +293,7 @@ def _open_run(config: Config, home: Path, world: World, resumed: Found | None) -
     return dataclasses.replace(config, run=run), found
 
 
-def build(
-    prepared: Prepared, stage: Stage, resumed: Found | None, start: Found | None, command: list[str]
-) -> Trainer:
+def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found | None, command: list[str]) -> Trainer:
     """Everything that `Trainer.fit` needs. Raises the loader's errors before anything is written."""
     config, world, tokenizer, plan = prepared.config, prepared.world, prepared.tokenizer, prepared.plan
     assert config.data.lanes is not None

@@ -1,7 +1,7 @@
 """`python -m nanofast.chat RUN`: talk to a model in the terminal.
 
-    /tokens    the conversation's tokens so far     /context   how much of the model's context is used
-    /new       begin another conversation           /quit      leave (also Ctrl-D)
+/tokens    the conversation's tokens so far     /context   how much of the model's context is used
+/new       begin another conversation           /quit      leave (also Ctrl-D)
 """
 
 from __future__ import annotations

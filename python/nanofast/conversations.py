@@ -48,7 +48,7 @@ def spelled(counts: dict[str, int]) -> str:
 
 
 def with_template(tokenizer: Any, settings: ChatSettings) -> Any:
-    """The tokenizer with the template's special tokens: refused with the list of those it lacks, unless it may get them."""
+    """The tokenizer with the template's special tokens: those that it lacks are a refusal, unless it may get them."""
     template = template_of(settings)
     missing = [token for token in template.special_tokens if token not in tokenizer.special_tokens]
     if not missing:
@@ -98,7 +98,7 @@ def open_loader(
 
 
 def with_one_pass(config: Config, tokenizer: Any) -> Config:
-    """The configuration with `num_iterations` filled in: about one pass over the conversations, where no horizon is set.
+    """The configuration with `num_iterations` filled in: about one pass over the conversations, where nothing is set.
 
     Their mean length is that of the first ones of each data set.
     """

@@ -131,7 +131,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     result: dict[str, Any] = {"checkpoint": str(saved.path), **asdict(found)}
     if questions:
         template = template_of(saved.config.chat)
-        scores = [ask(saved.model, with_template(saved.tokenizer, saved.config.chat), template, task) for task in questions]
+        scores = [
+            ask(saved.model, with_template(saved.tokenizer, saved.config.chat), template, task) for task in questions
+        ]
         result["questions"] = [asdict(score) for score in scores]
     if tasks:
         tell = print if world.is_main else lambda line: None

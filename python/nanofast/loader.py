@@ -437,8 +437,8 @@ class TokenLoader:
     def __repr__(self) -> str:
         units, documents, _ = self._native.plan
         return (
-            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
-            f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
+            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, "
+            f"rank={self.rank} of {self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
 
 

@@ -38,9 +38,7 @@ def validate(trainer: Trainer) -> Validation:
     found = trainer.parts.run(lambda parts: _measure(trainer, parts), trainer.rows, trainer.tell_memory)
     seconds = time.perf_counter() - start
     journal.write("validation", step=step, **_figures(found), seconds=seconds)
-    journal.progress.say(
-        f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s"
-    )
+    journal.progress.say(f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s")
     return found
 
 
@@ -88,9 +86,7 @@ def sample(trainer: Trainer) -> None:
 
 
 def _continuation(trainer: Trainer, prompt: str, **how: Any) -> str:
-    return continue_text(
-        trainer.model, trainer.tokenizer, prompt, trainer.config.evaluation.sample_tokens, **how
-    )
+    return continue_text(trainer.model, trainer.tokenizer, prompt, trainer.config.evaluation.sample_tokens, **how)
 
 
 def _answer(trainer: Trainer, prompt: str, **how: Any) -> str:

@@ -2,7 +2,7 @@
 
     pretrain ──▶ midtrain ──▶ sft          each but the first begins from a checkpoint (--from)
 
-A stage is the first word of the command line. One that continues inherits the checkpoint's settings, with these changes.
+A stage is the first word of the command line. One that continues inherits the checkpoint's settings, with some changes.
 
     stage, words = take_stage(["sft", "--from", "d4-20260101-120000"])
     defaults = inherited(stage, config_of_the_checkpoint)
@@ -41,7 +41,9 @@ STAGES = {
     "midtrain": Stage(
         "midtrain", "every token of conversations is learned, in one endless stream", packing="concat", rate_factor=0.5
     ),
-    "sft": Stage("sft", "the assistant's tokens of whole conversations are learned", packing="best_fit", rate_factor=0.25),
+    "sft": Stage(
+        "sft", "the assistant's tokens of whole conversations are learned", packing="best_fit", rate_factor=0.25
+    ),
 }
 
 
@@ -57,12 +59,12 @@ def take_stage(words: list[str]) -> tuple[Stage, list[str]]:
 
 
 def inherited(stage: Stage, config: Config, tokenizer: str) -> Config:
-    """The settings of a checkpoint as a stage takes them over: model, batch and rates, but not data, horizon and run."""
+    """A checkpoint's settings as a stage takes them over: model, batch and rates, but not data, horizon and run."""
 
     def scaled(rate: float | None) -> float | None:
         return None if rate is None else rate * stage.rate_factor
 
-    rates = {name: scaled(getattr(config.optimizer, name)) for name in ("matrix_lr", "embedding_lr", "head_lr")}
+    rates: dict[str, Any] = {name: scaled(getattr(config.optimizer, name)) for name in ("matrix_lr", "embedding_lr", "head_lr")}
     data: dict[str, Any] = {
         "documents": "conversations",
         "data": None,

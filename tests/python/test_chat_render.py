@@ -189,9 +189,7 @@ def test_a_vocabulary_without_the_special_tokens_is_refused_with_their_list(temp
         ([{"role": "user", "content": [{"type": "python", "text": "1"}]}, HELLO[1]], "only an assistant's"),
     ],
 )
-def test_what_is_no_conversation_is_refused_in_words(
-    conversation: Any, complaint: str, tokenizer: nanofast.Tokenizer
-):
+def test_what_is_no_conversation_is_refused_in_words(conversation: Any, complaint: str, tokenizer: nanofast.Tokenizer):
     with pytest.raises(nanofast.InvalidError) as refused:
         tokenizer.render(conversation)
     assert complaint in str(refused.value)

@@ -148,7 +148,10 @@ def test_one_pass_is_the_horizon_where_none_is_given(
         (["sft", "--from", "BASE", "--data", "DATA", "--template", "alpaca"], "template = `alpaca`"),
         (["midtrain", "--from", "BASE", "--data", "DATA", "--n-embd", "64"], "leave the settings of the model"),
         (["sft", "--from", "BASE", "--data", "DATA", "--overflow", "carry"], "overflow = `carry`: conversations"),
-        (["sft", "--from", "BASE", "--data", "DATA", "--tasks", "nowhere.jsonl"], "task `nowhere.jsonl` cannot be read"),
+        (
+            ["sft", "--from", "BASE", "--data", "DATA", "--tasks", "nowhere.jsonl"],
+            "task `nowhere.jsonl` cannot be read",
+        ),
         (["finetune"], "there are: pretrain, midtrain, sft"),
     ],
 )
@@ -173,7 +176,7 @@ def test_names_of_data_sets_with_their_counts(tmp_path: Path):
         data_sets(" , ")
 
 
-# ---- a vocabulary that grows -------------------------------------------------------------------------------------------
+# ---- a vocabulary that grows -------------------------------------------------------------------------------
 
 
 def tiny_model(vocab_size: int) -> GPT:
@@ -195,7 +198,7 @@ def test_a_grown_model_says_of_the_old_vocabulary_what_it_said_before():
         grown("head.weight", torch.zeros(60, 8), torch.zeros(130, 16), 60)
 
 
-# ---- tasks -------------------------------------------------------------------------------------------------------------
+# ---- tasks -------------------------------------------------------------------------------------------------
 
 
 class Oracle:
@@ -246,7 +249,7 @@ def test_a_line_that_is_no_question_is_refused(line: str, complaint: str, tmp_pa
     assert "line 2" in str(refused.value)
 
 
-# ---- ranks -------------------------------------------------------------------------------------------------------------
+# ---- ranks -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changed", [{}, {"packing": "one_per_row"}, {"packing": "concat"}, {"drop_last": True}])

@@ -1,7 +1,7 @@
 """`python -m nanofast.data inspect PATH --chat`: conversations as tokens, with what is learned in colour.
 
-    ▏<|bos|><|user_start|>hi<|user_end|><|assistant_start|>hello<|assistant_end|>     17 tokens, 6 learned
-                                                           green
+▏<|bos|><|user_start|>hi<|user_end|><|assistant_start|>hello<|assistant_end|>     17 tokens, 6 learned
+                                                       green
 """
 
 from __future__ import annotations
