@@ -259,9 +259,7 @@ class Tokenizer:
         from nanofast.chat_template import ChatTemplate
 
         template = template if isinstance(template, ChatTemplate) else ChatTemplate.from_name(template)
-        return _nanofast.render(
-            self._native, template.arguments(), json.dumps(conversation), add_generation_prompt
-        )
+        return _nanofast.render(self._native, template.arguments(), json.dumps(conversation), add_generation_prompt)
 
     def with_special_tokens(self, special_tokens: Iterable[str]) -> Tokenizer:
         """Return this tokenizer with further special tokens behind its last id; those that it has stay as they are."""

@@ -308,6 +308,9 @@ class Trainer:
                 gc.collect()
             if self._due(evaluation.sample_every):
                 self._guarded(self.sample, "sampling")
+        if self.config.chat.tasks:
+            self.flush()
+            self._guarded(lambda: observe.ask_tasks(self), "asking the tasks' questions")
         self.flush()
         return "finished"
 

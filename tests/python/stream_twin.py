@@ -223,7 +223,9 @@ class Stream:
             yield self.marked(document)[: self.sequence_length + 1]
 
     def filled(self, row: Row, width: int | None = None) -> Row:
-        return row + [(self.bos if self.pad_id is None else self.pad_id, False)] * ((width or self.sequence_length + 1) - len(row))
+        return row + [(self.bos if self.pad_id is None else self.pad_id, False)] * (
+            (width or self.sequence_length + 1) - len(row)
+        )
 
     def lane_batches(self, lane: int) -> Iterator[tuple[list[Tokens], list[Tokens]]]:
         rows = self.rows(lane)
