@@ -19,6 +19,7 @@ from nanofast.errors import (
     WrongTypeError,
 )
 from nanofast.loader import TokenLoader, merge_states
+from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",
+    "TokenDataset",
+    "TokenFileLoader",
     "TokenLoader",
     "Tokenizer",
     "WrongTypeError",

@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 __all__ = [
     "DEBUG_BUILD",
+    "DocumentReader",
     "NativeLoader",
     "ParquetWriter",
     "PretokenCounts",
+    "TokenFiles",
     "Tokenizer",
     "__version__",
+    "count_rows",
     "find_conversations",
     "find_shards",
     "merge_states",
@@ -119,6 +122,27 @@ class NativeLoader:
         memory_limit_bytes: int,
         chat_json: str | None = None,
     ) -> Self: ...
+    @staticmethod
+    def over_token_files(
+        paths: Sequence[str | PathLike[str]],
+        *,
+        format: str | None,
+        dtype: str | None,
+        vocab_size: int,
+        split: str | None,
+        batch_size: int,
+        sequence_length: int,
+        shuffle: str,
+        rank: int,
+        world_size: int,
+        lanes: int | None,
+        seed: int,
+        epochs: int | None,
+        drop_last: bool,
+        pad_id: int,
+        num_threads: int,
+        num_slots: int,
+    ) -> NativeLoader: ...
     @property
     def lanes(self) -> int: ...
     @property
@@ -127,6 +151,12 @@ class NativeLoader:
     def fetch(
         self, sequence: int, timeout_seconds: float | None = None
     ) -> tuple[int, int, int, int, bool] | Literal[False] | None: ...
+    def split(
+        self,
+        fetched: tuple[int, int, int, int, bool],
+        inputs: npt.NDArray[np.int32],
+        targets: npt.NDArray[np.int64],
+    ) -> None: ...
     def next_to_accept(self) -> int: ...
     def accept(self) -> None: ...
     def take_back(self, sequence: int) -> None: ...
@@ -149,8 +179,19 @@ Rendered = tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]
 
 def render(tokenizer: Tokenizer, chat_json: str, conversation_json: str, prompts: bool) -> Rendered: ...
 def render_rows(tokenizer: Tokenizer, chat_json: str, path: str | PathLike[str], count: int) -> list[Rendered]: ...
+def count_rows(path: str | PathLike[str], chat_json: str) -> int: ...
 def find_conversations(path: str | PathLike[str]) -> list[Path]: ...
 def with_special_tokens(tokenizer: Tokenizer, contents: Sequence[str]) -> Tokenizer: ...
+
+# bindings/token_files.rs
+
+@final
+class TokenFiles:
+    def __new__(
+        cls, paths: Sequence[str | PathLike[str]], format: str | None = None, dtype: str | None = None
+    ) -> Self: ...
+    def facts(self) -> list[tuple[str, str, int, int]]: ...
+    def read(self, places: Sequence[tuple[int, int]], length: int, vocab_size: int) -> npt.NDArray[np.int32]: ...
 
 # bindings/training.rs
 
@@ -174,6 +215,12 @@ class ParquetWriter:
     def close(self) -> None: ...
 
 # bindings/reading.rs
+
+@final
+class DocumentReader:
+    def __new__(cls, path: str | PathLike[str], column: str = "text") -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...
 
 def find_shards(path: str | PathLike[str]) -> list[Path]: ...
 def read_footer(path: str | PathLike[str]) -> str: ...

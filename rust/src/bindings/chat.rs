@@ -128,6 +128,16 @@ fn render_rows<'py>(
     Ok(found.iter().map(|tokens| rendered(py, tokens)).collect())
 }
 
+/// Conversations in a file.
+#[pyfunction]
+fn count_rows(py: Python<'_>, path: PathBuf, chat_json: &str) -> PyResult<u64> {
+    let count = || {
+        let shards = source::open_conversations(&[path], &ChatArguments::parse(chat_json)?.source()?)?;
+        Ok(shards.iter().flat_map(source::Shard::row_counts).sum())
+    };
+    py.detach(count).map_err(to_py)
+}
+
 /// The files of conversations that a file, folder or glob names, in the order in which the loader reads them.
 #[pyfunction]
 fn find_conversations(py: Python<'_>, path: PathBuf) -> PyResult<Vec<PathBuf>> {
@@ -147,6 +157,7 @@ fn with_special_tokens(
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(render, module)?)?;
     module.add_function(wrap_pyfunction!(render_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(count_rows, module)?)?;
     module.add_function(wrap_pyfunction!(find_conversations, module)?)?;
     module.add_function(wrap_pyfunction!(with_special_tokens, module)?)
 }

@@ -6,6 +6,7 @@ mod error;
 mod loader;
 mod reading;
 mod texts;
+mod token_files;
 mod tokenizer;
 mod training;
 mod writer;
@@ -21,6 +22,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     chat::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
+    token_files::register(module)?;
     training::register(module)?;
     writer::register(module)
 }

@@ -23,12 +23,13 @@ const MAX_KEPT_IDS: usize = 1 << 22;
 type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
 
 type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
+type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
 
 #[pyclass(frozen, name = "Tokenizer", module = "nanofast._nanofast")]
 pub(super) struct PyTokenizer {
     tokenizer: Tokenizer,
-    /// Encoders that no thread is using, each with memory for the ids of one text; kept, since their caches are warm.
-    idle: Mutex<Vec<(Encoder, Vec<u32>)>>,
+    /// Memory for the ids of one text that no thread is using.
+    idle: Mutex<Vec<Vec<u32>>>,
 }
 
 impl From<Tokenizer> for PyTokenizer {
@@ -45,13 +46,14 @@ impl PyTokenizer {
     pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder, &mut Vec<u32>) -> R) -> R {
         // A poisoned lock guards a list that is whole between any two calls.
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
-        let (mut encoder, mut ids) = kept.unwrap_or_else(|| (self.tokenizer.encoder(), Vec::new()));
+        let mut ids = idle().pop().unwrap_or_default();
         ids.clear();
+        let mut encoder = self.tokenizer.take_encoder();
         let result = work(&mut encoder, &mut ids);
+        self.tokenizer.give_back(encoder);
         // What a huge text took goes back.
         ids.shrink_to(MAX_KEPT_IDS);
-        idle().push((encoder, ids));
+        idle().push(ids);
         result
     }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
 use super::cache::{LongCache, ShortCache, key_of};
-use super::chunk::Chunk;
+use super::chunk::{Chunk, LookUps};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use super::rewrite::{Part, Rewriter};
 use crate::error::{Error, Place};
@@ -34,15 +35,6 @@ pub(super) enum Splitter {
     Family(FamilySplitter),
     /// An expression shares scratch memory between its users, so every encoder has a clone.
     Regex(RegexSplitter),
-}
-
-/// Where tokenizing can begin anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Border {
-    /// Byte of the text.
-    pub byte: usize,
-    /// Index of the first token behind it.
-    pub token: usize,
 }
 
 /// Why a text has no ids.
@@ -168,6 +160,18 @@ impl Encoder {
         complete
     }
 
+    /// How often the caches knew a pretoken, since the last call. A pattern that is not well known is not counted.
+    pub fn take_counts(&mut self) -> LookUps {
+        self.chunk.take_counts()
+    }
+
+    /// Sets a flag that ends what would take long. Once it is set, what comes out may be anything and the encoder is to be
+    /// dropped.
+    pub fn stop_with(&mut self, stopping: Option<Arc<AtomicBool>>) {
+        self.chunk.heap_mut().stop_with(stopping.clone());
+        self.heap.stop_with(stopping);
+    }
+
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.
     ///
     /// # Errors
@@ -209,36 +213,26 @@ impl Encoder {
         result
     }
 
-    /// A border of `text` near token `token` of its `ids`: tokenizing the text from there gives the rest of the ids.
-    ///
-    /// The border is the start of the pretoken that the token is in, and the start of the text where normalization, special
-    /// tokens or a pattern that may look back leave no other.
-    pub fn border(&self, text: &str, ids: &[u32], token: usize) -> Border {
+    /// Bytes of `text` about `apart` apart at which tokenizing can begin anew: the ids of the parts between them are those
+    /// of the whole. They are starts of pretokens; there are none where normalization, special tokens or a pattern that
+    /// may look back leave none.
+    pub fn cuts(&self, text: &str, apart: usize) -> Vec<usize> {
+        let mut cuts = Vec::new();
         let rewrites = self.tables.rewriter.as_ref().is_some_and(|it| !it.keeps(text));
-        let Splitter::Family(splitter) = self.splitter else { return Border::default() };
+        let Splitter::Family(splitter) = self.splitter else { return cuts };
         if rewrites {
-            return Border::default();
+            return cuts;
         }
-        let length = |id: &u32| self.tables.definition.vocabulary.token(*id).len();
-        let byte: usize = ids[..token.min(ids.len())].iter().map(length).sum();
-        let (mut buffer, mut at, mut last) = (vec![0; 1024], 0, 0);
-        while at < text.len() && at <= byte {
-            let mut starts = Starts::new(&mut buffer);
-            let next = splitter.fill(text, at, &mut starts);
-            let count = starts.len();
-            let before = buffer[..count].partition_point(|&start| at + start as usize <= byte);
-            last = if before > 0 { at + buffer[before - 1] as usize } else { last };
-            at = next;
+        let (mut buffer, mut at) = ([0; 1024], 0);
+        loop {
+            at = splitter.fill(text, at, &mut Starts::new(&mut buffer));
+            if at == text.len() {
+                return cuts;
+            }
+            if at - cuts.last().copied().unwrap_or(0) >= apart {
+                cuts.push(at);
+            }
         }
-        if at == byte {
-            last = byte;
-        }
-        let (mut tokens, mut bytes) = (0, 0);
-        while bytes < last {
-            bytes += length(&ids[tokens]);
-            tokens += 1;
-        }
-        Border { byte: last, token: tokens }
     }
 
     fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {

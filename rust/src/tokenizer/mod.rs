@@ -44,11 +44,12 @@ mod training;
 mod vocab;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use chat::{ChatEncoder, Renderer};
+pub use chunk::LookUps;
 pub use definition::{Definition, Frame, Merges, Normalizer, SpecialToken};
-pub use encoder::{Border, DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use encoding::{DocumentEncoder, Encoding};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
@@ -67,6 +68,8 @@ use pretokenize::{Family, FamilySplitter, RegexSplitter};
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     tables: Arc<Tables>,
+    /// Encoders that no thread is using; kept, since their caches are warm.
+    idle: Arc<Mutex<Vec<Encoder>>>,
 }
 
 /// What encoders share.
@@ -268,7 +271,22 @@ impl Tokenizer {
         let rewrites = always || definition.normalizer != Normalizer::None;
         let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
-        Ok(Self { tables: Arc::new(Tables { definition, pairs, splitter, rewriter, fingerprint }) })
+        let tables = Tables { definition, pairs, splitter, rewriter, fingerprint };
+        Ok(Self { tables: Arc::new(tables), idle: Arc::default() })
+    }
+
+    /// An encoder that was given back, with the caches that it filled, or a new one.
+    pub fn take_encoder(&self) -> Encoder {
+        // Never waits: in a forked process the lock may be held by a thread that is not there.
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        idle.unwrap_or_else(|| self.encoder())
+    }
+
+    /// Keeps an encoder for whoever takes one next.
+    pub fn give_back(&self, encoder: Encoder) {
+        if let Ok(mut idle) = self.idle.try_lock() {
+            idle.push(encoder);
+        }
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.

@@ -78,26 +78,23 @@ fn special_tokens_are_plain_text_unless_allowed() {
 }
 
 #[test]
-fn tokenizing_from_a_border_gives_the_rest_of_the_ids() {
+fn parts_between_cuts_have_the_ids_of_the_whole() {
+    let known = cases::known();
+    let text: String =
+        known.iter().filter(|text| text.len() < 1000).flat_map(|text| [text, " and "]).collect();
     for Subject { name, tokenizer, .. } in &*SUBJECTS {
         let mut encoder = tokenizer.encoder_with(1 << 20);
-        for text in cases::known().iter().filter(|text| text.len() < 1000) {
-            let ids = encoded(&mut encoder, text);
-            for token in 0..=ids.len() {
-                let border = encoder.border(text, &ids, token);
-                // The longest pretoken of these texts is a run of 513 blanks, a newline and two wide spaces.
-                assert!(
-                    border.token <= token && token - border.token < 513 + 1 + 6,
-                    "{name} {text:?} {token} {border:?}"
-                );
-                assert_eq!(
-                    encoded(&mut encoder, &text[border.byte..]),
-                    ids[border.token..],
-                    "{name} {text:?} {token}"
-                );
-            }
+        let whole = encoded(&mut encoder, &text);
+        for apart in [1, 3000] {
+            let cuts = encoder.cuts(&text, apart);
+            let borders: Vec<_> = std::iter::once(0).chain(cuts).chain([text.len()]).collect();
+            let parts = borders.windows(2).flat_map(|part| encoded(&mut encoder, &text[part[0]..part[1]]));
+            let parts: Vec<_> = parts.collect();
+            assert_eq!(parts, whole, "{name} {borders:?}");
         }
     }
+    let Subject { tokenizer, .. } = &SUBJECTS[0];
+    assert!(tokenizer.encoder_with(1 << 20).cuts(&text, 1).len() > 5);
 }
 
 /// A letter for a number, by its highest bits.

@@ -102,7 +102,7 @@ fn a_pattern_that_engines_read_differently_has_a_family_under_one_of_them() {
     pattern.stages[0].oniguruma = true;
     assert_eq!(Family::of(&pattern), None);
     let mut splitter = RegexSplitter::new("cl100k", &pattern).unwrap();
-    assert_eq!(splitter.split("1234567").unwrap(), [0..7]);
+    assert_eq!(splitter.split("1234567").unwrap(), std::slice::from_ref(&(0..7)));
 }
 
 proptest! {
