@@ -91,10 +91,9 @@ def calibrate(names: list[str], **model: Any) -> dict[str, float]:
 
 def trained(name: str, steps: int, seed: int, **model: Any) -> dict[str, Any]:
     """Train one contender and validate it."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(made(name, steps, seed, Path(folder) / "run", **model)) as trainer,
-    ):
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(
+        made(name, steps, seed, Path(folder) / "run", **model)
+    ) as trainer:
         start = time.process_time()
         for _ in range(steps):
             trainer.train_step()

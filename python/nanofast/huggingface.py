@@ -68,9 +68,7 @@ def to_huggingface(model: GPT, bos_id: int) -> tuple[dict[str, Any], dict[str, T
     }
     if any(extras.values()):
         found = ", ".join(name for name, is_there in extras.items() if is_there)
-        raise ConfigError(
-            f"this model has {found}, for which no shape exists in transformers; train with --shape plain"
-        )
+        raise ConfigError(f"this model has {found}, for which no shape exists in transformers; train with --shape plain")
     values = {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
