@@ -7,6 +7,8 @@ import warnings as _warnings
 
 from nanofast._nanofast import DEBUG_BUILD as _DEBUG_BUILD
 from nanofast._nanofast import __version__
+from nanofast.chat_loader import ChatLoader
+from nanofast.chat_template import ChatTemplate
 from nanofast.errors import (
     Error,
     InvalidError,
@@ -17,15 +19,20 @@ from nanofast.errors import (
     WrongTypeError,
 )
 from nanofast.loader import TokenLoader, merge_states
+from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer
 
 __all__ = [
+    "ChatLoader",
+    "ChatTemplate",
     "Error",
     "InvalidError",
     "LoaderError",
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",
+    "TokenDataset",
+    "TokenFileLoader",
     "TokenLoader",
     "Tokenizer",
     "WrongTypeError",

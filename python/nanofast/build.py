@@ -21,12 +21,16 @@ from typing import Any, Literal
 
 import torch
 
-from nanofast import checkpoint
+from nanofast import checkpoint, conversations
+from nanofast.attention import choose_kernels
+from nanofast.chat_tasks import read_task
 from nanofast.compiling import compile_blocks
-from nanofast.config import Config, ConfigError, RunSettings, derive, to_dict
-from nanofast.config_file import write_toml
+from nanofast.config import Config, ConfigError, RunSettings, to_dict
+from nanofast.config_file import in_lines, write_toml
+from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
+from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
@@ -38,11 +42,15 @@ from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
 from nanofast.runlog import FILE_NAME as LOG_NAME
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
+from nanofast.start import load_weights, read_tensors, warm_start
+from nanofast.token_files import is_token_data, require_tokenizer, tokenizer_beside
 from nanofast.tracking import Tracker
 from nanofast.trainer import Trainer
 
 # Validation is dealt to a fixed number of lanes, so that every world size that divides it sees the same tokens.
 VALIDATION_LANES = 8
+# Rows of a lane are a multiple of this, where there are more, so that batches of up to this size fit them.
+VALIDATION_ROWS = 8
 
 
 def model_config(config: Config, vocab_size: int) -> GPTConfig:
@@ -58,6 +66,9 @@ def model_config(config: Config, vocab_size: int) -> GPTConfig:
         n_embd=model.n_embd,
         rope_base=model.rope_base,
         logit_soft_cap=model.logit_soft_cap,
+        window_pattern=model.window_pattern or "L",
+        has_value_embeddings=model.shape == "nanochat",
+        has_residual_scales=model.shape == "nanochat",
     )
 
 
@@ -94,6 +105,10 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     import nanofast
 
     data, name = config.data.data, config.data.tokenizer
+    if config.data.documents == "conversations" and data is None:
+        raise ConfigError("no conversations are named; pass --data PATH[:COUNT],… (parquet or JSONL)")
+    if data is not None and is_token_data(data):
+        name = tokenizer_beside(data) if name is None else name
     if data is None or name is None:
         made: tuple[str, str] | Exception | None = None
         if world.is_main:
@@ -109,21 +124,45 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     if Path(name).is_dir():
         raise ConfigError(f"tokenizer `{name}` is a folder; expected a file; pass --tokenizer {name}/tokenizer.json")
     # absolute, so that a resumed run finds them from any folder
-    data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
+    if config.data.documents == "conversations":
+        data = conversations.spelled(conversations.data_sets(data))
+    else:
+        data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
     name = str(Path(name).absolute()) if Path(name).exists() else name
     tokenizer = nanofast.Tokenizer.from_file(name) if Path(name).exists() else nanofast.Tokenizer.from_name(name)
     return data, tokenizer, name
 
 
-def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: str, lanes: int) -> Any:
-    """A loader over one split of the data, as the configuration wants it."""
+def open_loader(
+    config: Config, data: str, tokenizer: Any, world: World, split: str, lanes: int, rows: int | None
+) -> Any:
+    """A loader over one split of the data, as the configuration wants it, with `rows` rows a batch."""
     import nanofast
 
-    assert config.schedule.device_batch_size is not None
+    assert rows is not None
+    if config.data.documents == "conversations":
+        named = None if data == config.data.data else data
+        return conversations.open_loader(config, tokenizer, world, split, lanes, rows, named)
+    if is_token_data(data):
+        require_tokenizer(data, tokenizer)
+        return nanofast.TokenFileLoader(
+            data,
+            rows,
+            config.model.sequence_length,
+            "window" if config.data.shuffle and split == "train" else "none",
+            split=split,
+            vocab_size=tokenizer.vocab_size,
+            rank=world.rank,
+            world_size=world.world_size,
+            lanes=lanes,
+            seed=config.run.seed,
+            device=world.device,
+            num_threads=config.data.loader_threads,
+        )
     return nanofast.TokenLoader(
         data,
         tokenizer,
-        batch_size=config.schedule.device_batch_size,
+        batch_size=rows,
         sequence_length=config.model.sequence_length,
         text_column=config.data.text_column,
         split=split,
@@ -142,18 +181,23 @@ def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: 
 def open_validation_loader(
     config: Config, data: str | None, tokenizer: Any, world: World, tokens: int
 ) -> tuple[Any, int]:
-    """A loader at the beginning of the validation split, and each rank's batches: `tokens`, rounded up to whole rounds.
+    """A loader at the beginning of the validation split, and each rank's batches.
 
-    `data` None stands for what the configuration was resolved to.
+    Every lane gives the same rows, `tokens` in all and rounded up, whatever the batch size and the world size; batches
+    are the largest up to the device batch size that these rows can be cut into. `data` None stands for what the
+    configuration was resolved to.
     """
     assert config.schedule.device_batch_size is not None
     source = data or config.data.data
     if source is None:
         raise ConfigError("the configuration names no data; pass --data")
     lanes = VALIDATION_LANES if VALIDATION_LANES % world.world_size == 0 else world.world_size
-    round_tokens = lanes * config.schedule.device_batch_size * config.model.sequence_length
-    num_batches = math.ceil(tokens / round_tokens) * lanes // world.world_size
-    return open_loader(config, source, tokenizer, world, "val", lanes), num_batches
+    lane_rows = math.ceil(tokens / (lanes * config.model.sequence_length))
+    if lane_rows > VALIDATION_ROWS:
+        lane_rows = math.ceil(lane_rows / VALIDATION_ROWS) * VALIDATION_ROWS
+    rows = largest_divisor(lane_rows, config.schedule.device_batch_size)
+    num_batches = lane_rows // rows * lanes // world.world_size
+    return open_loader(config, source, tokenizer, world, "val", lanes, rows), num_batches
 
 
 @dataclass(frozen=True)
@@ -166,6 +210,7 @@ class Prepared:
     data: str
     tokenizer: Any
     tokenizer_name: str
+    num_known: int  # ids of the vocabulary before special tokens were added to it
     shape: GPTConfig
     dtype: torch.dtype
     plan: Plan
@@ -177,15 +222,20 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     """Find device, cores, data, tokenizer, type and horizon; refuse what does not fit together."""
     started = time.perf_counter()
     home = home_folder(config.run.home)
-    try:
-        world = connect(config.run.device)
-    except (ValueError, RuntimeError) as error:  # no such device, a wrong rank, a process group that cannot be had
-        raise ConfigError(str(error).splitlines()[0]) from error
+    world = connect(config.run.device)
     config = derive(config, world_size=world.world_size, device_type=world.device.type)
+    if config.run.parallel == "fsdp" and world.world_size == 1:
+        raise ConfigError("parallel fsdp takes several processes, and this one is alone; start it with torchrun")
     if resumed is not None:
         check_same_model(resumed.config, config)
     config, thread_reason = _set_threads(config, world)
     data, tokenizer, tokenizer_name = _data_and_tokenizer(config, home, world)
+    num_known = tokenizer.vocab_size
+    if config.data.documents == "conversations":
+        for task in config.chat.tasks:
+            read_task(Path(task))  # refused before anything is trained
+        tokenizer = conversations.with_template(tokenizer, config.chat)
+        config = conversations.with_one_pass(config, tokenizer)
     assert config.model.n_embd is not None
     assert config.schedule.device_batch_size is not None
     shape = model_config(config, tokenizer.vocab_size)
@@ -204,13 +254,16 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     # resolved only here, since whether data was named decides the horizon
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=data, tokenizer=tokenizer_name))
     reasons = {"dtype": dtype_reason, "threads": thread_reason}
-    return Prepared(config, world, home, data, tokenizer, tokenizer_name, shape, dtype, plan, reasons, started)
+    return Prepared(
+        config, world, home, data, tokenizer, tokenizer_name, num_known, shape, dtype, plan, reasons, started
+    )
 
 
 def announce(prepared: Prepared) -> list[str]:
     """What is about to happen, in a few lines."""
     config = prepared.config
     return [
+        *(f"settings   {line}" for line in in_lines(config)),
         *describe(prepared.plan),
         f"device     {prepared.world.device}, {config.run.dtype} ({prepared.reasons['dtype']})",
         f"threads    torch {config.run.torch_threads}, loader {config.data.loader_threads} "
@@ -260,19 +313,28 @@ def _open_run(config: Config, home: Path, world: World, resumed: Found | None) -
     return dataclasses.replace(config, run=run), found
 
 
-def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list[str]) -> Trainer:
+def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found | None, command: list[str]) -> Trainer:
     """Everything that `Trainer.fit` needs. Raises the loader's errors before anything is written."""
     config, world, tokenizer, plan = prepared.config, prepared.world, prepared.tokenizer, prepared.plan
     assert config.data.lanes is not None
     snapshot = checkpoint.load(resumed.path) if resumed is not None else None
     model = GPT(prepared.shape, prepared.dtype)
     model.initialize(torch.Generator().manual_seed(config.run.seed))
-    model.to(world.device)
-    broadcast_from_main([parameter.data for parameter in model.parameters()])
+    begun_from = {} if start is None else read_tensors(start.path)
+    if start is not None:
+        load_weights(model, begun_from["model"], prepared.num_known)
+    if config.run.parallel == "data":
+        model.to(world.device)
+        broadcast_from_main([parameter.data for parameter in model.parameters()])
+    kernels = choose_kernels(world.device, prepared.dtype, prepared.shape.head_size, prepared.shape.has_windows)
+    model.use_window_kernel(kernels.window)
     is_compiled, compile_reason = compile_blocks(model, config.run.compile, world.device)
+    if config.run.parallel == "fsdp":
+        shard_model(model, world.device)
     torch.manual_seed(config.run.seed)
 
-    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes)
+    rows = config.schedule.device_batch_size
+    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes, rows)
 
     def open_validation() -> tuple[Any, int]:
         return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
@@ -306,8 +368,11 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
             peak_flops=plan.peak_flops * world.world_size,
             tracker=Tracker(config.run.track, run_dir, to_dict(config)) if log and config.run.track != "none" else None,
         ),
+        is_compiled=is_compiled,
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )
+    if start is not None and config.run.warm_optimizer:
+        warm_start(trainer.optimizers, model, begun_from["optimizer"])
     abandoned: list[Path] = []
     if snapshot is not None and resumed is not None:
         trainer.restore(snapshot)
@@ -319,6 +384,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         **trainer.facts,
         run_dir=str(run_dir),
         resumed_from=str(resumed.path) if resumed else None,
+        begun_from=str(start.path) if start else None,
         step=trainer.counters.step,
         command=command,
         config=to_dict(config),
@@ -329,6 +395,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         flops_per_token=plan.flops_per_token,
         dtype=config.run.dtype,
         dtype_reason=prepared.reasons["dtype"],
+        attention=kernels.told,
         compiled=is_compiled,
         compile_reason=compile_reason,
         threads={
@@ -341,7 +408,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
     compiling = f"compile    {'on' if is_compiled else 'off'} ({compile_reason})"
-    for line in [f"run        {run_dir}", *announce(prepared), compiling]:
+    for line in [f"run        {run_dir}", *announce(prepared), f"attention  {kernels.told}", compiling]:
         trainer.journal.progress.say(line)
     if resumed is not None:
         for reason in resumed.skipped:

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The result of everything in this crate that can fail.
@@ -145,6 +145,41 @@ pub enum Error {
         candidates: Vec<String>,
     },
 
+    /// The column of messages holds something else.
+    #[error("column `{column}` of `{}` is {found}; expected messages ({expected}, or JSON text); pass layout= or messages_column=", path.display())]
+    MessagesType {
+        /// The shard.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// Its type.
+        found: String,
+        /// The type of the layout.
+        expected: String,
+    },
+
+    /// A row that is no conversation.
+    #[error("bad conversation in {place}{}: {reason}", message_of(*message))]
+    Conversation {
+        /// Where.
+        place: Place,
+        /// The message at fault, counted from 0.
+        message: Option<usize>,
+        /// What is wrong with it, and what was expected.
+        reason: String,
+    },
+
+    /// A lane whose conversations are all left out.
+    #[error(
+        "lane {lane} left out {num_documents} conversations in a row, more than an epoch has: none fits a row with a learned token; see metrics()[\"left_out\"], use a longer sequence_length, or another too_long="
+    )]
+    NothingLearned {
+        /// The lane.
+        lane: usize,
+        /// How many it left out.
+        num_documents: u64,
+    },
+
     /// A document that is not valid UTF-8.
     #[error(
         "invalid UTF-8 in {place}, byte {byte} of the document; re-encode the file, or leave the document out"
@@ -167,6 +202,28 @@ pub enum Error {
         expected: String,
         /// The value at the moment.
         found: String,
+    },
+
+    /// A token file whose length, header or type is not what its format says.
+    #[error("bad token file `{}`: {reason}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found, and what to do.
+        reason: String,
+    },
+
+    /// A token that the vocabulary does not have.
+    #[error("token {id} at offset {offset} of `{}` is outside of the vocabulary of {vocab_size}; the file was made with another tokenizer, or has another dtype", path.display())]
+    TokenId {
+        /// The file.
+        path: PathBuf,
+        /// Which token of the file, counted from 0.
+        offset: u64,
+        /// The token.
+        id: u32,
+        /// One past the largest id.
+        vocab_size: u32,
     },
 
     /// A vocabulary that cannot be used.
@@ -263,12 +320,18 @@ impl Error {
         }
     }
 
+    /// A file that is not as long as it was.
+    pub(crate) fn size_changed(path: &Path, expected: u64, found: u64) -> Self {
+        let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
+        Self::Changed { path: path.into(), what: "size", expected, found }
+    }
+
     /// The Python exception it becomes.
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
             Self::Io { .. } => Kind::Io,
-            Self::ColumnType { .. } => Kind::Type,
+            Self::ColumnType { .. } | Self::MessagesType { .. } => Kind::Type,
             Self::Resource { what: "memory", .. } => Kind::Memory,
             Self::Panic { .. } | Self::Resource { .. } | Self::Closed | Self::Forked => Kind::Runtime,
             _ => Kind::Value,
@@ -288,6 +351,10 @@ fn columns_that_do(list: &[String]) -> String {
         [] => "; the file has no such column".into(),
         _ => format!("; columns that would do: {}", names(list)),
     }
+}
+
+fn message_of(message: Option<usize>) -> String {
+    message.map(|message| format!(", message {message}")).unwrap_or_default()
 }
 
 fn at(place: &Option<Place>) -> String {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::admission::{Admission, PassedOver};
 use crate::packing::{Document, Next};
 use crate::plan::{Plan, permuted};
 use crate::ragged::TokenBatch;
@@ -57,7 +58,14 @@ pub(crate) struct Step {
     /// See `Document::group`.
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
-    pub(crate) wanted: Option<Arc<Vec<u64>>>,
+    pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
+}
+
+/// A row that is needed, from byte `byte_offset` of its text on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wanted {
+    pub(crate) row: u64,
+    pub(crate) byte_offset: u64,
 }
 
 /// Where a finished piece belongs.
@@ -74,7 +82,7 @@ struct UnitRead {
     group: u64,
     /// `None` while a thread reads with it, and once every row was read.
     reader: Option<UnitReader>,
-    wanted: Option<Arc<Vec<u64>>>,
+    wanted: Option<Arc<Vec<Wanted>>>,
     finished: bool,
     /// Steps given out …
     issued: u64,
@@ -157,9 +165,10 @@ impl Feed {
             in_flight: 0,
         };
         if !waiting.is_empty() {
-            let mut rows: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+            let mut rows: BTreeMap<u64, Vec<Wanted>> = BTreeMap::new();
             for document in waiting {
-                rows.entry(document.address.ordinal).or_default().push(document.address.row);
+                let wanted = Wanted { row: document.address.row, byte_offset: document.byte_offset };
+                rows.entry(document.address.ordinal).or_default().push(wanted);
             }
             let units = rows.into_iter().filter_map(|(ordinal, mut rows)| {
                 rows.sort_unstable();
@@ -175,10 +184,10 @@ impl Feed {
         feed
     }
 
-    fn read_unit(&self, plan: &Plan, ordinal: u64, wanted: Option<Vec<u64>>) -> Option<UnitRead> {
+    fn read_unit(&self, plan: &Plan, ordinal: u64, wanted: Option<Vec<Wanted>>) -> Option<UnitRead> {
         let unit = plan.unit(self.lane, ordinal)?;
         let (start, end) = match &wanted {
-            Some(rows) => (*rows.first()?, rows.last()? + 1),
+            Some(rows) => (rows.first()?.row, rows.last()?.row + 1),
             None => (unit.start, unit.end),
         };
         Some(UnitRead {
@@ -267,7 +276,7 @@ impl Feed {
             let mut wanted = vec![Vec::new(); units.len()];
             for place in (from..num_documents).map(|index| permuted(index, num_documents, window.key)) {
                 let at = starts.partition_point(|start| start.place <= place) - 1;
-                wanted[at].push(starts[at].row + place - starts[at].place);
+                wanted[at].push(Wanted { row: starts[at].row + place - starts[at].place, byte_offset: 0 });
             }
             wanted.iter_mut().for_each(|rows| rows.sort_unstable());
             wanted
@@ -364,11 +373,40 @@ pub(crate) struct Inbox {
     ended: bool,
     position: Address,
     taken: Taken,
+    /// Documents that the packer does not get to see; none: it sees all.
+    admission: Option<Admission>,
+    passed_over: Vec<(Address, PassedOver)>,
+    /// Documents passed over since the last one that was not.
+    num_passed_over: u64,
 }
 
 impl Inbox {
     pub(crate) fn new(position: Address) -> Self {
-        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken: Taken::default() }
+        Self {
+            batches: VecDeque::new(),
+            restored: None,
+            ended: false,
+            position,
+            taken: Taken::default(),
+            admission: None,
+            passed_over: Vec::new(),
+            num_passed_over: 0,
+        }
+    }
+
+    /// Passes over documents by `admission` from here on.
+    pub(crate) fn admit_by(&mut self, admission: Option<Admission>) {
+        self.admission = admission;
+    }
+
+    /// What was passed over since the last call.
+    pub(crate) fn take_passed_over(&mut self) -> Vec<(Address, PassedOver)> {
+        std::mem::take(&mut self.passed_over)
+    }
+
+    /// Documents passed over one after the other, up to now.
+    pub(crate) fn num_passed_over(&self) -> u64 {
+        self.num_passed_over
     }
 
     fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
@@ -433,7 +471,13 @@ impl Inbox {
             match document {
                 Some(document) => {
                     self.taken.add(&document);
-                    return Next::Document(document);
+                    let passed_over = self.admission.and_then(|rule| rule.passes_over(&document));
+                    let Some(reason) = passed_over else {
+                        self.num_passed_over = 0;
+                        return Next::Document(document);
+                    };
+                    self.num_passed_over += 1;
+                    self.passed_over.push((document.address, reason));
                 }
                 None => drop(self.batches.pop_front()),
             }

@@ -3,11 +3,12 @@
 //! A `LanePacker` is in the hands of one thread at a time. It never waits: it packs until its slot is full or its
 //! inbox is empty, and goes on from there the next time.
 
+use crate::admission::{Admission, PassedOver};
 use crate::error::Result;
 use crate::feed::Inbox;
 use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows};
 use crate::ring::SlotWriter;
-use crate::state::LaneEntry;
+use crate::state::{Address, LaneEntry, Ledger};
 
 /// What travels with a slot.
 #[derive(Clone, Debug)]
@@ -79,8 +80,10 @@ pub(crate) struct LanePacker {
     target: Option<Target>,
     cursor: Cursor,
     width: usize,
-    /// Padding of batches behind the lane's end.
-    padding: u64,
+    /// What the packer does not count: padding of batches behind the lane's end, documents passed over.
+    beside: Ledger,
+    /// Documents passed over that nobody was told of yet.
+    passed_over: Vec<(Address, PassedOver)>,
     /// Not-learned tokens in the ledger when the last batch was delivered.
     not_learned: u64,
 }
@@ -106,9 +109,26 @@ impl LanePacker {
             target: None,
             cursor: Cursor::default(),
             width: row_length,
-            padding: 0,
+            beside: Ledger::default(),
+            passed_over: Vec::new(),
             not_learned: 0,
         }
+    }
+
+    /// Passes over documents by `admission`.
+    pub(crate) fn admitting(mut self, admission: Option<Admission>) -> Self {
+        self.inbox.admit_by(admission);
+        self
+    }
+
+    /// Documents passed over since the last call.
+    pub(crate) fn take_passed_over(&mut self) -> Vec<(Address, PassedOver)> {
+        std::mem::take(&mut self.passed_over)
+    }
+
+    /// The lane it packs.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
     }
 
     pub(crate) fn inbox_mut(&mut self) -> &mut Inbox {
@@ -142,6 +162,13 @@ impl LanePacker {
             false => self.packer.fill(&mut || self.inbox.next(), &mut rows),
         };
         (self.cursor, self.width) = (rows.cursor(), rows.width());
+        for (address, reason) in self.inbox.take_passed_over() {
+            match reason {
+                PassedOver::TooLong => self.beside.left_out_long += 1,
+                PassedOver::Unlearned => self.beside.left_out_unlearned += 1,
+            }
+            self.passed_over.push((address, reason));
+        }
         Ok(match progress {
             Progress::Pending => Outcome::Pending,
             Progress::Dry => Outcome::Dry,
@@ -158,7 +185,7 @@ impl LanePacker {
         let Some(Target::Slot(writer)) = &mut self.target else { return Outcome::Pending };
         let mut rows = Rows::new(writer.tokens_mut(), self.row_length, Cursor::default());
         while !rows.is_full() {
-            self.padding += rows.pad(self.pad_id) as u64;
+            self.beside.padding += rows.pad(self.pad_id) as u64;
         }
         self.width = rows.width();
         self.deliver()
@@ -205,7 +232,7 @@ impl LanePacker {
 
     fn entry(&self) -> LaneEntry {
         let mut ledger = *self.packer.ledger();
-        ledger.padding += self.padding;
+        ledger.add(&self.beside);
         LaneEntry { position: self.inbox.position(), packer: self.packer.state(), ledger }
     }
 }

@@ -7,11 +7,15 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+mod admission;
 #[cfg(feature = "python")]
 mod bindings;
+mod budget;
 pub mod config;
+pub mod conversation;
 pub mod error;
 mod feed;
+mod giants;
 pub mod lane;
 pub mod loader;
 pub mod metrics;
@@ -20,12 +24,16 @@ mod pipeline;
 pub mod plan;
 pub mod pool;
 pub mod ragged;
+mod read_at;
 pub mod reorder;
 pub mod ring;
 mod row_groups;
 pub mod source;
 pub mod state;
 mod sync;
+pub mod token_file;
 pub mod tokenizer;
+mod window_pipeline;
+pub mod windows;
 
 pub use error::{Error, Result};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::Result;
 use crate::plan::Unit;
 use crate::ragged::DocumentBatch;
-use crate::source::{RowGroupReader, Shard};
+use crate::source::{DocumentReader, Shard};
 use crate::sync::lock;
 
 /// Decoded row groups that several units read from.
@@ -63,7 +63,7 @@ struct SharedRowGroup {
 /// Consecutive rows from `first_row` on, and the reader of those that follow.
 #[derive(Debug, Default)]
 struct Decoded {
-    reader: Option<RowGroupReader>,
+    reader: Option<DocumentReader>,
     batches: Vec<(u64, DocumentBatch)>,
     num_bytes: usize,
 }
@@ -82,7 +82,7 @@ impl SharedRowGroup {
             // Other lanes will ask for the rows before: which of them comes first is chance.
             let start = if group.num_bytes <= WHOLE_BYTES { 0 } else { from };
             let rows = start..group.num_rows;
-            *decoded = Decoded { reader: Some(shard.reader(self.key.1, rows)?), ..Decoded::default() };
+            *decoded = Decoded { reader: Some(shard.documents(self.key.1, rows)?), ..Decoded::default() };
         }
         loop {
             let index = decoded.batches.partition_point(|(first_row, _)| *first_row <= from);
@@ -115,7 +115,7 @@ pub(crate) struct UnitReader {
     unit: Unit,
     next_row: u64,
     end_row: u64,
-    reader: Option<Box<RowGroupReader>>,
+    reader: Option<Box<DocumentReader>>,
 }
 
 impl UnitReader {
@@ -143,7 +143,7 @@ impl UnitReader {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 none => {
-                    none.insert(Box::new(shard.reader(self.unit.row_group, self.next_row..self.end_row)?))
+                    none.insert(Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?))
                 }
             };
             match reader.next_batch()? {

@@ -13,6 +13,7 @@
 //! `check` is a hash of what stands beside it, so that a torn or flipped state is refused and never half-loaded.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -85,6 +86,19 @@ pub struct Ledger {
     pub cropped: u64,
     /// Documents cut, the rest kept for later (a count of cuts, in no sum).
     pub carried: u64,
+    /// Documents longer than a row, cut to it (in no sum; their tokens are `cropped`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cut: u64,
+    /// Conversations left out before they were read, since they are longer than a row.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out_long: u64,
+    /// Conversations left out before they were read, since a row would hold nothing of them that is learned.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out_unlearned: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Ledger {
@@ -104,6 +118,9 @@ impl Ledger {
         self.padding += other.padding;
         self.cropped += other.cropped;
         self.carried += other.carried;
+        self.cut += other.cut;
+        self.left_out_long += other.left_out_long;
+        self.left_out_unlearned += other.left_out_unlearned;
     }
 }
 
@@ -146,6 +163,9 @@ pub struct Identity {
     pub text_column: String,
     /// `concat`, `best_fit/carry`, …
     pub packing: String,
+    /// How conversations are read and rendered; none for text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
     /// Number of lanes.
     pub lanes: usize,
     /// Documents a unit as resolved, 0 for whole row groups.
@@ -176,7 +196,7 @@ impl Identity {
             unreachable!("a struct serializes as an object")
         };
         for (field, expected) in &expected {
-            let found = &found[field];
+            let found = &found.get(field).cloned().unwrap_or_default();
             if expected == found {
                 continue;
             }
@@ -203,8 +223,8 @@ fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, Stri
 /// A rank's state, or that of several ranks together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderState {
-    /// What it belongs to.
-    pub identity: Identity,
+    /// What it belongs to: one object for all states of a loader.
+    pub identity: Arc<Identity>,
     /// The rank that it was taken on; `None` when it holds those of all ranks.
     pub rank: Option<usize>,
     /// Number of ranks when it was taken.
@@ -314,7 +334,7 @@ impl LoaderState {
             turn: number("turn")?,
             batch_size: number("batch_size")? as usize,
             sequence_length: number("sequence_length")? as usize,
-            identity,
+            identity: Arc::new(identity),
             lanes: BTreeMap::new(),
         };
         if value["check"] != json!(hash(&state.head_json(&digest))) || value["identity_digest"] != digest {
@@ -416,6 +436,7 @@ mod tests {
             bos_id: 1,
             pad_id: 1,
             text_column: "text".into(),
+            chat: None,
             packing: "concat".into(),
             lanes: 2,
             unit_documents: 0,
@@ -436,7 +457,7 @@ mod tests {
         let entry = LaneEntry { position: Address { ordinal: 3, row: 7 }, packer, ledger: Ledger::default() };
         let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
         LoaderState {
-            identity,
+            identity: Arc::new(identity),
             rank: Some(0),
             world_size: 1,
             round: 4,
@@ -449,7 +470,7 @@ mod tests {
 
     fn whole_json(state: &LoaderState) -> Value {
         let mut value = state.to_json(&state.identity.digest());
-        value["identity"] = json!(state.identity);
+        value["identity"] = json!(*state.identity);
         value
     }
 
@@ -491,7 +512,8 @@ mod tests {
 
     #[test]
     fn what_differs_is_named_with_both_values() {
-        let (expected, mut found) = (state(vec![]).identity, state(vec![]).identity);
+        let identity = || Identity::clone(&state(vec![]).identity);
+        let (expected, mut found) = (identity(), identity());
         found.seed = 5;
         assert!(
             found

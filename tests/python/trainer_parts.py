@@ -5,6 +5,7 @@ python trainer_parts.py RUN_DIR NUM_ITERATIONS [resume]     # trains, prints the
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from nanofast.config import (
     OptimizerSettings,
     RunSettings,
     ScheduleSettings,
-    derive,
 )
+from nanofast.derive import derive
 from nanofast.distributed import connect
+from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
@@ -62,6 +64,8 @@ def tiny_trainer(
     torch.manual_seed(config.run.seed)
     model = GPT(model_config(config, ByteTokenizer.vocab_size))
     model.initialize(torch.Generator().manual_seed(config.run.seed))
+    if config.run.parallel == "fsdp":
+        shard_model(model, world.device)
     tokenizer = ByteTokenizer()
     place = {"rank": world.rank, "world_size": world.world_size}
     return Trainer(
@@ -82,6 +86,12 @@ def tiny_trainer(
             device=world.device,
         ),
     )
+
+
+def poison(trainer: Trainer, step: int) -> None:
+    """Let the gradients of one step be not a number."""
+    head = trainer.model.head.weight
+    head.register_hook(lambda gradient: gradient * math.nan if trainer.counters.step == step - 1 else gradient)
 
 
 def losses(run_dir: Path) -> list[float]:

@@ -5,19 +5,24 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::chat::ChatArguments;
 use super::error::to_py;
+use super::token_files;
 use super::tokenizer::PyTokenizer;
 use crate::config::{Deal, LoaderConfig, Packing, PlanConfig, Split};
 use crate::error::Error;
+use crate::lane::BatchShape;
 use crate::loader::{Loader, NextBatch};
 use crate::metrics::Stage;
 use crate::ring::SlotMemory;
 use crate::source;
 use crate::state::LoaderState;
 use crate::sync::lock;
+use crate::windows::Shuffle;
 
 /// How long a wait holds out before Python may handle a signal.
 const WAIT_SLICE: Duration = Duration::from_millis(50);
@@ -53,6 +58,17 @@ impl NativeLoader {
         result.map_err(to_py)
     }
 
+    fn over(loader: Loader) -> Self {
+        let plan = loader.plan();
+        Self {
+            lanes: loader.config().plan.lanes,
+            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
+            loader: Mutex::new(loader),
+            owner: Mutex::new(None),
+            process: AtomicU32::new(0),
+        }
+    }
+
     fn refuse_forked(&self) -> PyResult<()> {
         match self.is_forked() {
             true => Err(to_py(Error::Forked)),
@@ -71,7 +87,7 @@ impl NativeLoader {
     #[new]
     #[pyo3(signature = (paths, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, chat_json = None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -99,8 +115,10 @@ impl NativeLoader {
         num_threads: usize,
         num_slots: usize,
         memory_limit_bytes: usize,
+        chat_json: Option<&str>,
     ) -> PyResult<Self> {
         let make = || {
+            let chat = chat_json.map(ChatArguments::parse).transpose()?;
             let config = LoaderConfig {
                 plan: PlanConfig {
                     split: Split::parse(split)?,
@@ -124,10 +142,16 @@ impl NativeLoader {
                 num_threads,
                 num_slots,
                 memory_limit_bytes,
+                chat: chat.as_ref().map(ChatArguments::config).transpose()?,
             };
             config.validate()?;
             let tokenizer = tokenizer.inner().clone();
             py.detach(|| {
+                if let Some(chat) = chat {
+                    let (paths, source) = (source::find_conversations(&paths)?, chat.source()?);
+                    let renderer = chat.renderer(tokenizer)?;
+                    return Loader::new(config, source::open_conversations(&paths, &source)?, renderer);
+                }
                 let paths = source::find_shards(&paths)?;
                 let shards = source::open_shards(&paths, &config.text_column)?;
                 Loader::new(config, shards, tokenizer)
@@ -137,14 +161,63 @@ impl NativeLoader {
         if shares_end {
             loader.share_end();
         }
-        let plan = loader.plan();
-        Ok(Self {
-            lanes: loader.config().plan.lanes,
-            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
-            loader: Mutex::new(loader),
-            owner: Mutex::new(None),
-            process: AtomicU32::new(0),
-        })
+        Ok(Self::over(loader))
+    }
+
+    /// A loader over token files.
+    #[staticmethod]
+    #[pyo3(signature = (paths, *, format, dtype, vocab_size, split, batch_size, sequence_length, shuffle, rank,
+        world_size, lanes, seed, epochs, drop_last, pad_id, num_threads, num_slots))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
+    fn over_token_files(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        format: Option<&str>,
+        dtype: Option<&str>,
+        vocab_size: u32,
+        split: Option<&str>,
+        batch_size: usize,
+        sequence_length: usize,
+        shuffle: &str,
+        rank: usize,
+        world_size: usize,
+        lanes: Option<usize>,
+        seed: u64,
+        epochs: Option<u64>,
+        drop_last: bool,
+        pad_id: u32,
+        num_threads: usize,
+        num_slots: usize,
+    ) -> PyResult<Self> {
+        let make = || {
+            let config = LoaderConfig {
+                plan: PlanConfig {
+                    split: Split::parse(split)?,
+                    lanes: lanes.unwrap_or_else(|| LoaderConfig::default_lanes(world_size)),
+                    seed,
+                    epochs,
+                    drop_last,
+                    ..PlanConfig::default()
+                },
+                batch_size,
+                sequence_length,
+                packing: Packing::Concat,
+                text_column: String::new(),
+                bos_id: pad_id,
+                pad_id,
+                rank,
+                world_size,
+                num_threads,
+                num_slots,
+                memory_limit_bytes: 0,
+                chat: None,
+            };
+            config.validate()?;
+            let shuffle = Shuffle::parse(shuffle)?;
+            let files = token_files::open(&paths, format, dtype)?;
+            Loader::over_token_files(config, files, shuffle, vocab_size)
+        };
+        py.detach(make).map(Self::over).map_err(to_py)
     }
 
     /// The number of lanes as resolved.
@@ -216,6 +289,22 @@ impl NativeLoader {
                 NextBatch::Pending => py.check_signals()?,
             }
         }
+    }
+
+    /// Writes fetched batch `sequence` as inputs and targets, both `[B, width - 1]`; targets are -1 where nothing is learned.
+    fn split<'py>(
+        &self,
+        py: Python<'py>,
+        fetched: Fetched,
+        mut inputs: PyReadwriteArray2<'py, i32>,
+        mut targets: PyReadwriteArray2<'py, i64>,
+    ) -> PyResult<()> {
+        let (sequence, _, width, num_targets, masked) = fetched;
+        let (inputs, targets) = (inputs.as_slice_mut()?, targets.as_slice_mut()?);
+        self.refuse_forked()?;
+        let shape = BatchShape { lane: 0, width, num_targets, masked };
+        let split = || lock(&self.loader).split(sequence, shape, inputs, targets);
+        py.detach(split).map_err(to_py)
     }
 
     /// Number of the next batch to accept, counted since the threads started.
@@ -303,6 +392,9 @@ impl NativeLoader {
             ("padding", ledger.padding),
             ("cropped", ledger.cropped),
             ("carried", ledger.carried),
+            ("cut", ledger.cut),
+            ("left_out_long", ledger.left_out_long),
+            ("left_out_unlearned", ledger.left_out_unlearned),
             ("waiting", ledger.waiting()),
         ] {
             counts.set_item(name, count)?;
@@ -315,6 +407,7 @@ impl NativeLoader {
             stages.set_item(stage.name(), metrics.stage_seconds(stage))?;
         }
         dict.set_item("stage_seconds", stages)?;
+        dict.set_item("cache_hit_rate", metrics.cache_hit_rate())?;
         let waits = metrics.waits();
         dict.set_item("wait_seconds", waits.total_seconds())?;
         dict.set_item("wait_p50_seconds", waits.quantile_seconds(0.5))?;
@@ -323,6 +416,8 @@ impl NativeLoader {
         dict.set_item("ready_batches", queues.ready_batches)?;
         dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
         dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
+        let left_out = metrics.left_out_so_far().into_iter().map(|it| (it.place.to_string(), it.reason));
+        dict.set_item("left_out", left_out.collect::<Vec<_>>())?;
         Ok(dict)
     }
 

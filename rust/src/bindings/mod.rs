@@ -1,9 +1,14 @@
 //! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
 
+mod arrow;
+mod chat;
 mod error;
 mod loader;
 mod reading;
+mod texts;
+mod token_files;
 mod tokenizer;
+mod training;
 mod writer;
 
 use pyo3::prelude::*;
@@ -14,7 +19,10 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     tokenizer::register(module)?;
+    chat::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
+    token_files::register(module)?;
+    training::register(module)?;
     writer::register(module)
 }

@@ -8,6 +8,7 @@
 //! Places are filled when all look-ups are done, so that unknown words can be merged together.
 
 use super::Tables;
+use super::bpe::heap::HeapMerger;
 use super::cache::{Caches, Key, ShortCache, write_keys};
 use super::misses::{Misses, Word};
 use super::probe::{self, Miss};
@@ -43,6 +44,16 @@ pub(super) struct Chunk {
     places: Vec<Miss>,
     misses: Misses,
     ends: Vec<usize>,
+    counts: LookUps,
+}
+
+/// How often the caches knew a pretoken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LookUps {
+    /// Pretokens looked up.
+    pub pretokens: u64,
+    /// Those that had to be merged.
+    pub merged: u64,
 }
 
 impl Chunk {
@@ -59,7 +70,18 @@ impl Chunk {
             places: Vec::new(),
             misses: Misses::new(knows_tokens),
             ends: Vec::new(),
+            counts: LookUps::default(),
         }
+    }
+
+    /// What was counted since the last call.
+    pub(super) fn take_counts(&mut self) -> LookUps {
+        let merged = self.misses.take_num_merged();
+        LookUps { merged, ..std::mem::take(&mut self.counts) }
+    }
+
+    pub(super) fn heap_mut(&mut self) -> &mut HeapMerger {
+        self.misses.heap_mut()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -124,18 +146,19 @@ impl Chunk {
         }
         probe.finish();
         if !self.places.is_empty() {
-            self.locate_misses(text_of);
+            self.locate_misses();
             self.misses.resolve(tables, caches, text_of);
             self.fill_places(base, out);
         }
         self.ends.iter().for_each(|&at| end(at));
+        self.counts.pretokens += self.segments.iter().map(|segment| segment.count as u64).sum::<u64>();
         self.segments.clear();
         self.used = 0;
         self.num_bytes = 0;
     }
 
     /// Tells where the misses are in their documents.
-    fn locate_misses<'a>(&mut self, text_of: &impl Fn(usize) -> &'a [u8]) {
+    fn locate_misses(&mut self) {
         self.misses.clear();
         let mut segments = self.segments.iter();
         let mut segment = segments.next();

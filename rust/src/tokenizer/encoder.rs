@@ -3,13 +3,16 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
 use super::cache::{Caches, LongCache, key_of};
-use super::chunk::Chunk;
+use super::chunk::{Chunk, LookUps};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
+use super::probe::fetch_far;
 use super::rewrite::{Part, Rewriter};
+use crate::error::{Error, Place};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. Warm MB/s on English with r50k and o200k, then on
@@ -34,15 +37,6 @@ pub(super) enum Splitter {
     Regex(RegexSplitter),
 }
 
-/// Where tokenizing can begin anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Border {
-    /// Byte of the text.
-    pub byte: usize,
-    /// Index of the first token behind it.
-    pub token: usize,
-}
-
 /// Why a text has no ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -51,6 +45,11 @@ pub enum EncodeError {
     InvalidUtf8 {
         /// Byte offset of the first bad byte.
         byte: usize,
+    },
+    /// It holds a surrogate, which Python strings may and UTF-8 may not.
+    Surrogate {
+        /// Index of the first one among its characters.
+        character: usize,
     },
     /// It is 4 GiB or longer.
     TooLong {
@@ -67,15 +66,38 @@ pub enum EncodeError {
         /// The panic's message.
         reason: String,
     },
+    /// It is no conversation that can be rendered.
+    Conversation {
+        /// The message at fault, counted from 0; none where there is no message.
+        message: Option<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl EncodeError {
+    /// The crate's error, for a text that messages call `what`.
+    pub(crate) fn at(self, what: &str) -> Error {
+        let place = Place::shard(what);
+        match self {
+            Self::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+            other => Error::Tokenize { place, reason: other.to_string() },
+        }
+    }
 }
 
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidUtf8 { byte } => write!(f, "invalid UTF-8 at byte {byte}"),
+            Self::Surrogate { character } => {
+                write!(f, "character {character} is a surrogate, which has no UTF-8; pass errors=\"replace\"")
+            }
             Self::TooLong { bytes } => write!(f, "a document of {bytes} bytes; the most are {}", u32::MAX),
             Self::Split { reason } => f.write_str(reason),
             Self::Panic { reason } => write!(f, "the encoder panicked: {reason}"),
+            Self::Conversation { message: Some(message), reason } => write!(f, "message {message}: {reason}"),
+            Self::Conversation { message: None, reason } => f.write_str(reason),
         }
     }
 }
@@ -107,6 +129,14 @@ impl Encoder {
         Self { splitter, chunk, caches, heap: HeapMerger::default(), tables }
     }
 
+    pub(super) fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables)
+    }
+
+    pub(super) fn splitter(&self) -> &Splitter {
+        &self.splitter
+    }
+
     /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
     /// every one that text can hold is there: a pretoken that is not found is then no token.
     fn remember_vocabulary(tables: &Tables, caches: &mut Caches) -> bool {
@@ -114,16 +144,38 @@ impl Encoder {
         if !definition.whole_pretokens {
             return true;
         }
-        let mut complete = true;
-        for (id, token) in definition.vocabulary.iter() {
-            // A byte that is in no UTF-8 has no key.
-            if token.contains(&0xff) || definition.vocabulary.id(token) != Some(id) {
-                continue;
+        let vocabulary = &definition.vocabulary;
+        // A byte that is in no UTF-8 has no key.
+        let is_text = |id: u32, token: &[u8]| {
+            !token.contains(&0xff) && vocabulary.unreachable().binary_search(&id).is_err()
+        };
+        let tokens: Vec<(u32, &[u8])> = vocabulary.iter().filter(|&(id, token)| is_text(id, token)).collect();
+        let (mut complete, mut places) = (true, Vec::new());
+        for tokens in tokens.chunks(64) {
+            places.clear();
+            for (_, token) in tokens {
+                let key = key_of(token, 0, token.len());
+                let home = caches.short.home(key);
+                fetch_far(caches.short.entries(), home);
+                places.push((key, home));
             }
-            let key = key_of(token, 0, token.len());
-            complete &= caches.remember((key, caches.short.home(key)), token, &[id]);
+            for (&place, (id, token)) in places.iter().zip(tokens) {
+                complete &= caches.remember(place, token, &[*id]);
+            }
         }
         complete
+    }
+
+    /// How often the caches knew a pretoken, since the last call. A pattern that is not well known is not counted.
+    pub fn take_counts(&mut self) -> LookUps {
+        self.chunk.take_counts()
+    }
+
+    /// Sets a flag that ends what would take long. Once it is set, what comes out may be anything and the encoder is to be
+    /// dropped.
+    pub fn stop_with(&mut self, stopping: Option<Arc<AtomicBool>>) {
+        self.chunk.heap_mut().stop_with(stopping.clone());
+        self.heap.stop_with(stopping);
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.
@@ -167,36 +219,26 @@ impl Encoder {
         result
     }
 
-    /// A border of `text` near token `token` of its `ids`: tokenizing the text from there gives the rest of the ids.
-    ///
-    /// The border is the start of the pretoken that the token is in, and the start of the text where normalization, special
-    /// tokens or a pattern that may look back leave no other.
-    pub fn border(&self, text: &str, ids: &[u32], token: usize) -> Border {
+    /// Bytes of `text` about `apart` apart at which tokenizing can begin anew: the ids of the parts between them are those
+    /// of the whole. They are starts of pretokens; there are none where normalization, special tokens or a pattern that
+    /// may look back leave none.
+    pub fn cuts(&self, text: &str, apart: usize) -> Vec<usize> {
+        let mut cuts = Vec::new();
         let rewrites = self.tables.rewriter.as_ref().is_some_and(|it| !it.keeps(text));
-        let Splitter::Family(splitter) = self.splitter else { return Border::default() };
+        let Splitter::Family(splitter) = self.splitter else { return cuts };
         if rewrites {
-            return Border::default();
+            return cuts;
         }
-        let length = |id: &u32| self.tables.definition.vocabulary.token(*id).len();
-        let byte: usize = ids[..token.min(ids.len())].iter().map(length).sum();
-        let (mut buffer, mut at, mut last) = (vec![0; 1024], 0, 0);
-        while at < text.len() && at <= byte {
-            let mut starts = Starts::new(&mut buffer);
-            let next = splitter.fill(text, at, &mut starts);
-            let count = starts.len();
-            let before = buffer[..count].partition_point(|&start| at + start as usize <= byte);
-            last = if before > 0 { at + buffer[before - 1] as usize } else { last };
-            at = next;
+        let (mut buffer, mut at) = ([0; 1024], 0);
+        loop {
+            at = splitter.fill(text, at, &mut Starts::new(&mut buffer));
+            if at == text.len() {
+                return cuts;
+            }
+            if at - cuts.last().copied().unwrap_or(0) >= apart {
+                cuts.push(at);
+            }
         }
-        if at == byte {
-            last = byte;
-        }
-        let (mut tokens, mut bytes) = (0, 0);
-        while bytes < last {
-            bytes += length(&ids[tokens]);
-            tokens += 1;
-        }
-        Border { byte: last, token: tokens }
     }
 
     fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {
@@ -222,14 +264,24 @@ impl Encoder {
         documents: &DocumentBatch,
         out: &mut TokenBatch,
     ) -> Result<(), DocumentError> {
-        let mut ends = Vec::with_capacity(documents.len());
+        self.encode_texts(documents.len(), |document| documents.document(document), out)
+    }
+
+    /// As [`encode_batch`](Self::encode_batch), for `num_texts` texts wherever they lie.
+    pub(super) fn encode_texts<'a>(
+        &mut self,
+        num_texts: usize,
+        text_of: impl Fn(usize) -> &'a [u8],
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
+        let mut ends = Vec::with_capacity(num_texts);
         let mut end = |at| ends.push(at);
-        let text_of = |document| documents.document(document);
         let values = out.values_mut();
         let before = values.len();
         let mut result = Ok(());
-        for (document, text) in documents.iter().enumerate() {
-            let added = validated(text).and_then(|text| self.add(document, text, &text_of, values, &mut end));
+        for document in 0..num_texts {
+            let added = validated(text_of(document))
+                .and_then(|text| self.add(document, text, &text_of, values, &mut end));
             if let Err(error) = added {
                 result = Err(DocumentError { document, error });
                 break;
@@ -277,7 +329,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let Splitter::Family(splitter) = self.splitter else {
             self.finish(text_of, out, end);
-            self.encode_by_regex(text, out)?;
+            self.encode_by_regex(text, out, |_| {})?;
             end(out.len());
             return Ok(());
         };
@@ -286,20 +338,30 @@ impl Encoder {
         }
         let mut at = 0;
         while at < text.len() {
-            let Some(room) = self.chunk.room() else {
-                self.finish(text_of, out, end);
-                continue;
-            };
-            let mut starts = Starts::new(room);
-            let next = splitter.fill(text, at, &mut starts);
-            let count = starts.len();
-            self.chunk.push(&self.caches.short, document, text.as_bytes(), at, next, count);
-            at = next;
+            match self.push_segment(splitter, document, text, at) {
+                Some(next) => at = next,
+                None => self.finish(text_of, out, end),
+            }
         }
         Ok(())
     }
 
-    fn finish<'a>(
+    /// Takes pretokens of `text[at..]` into the chunk and returns where they end; none when the chunk is full.
+    pub(super) fn push_segment(
+        &mut self,
+        splitter: FamilySplitter,
+        document: usize,
+        text: &str,
+        at: usize,
+    ) -> Option<usize> {
+        let mut starts = Starts::new(self.chunk.room()?);
+        let next = splitter.fill(text, at, &mut starts);
+        let count = starts.len();
+        self.chunk.push(&self.caches.short, document, text.as_bytes(), at, next, count);
+        Some(next)
+    }
+
+    pub(super) fn finish<'a>(
         &mut self,
         text_of: &impl Fn(usize) -> &'a [u8],
         out: &mut Vec<u32>,
@@ -310,8 +372,13 @@ impl Encoder {
         }
     }
 
-    /// Splits by the pattern's own expression, which a library matches.
-    fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+    /// Splits by the pattern's own expression, which a library matches; `after_each` pretoken it may look at the ids.
+    pub(super) fn encode_by_regex(
+        &mut self,
+        text: &str,
+        out: &mut Vec<u32>,
+        mut after_each: impl FnMut(&mut Vec<u32>),
+    ) -> Result<(), EncodeError> {
         let Splitter::Regex(splitter) = &mut self.splitter else {
             unreachable!("the pattern is not well known")
         };
@@ -327,6 +394,7 @@ impl Encoder {
                 self.tables.merge(&mut self.heap, pretoken, out);
                 self.caches.remember(place, pretoken, &out[before..]);
             }
+            after_each(out);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use super::Tables;
 use super::bpe::group::Group;
 use super::bpe::heap::HeapMerger;
-use super::cache::{Caches, Found as InShort, Key, LongCache};
+use super::cache::{Answer, Caches, Key, LongCache};
 
 /// The misses of a chunk, and their ids once they are resolved.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(super) struct Misses {
     medium: Waiting<2>,
     long: Waiting<4>,
     heap: HeapMerger,
+    num_merged: u64,
 }
 
 /// A pretoken in its document.
@@ -66,7 +67,17 @@ impl Misses {
             medium: Waiting::default(),
             long: Waiting::default(),
             heap: HeapMerger::default(),
+            num_merged: 0,
         }
+    }
+
+    /// Words that were in neither cache since the last call.
+    pub(super) fn take_num_merged(&mut self) -> u64 {
+        std::mem::take(&mut self.num_merged)
+    }
+
+    pub(super) fn heap_mut(&mut self) -> &mut HeapMerger {
+        &mut self.heap
     }
 
     pub(super) fn clear(&mut self) {
@@ -98,13 +109,14 @@ impl Misses {
         text_of: &impl Fn(usize) -> &'a [u8],
     ) {
         self.fetch(caches, text_of);
-        let Self { knows_tokens, words, found, heap, .. } = self;
+        let Self { knows_tokens, words, found, heap, num_merged, .. } = self;
         found.ranges.resize(words.len(), (0, 0));
         let mut store = Store { tables, knows_tokens: *knows_tokens, words, text_of, found, caches };
         for at in 0..store.words.len() {
             if store.recall(at) {
                 continue;
             }
+            *num_merged += 1;
             let pretoken = store.pretoken(at);
             match pretoken.len() {
                 ..=Group::<1>::MAX_BYTES => self.short.push(at, pretoken, &mut store),
@@ -114,7 +126,7 @@ impl Misses {
                     let mut ids = Vec::new();
                     match store.whole_id(at) {
                         Some(id) => ids.push(id),
-                        None => heap.merge(&tables.pairs, pretoken, &mut ids),
+                        None => tables.merge_long(heap, pretoken, &mut ids),
                     }
                     store.remember(at, &ids);
                 }
@@ -131,7 +143,7 @@ impl Misses {
             caches.short.fetch_beside(word.home);
         }
         for word in &mut self.words {
-            if word.key == 0 || matches!(caches.short.find(word.home, word.key), InShort::Elsewhere) {
+            if word.key == 0 || matches!(caches.short.find(word.home, word.key), Answer::Elsewhere) {
                 word.hash = LongCache::hash(&text_of(word.document)[word.start..word.end]);
                 caches.long.fetch(word.hash);
             }

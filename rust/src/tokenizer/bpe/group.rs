@@ -4,9 +4,9 @@
 //! Group<1>   pretokens of at most 16 bytes        Group<2>   of at most 32        Group<4>   of at most 64
 //! ```
 
-use super::{PairTable, medium, small};
 #[cfg(target_arch = "x86_64")]
 use super::group_avx512;
+use super::{PairTable, medium, small};
 
 /// Pretokens in a group: eight at once take a third of the time a word of one, four a half (Zen 4).
 pub const GROUP: usize = 8;

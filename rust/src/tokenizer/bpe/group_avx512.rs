@@ -79,8 +79,7 @@ pub(super) unsafe fn merge<const REGISTERS: usize>(
                     _mm512_mask_i32gather_epi32::<4>(first, live, first, pairs.byte_ids().as_ptr().cast());
                 _mm512_mask_storeu_epi32(parts[at].places[register].as_mut_ptr().cast(), live, ids);
                 let pair_table = pairs.byte_pairs().as_ptr().cast();
-                priorities[at][register] =
-                    _mm512_mask_i32gather_epi32::<4>(none, merging, both, pair_table);
+                priorities[at][register] = _mm512_mask_i32gather_epi32::<4>(none, merging, both, pair_table);
             }
         }
     }

@@ -95,15 +95,17 @@ impl PairTable {
         let keys: Vec<u64> = entries.iter().map(|entry| entry >> PRIORITY_BITS).collect();
         let slots = PerfectHash::new(&keys).ok_or_else(|| Error::Vocabulary {
             name: name.into(),
-            reason: format!("its {} merges cannot be put into a table; is it a trained vocabulary?", keys.len()),
+            reason: format!(
+                "its {} merges cannot be put into a table; is it a trained vocabulary?",
+                keys.len()
+            ),
         })?;
         let (mut marks, mut placed) = (vec![0; slots.num_slots()], vec![EMPTY; slots.num_slots()]);
         for (&key, entry) in keys.iter().zip(entries) {
             let (slot, mark) = slots.place(key);
             (marks[slot], placed[slot]) = (mark, entry);
         }
-        let mut table =
-            Self { byte_ids, byte_pairs: Box::default(), slots, marks, entries: placed, ids };
+        let mut table = Self { byte_ids, byte_pairs: Box::default(), slots, marks, entries: placed, ids };
         let pair = |pair: usize| table.priority(byte_ids[pair >> 8], byte_ids[pair & 0xff]);
         table.byte_pairs = (0..1 << 16).map(pair).collect();
         Ok(table)
@@ -111,8 +113,7 @@ impl PairTable {
 
     /// All pairs in the order of their priorities, pairs of one priority by their left part.
     pub(crate) fn listed(&self) -> Vec<(u32, u32)> {
-        let mut entries: Vec<u64> =
-            self.entries.iter().copied().filter(|&entry| entry != EMPTY).collect();
+        let mut entries: Vec<u64> = self.entries.iter().copied().filter(|&entry| entry != EMPTY).collect();
         entries.sort_unstable_by_key(|entry| (entry & PRIORITY, entry >> PRIORITY_BITS));
         let id = |entry: u64, shift: u32| (entry >> shift) as u32 & ((1 << ID_BITS) - 1);
         entries.into_iter().map(|it| (id(it, ID_BITS + PRIORITY_BITS), id(it, PRIORITY_BITS))).collect()

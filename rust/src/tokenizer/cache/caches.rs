@@ -1,7 +1,7 @@
 //! The two caches as one: short pretokens in the short one, what it cannot hold in the long one.
 
 use super::long::LongCache;
-use super::short::{Found, Key, ShortCache};
+use super::short::{Answer, Key, ShortCache};
 
 /// Both caches of an encoder, within a limit.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ impl Caches {
         pretoken: &[u8],
         out: &mut Vec<u32>,
     ) -> bool {
-        match if key == 0 { Found::Elsewhere } else { self.short.find(home, key) } {
-            Found::Ids(entry) => out.extend((0..entry.count()).map(|at| entry.id(at))),
-            Found::Elsewhere => return self.long.find(hash(), pretoken, out),
-            Found::Nowhere => return false,
+        match if key == 0 { Answer::Elsewhere } else { self.short.find(home, key) } {
+            Answer::Ids(entry) => out.extend((0..entry.count()).map(|at| entry.id(at))),
+            Answer::Elsewhere => return self.long.find(hash(), pretoken, out),
+            Answer::Nowhere => return false,
         }
         true
     }

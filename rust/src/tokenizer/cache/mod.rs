@@ -16,4 +16,4 @@ mod table;
 pub(super) use caches::Caches;
 pub(super) use keys::write_keys;
 pub(super) use long::LongCache;
-pub(super) use short::{Entry, Found, Key, ShortCache, key_of};
+pub(super) use short::{Answer, Entry, Key, ShortCache, key_of};

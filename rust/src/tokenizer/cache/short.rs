@@ -50,7 +50,7 @@ impl Entry {
 
 /// What the table says of a key.
 #[derive(Debug)]
-pub(crate) enum Found<'a> {
+pub(crate) enum Answer<'a> {
     /// Its ids.
     Ids(&'a Entry),
     /// The long cache has it, or may have it.
@@ -155,18 +155,18 @@ impl ShortCache {
 
     /// Looks for `key`, which is not 0.
     #[inline(always)]
-    pub(crate) fn find(&self, home: u32, key: Key) -> Found<'_> {
+    pub(crate) fn find(&self, home: u32, key: Key) -> Answer<'_> {
         for way in 0..WAYS {
             let entry = &self.entries[(home ^ way) as usize];
             if entry.key == key {
-                return if entry.value == 0 { Found::Elsewhere } else { Found::Ids(entry) };
+                return if entry.value == 0 { Answer::Elsewhere } else { Answer::Ids(entry) };
             }
             // Ways are filled in order.
             if entry.key == 0 {
-                return Found::Nowhere;
+                return Answer::Nowhere;
             }
         }
-        Found::Elsewhere
+        Answer::Elsewhere
     }
 
     /// Notes that the long cache has the ids of `key`, whose home is `home`, if there is room.
