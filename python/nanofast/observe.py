@@ -34,9 +34,7 @@ def validate(trainer: Trainer) -> Validation:
     found = trainer.parts.run(lambda parts: _measure(trainer, parts), trainer.rows, trainer.tell_memory)
     seconds = time.perf_counter() - start
     journal.write("validation", step=step, **_figures(found), seconds=seconds)
-    journal.progress.say(
-        f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s"
-    )
+    journal.progress.say(f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s")
     return found
 
 
