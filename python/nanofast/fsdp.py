@@ -75,7 +75,8 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
 def local_part(tensor: Tensor, like: DTensor) -> Tensor:
     """This rank's part of a tensor of a cut parameter's shape; a tensor that is cut already gives its own."""
     if isinstance(tensor, DTensor):
-        return tensor.to_local()
+        part: Tensor = tensor.to_local()
+        return part
     cut = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return cut.to_local()
 
@@ -87,7 +88,7 @@ class Shard:
         ((_, parameter),) = members.items()
         assert isinstance(parameter, DTensor)
         self.members, self.parameter = members, parameter
-        self.part = parameter.detach().to_local()
+        self.part: Tensor = parameter.to_local().detach()
 
     def reduce(self) -> None:
         """Take over the gradient; the backward pass has summed it."""
