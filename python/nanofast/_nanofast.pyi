@@ -91,6 +91,8 @@ class NativeLoader:
         num_threads: int,
         num_slots: int,
         memory_limit_bytes: int,
+        on_bad_data: str,
+        invalid_utf8: str,
     ) -> Self: ...
     @property
     def lanes(self) -> int: ...

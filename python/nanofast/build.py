@@ -136,6 +136,8 @@ def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: 
         seed=config.run.seed,
         device=world.device,
         num_threads=config.data.loader_threads,
+        on_bad_data=config.data.on_bad_data,
+        invalid_utf8=config.data.invalid_utf8,
     )
 
 

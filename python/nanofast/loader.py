@@ -86,6 +86,10 @@ class TokenLoader:
             process may use.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: text and tokens that may be held ahead of packing, about.
+        on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
+            part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
+            and lists it in `metrics()` and in the state.
+        invalid_utf8: "refuse" takes a document that is not UTF-8 for bad data; "replace" puts U+FFFD where it is not.
 
     A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
     batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
@@ -122,6 +126,8 @@ class TokenLoader:
         num_threads: int | None = None,
         num_slots: int = 4,
         memory_limit_bytes: int = 1 << 30,
+        on_bad_data: str = "raise",
+        invalid_utf8: str = "refuse",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         worker = distributed.worker_and_count()
@@ -170,6 +176,8 @@ class TokenLoader:
             num_threads=distributed.available_cores() if num_threads is None else _count("num_threads", num_threads),
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
+            on_bad_data=on_bad_data,
+            invalid_utf8=invalid_utf8,
         )
         self.batch_size = batch_size
         self.sequence_length = sequence_length
@@ -394,7 +402,8 @@ class TokenLoader:
         `tokens`: tokens tokenized so far, read-ahead included; `stage_seconds`: decode, tokenize, pack, idle, summed
         over threads; `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`;
         `tokens_per_second`: since the first `next()`; `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`:
-        what lies in the queues; `bottleneck`: "consumer" when batches were there before they were asked for (the ring
+        what lies in the queues; `quarantine`: what was left out up to the last batch, each part with its file, row group,
+        rows (first, behind the last) and reason; `bottleneck`: "consumer" when batches were there before they were asked for (the ring
         was full), else the busiest stage.
         """
         metrics = self._native.metrics()

@@ -113,6 +113,7 @@ def _facts(runs: list[Run]) -> dict[str, Any]:
         "ledger": run.last("ledger").get("ledger") or {},
         "balances": _balances(run.last("ledger").get("ledger") or {}),
         "loader": run.last("ledger").get("loader") or {},
+        "quarantine": run.last("quarantine").get("parts") or [],
         "validations": run.of("validation"),
         "samples": _samples(run),
         "events": [*run.of("event"), *(entry for entry in run.of("checkpoint") if entry.get("error"))],

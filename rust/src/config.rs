@@ -127,6 +127,38 @@ impl Split {
     }
 }
 
+/// What becomes of data that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BadData {
+    /// Leaves out the smallest part that is bad and lists it; else it is an error.
+    pub quarantine: bool,
+    /// Puts U+FFFD where a document is not UTF-8; else such a document is bad data.
+    pub replace_invalid_utf8: bool,
+}
+
+impl BadData {
+    /// `raise` or `quarantine`; `refuse` or `replace`.
+    pub fn parse(on_bad_data: &str, invalid_utf8: &str) -> Result<Self> {
+        let quarantine = match on_bad_data {
+            "raise" => false,
+            "quarantine" => true,
+            other => {
+                let rule = "expected `raise` or `quarantine`";
+                return Err(Error::config("on_bad_data", format!("`{other}`"), rule));
+            }
+        };
+        let replace_invalid_utf8 = match invalid_utf8 {
+            "refuse" => false,
+            "replace" => true,
+            other => {
+                let rule = "expected `refuse` or `replace`";
+                return Err(Error::config("invalid_utf8", format!("`{other}`"), rule));
+            }
+        };
+        Ok(Self { quarantine, replace_invalid_utf8 })
+    }
+}
+
 /// What fixes the order of documents: part of a state's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanConfig {
@@ -179,6 +211,8 @@ pub struct LoaderConfig {
     pub packing: Packing,
     /// The text column.
     pub text_column: String,
+    /// Data that cannot be read.
+    pub bad_data: BadData,
     /// Token before each document.
     pub bos_id: u32,
     /// Token of padding; its targets are never learned.

@@ -156,6 +156,17 @@ pub enum Error {
         byte: usize,
     },
 
+    /// A lane that has read all units of an epoch and found no document.
+    #[error(
+        "lane {lane} found no document in a whole epoch: all rows of its {num_units} units are left out; see the errors with on_bad_data=\"raise\""
+    )]
+    EmptyEpoch {
+        /// The lane.
+        lane: usize,
+        /// Its units in the epoch.
+        num_units: u64,
+    },
+
     /// A shard changed between two reads.
     #[error("`{}` changed while it was in use ({what}: expected {expected}, found {found}); restore the file or begin a new loader", path.display())]
     Changed {

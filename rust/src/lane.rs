@@ -94,7 +94,7 @@ impl LanePacker {
         packer: Box<dyn Packer>,
         entry: LaneEntry,
     ) -> Self {
-        let inbox = Inbox::new(entry.position);
+        let inbox = Inbox::new(entry.position, entry.quarantine.clone());
         Self {
             lane,
             row_length,
@@ -206,6 +206,7 @@ impl LanePacker {
     fn entry(&self) -> LaneEntry {
         let mut ledger = *self.packer.ledger();
         ledger.padding += self.padding;
-        LaneEntry { position: self.inbox.position(), packer: self.packer.state(), ledger }
+        let quarantine = self.inbox.quarantine().clone();
+        LaneEntry { position: self.inbox.position(), packer: self.packer.state(), ledger, quarantine }
     }
 }

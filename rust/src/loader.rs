@@ -8,6 +8,7 @@
 //! fork. The state is that of the batch that the caller holds, whatever was prefetched.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ pub use crate::pipeline::Queues;
 use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::Plan;
 use crate::pool::Pool;
+use crate::quarantine::{BadFile, Quarantine, Quarantined};
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
@@ -105,8 +107,14 @@ impl Waiter {
 }
 
 impl Loader {
-    /// A loader over opened shards. `bos_id` and `pad_id` of the configuration belong to the tokenizer.
-    pub fn new(config: LoaderConfig, shards: Vec<Shard>, tokenizer: Tokenizer) -> Result<Self> {
+    /// A loader over opened shards; `bad_files` were found beside them and are left out. `bos_id` and `pad_id` of the
+    /// configuration belong to the tokenizer.
+    pub fn new(
+        config: LoaderConfig,
+        shards: Vec<Shard>,
+        bad_files: Vec<BadFile>,
+        tokenizer: Tokenizer,
+    ) -> Result<Self> {
         config.validate()?;
         let row_counts: Vec<Vec<u64>> = shards.iter().map(Shard::row_counts).collect();
         let plan = Plan::new(&row_counts, &config.plan)?;
@@ -123,6 +131,8 @@ impl Loader {
             shuffle_window: config.plan.shuffle_window,
             seed: config.plan.seed,
             split: config.plan.split.name().into(),
+            replaces_invalid_utf8: config.bad_data.replace_invalid_utf8,
+            bad_files,
             shards: shards.iter().map(shard_identity).collect(),
         };
         Ok(Self {
@@ -380,6 +390,10 @@ impl Loader {
 
     /// A state whose hashes fit and whose positions do not was written by something else.
     fn check_positions(&self, lane: usize, entry: &LaneEntry) -> Result<()> {
+        if let Some(part) = entry.quarantine.iter().find(|part| part.shard >= self.shards.len()) {
+            let reason = format!("lane {lane} has left out rows of shard {}, which is not there", part.shard);
+            return Err(Error::State { reason });
+        }
         for waiting in &entry.packer.waiting {
             let Address { ordinal, row } = waiting.address;
             let unit = self.plan.unit(lane, ordinal);
@@ -396,6 +410,12 @@ impl Loader {
         let mut ledger = Ledger::default();
         self.entries.iter().for_each(|entry| ledger.add(&entry.ledger));
         ledger
+    }
+
+    /// What this rank's lanes have left out up to the batches delivered, each part with its shard's path.
+    pub fn quarantine(&self) -> Vec<(PathBuf, Quarantined)> {
+        let parts = Quarantine::together(self.entries.iter().map(|entry| &entry.quarantine));
+        parts.into_iter().map(|part| (self.shards[part.shard].path().to_path_buf(), part)).collect()
     }
 
     /// The counters.
@@ -491,6 +511,7 @@ impl Loader {
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
             metrics: self.metrics.clone(),
+            bad_data: self.config.bad_data,
             read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
             keeps_tokens: matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
@@ -506,9 +527,8 @@ impl Drop for Loader {
 }
 
 fn shard_identity(shard: &Shard) -> ShardIdentity {
-    let name = shard.path().file_name().map(|name| name.to_string_lossy().into_owned());
     ShardIdentity {
-        name: name.unwrap_or_default(),
+        name: shard.name(),
         size_bytes: shard.size_bytes(),
         num_rows: shard.row_counts().iter().sum(),
         num_row_groups: shard.row_counts().len() as u64,

@@ -14,18 +14,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::config::BadData;
 use crate::error::{Error, Place, Result};
-use crate::feed::{Feed, Piece, Step};
+use crate::feed::{Feed, Step};
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{Metrics, Stage};
+use crate::piece::PieceMaker;
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
-use crate::ragged::TokenBatch;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::sync::lock;
-use crate::tokenizer::{EncodeError, Encoder, Tokenizer};
+use crate::tokenizer::{Encoder, Tokenizer};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
@@ -37,6 +38,7 @@ pub(crate) struct Work {
     /// Memory of token batches that are used up.
     pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) bad_data: BadData,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
     /// When the last epoch has ended.
@@ -423,7 +425,7 @@ impl Shared {
             {
                 let mut schedule = lock(&self.schedule);
                 let lane = &mut schedule.lanes[index];
-                lane.feed.deliver(&self.work.plan, packer.inbox_mut());
+                lane.feed.deliver(&self.work.plan, packer.inbox_mut())?;
                 lane.is_due = false;
             }
             let outcome = match is_padding {
@@ -465,14 +467,17 @@ impl Shared {
 
     fn read(&self, index: usize, mut step: Step, encoder: &mut Encoder) -> Result<()> {
         let start = Instant::now();
-        let (first_row, mut documents) = step.reader.next(&self.work.shards, &self.work.cache)?;
+        let found = step.reader.next(&self.work.shards, &self.work.cache)?;
         self.work.metrics.spent(Stage::Decode, start);
-        let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
-        if let Some(wanted) = &step.wanted {
-            rows.retain(|row| wanted.binary_search(row).is_ok());
-            documents = documents.select(rows.iter().map(|row| (row - first_row) as usize));
-        }
-        let (unit, ordinal, group) = (step.reader.unit(), step.ordinal, step.group);
+        let unit = step.reader.unit();
+        let maker = PieceMaker {
+            unit,
+            ordinal: step.ordinal,
+            group: step.group,
+            wanted: step.wanted.clone(),
+            bad_data: self.work.bad_data,
+            shard: &self.work.shards[unit.shard],
+        };
         let finished = step.reader.is_finished();
         let ticket = lock(&self.schedule).lanes[index].feed.read(step);
         if !finished {
@@ -480,18 +485,10 @@ impl Shared {
         }
 
         let start = Instant::now();
-        let mut tokens = TokenBatch::pooled(&self.work.tokens);
-        encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
-            let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
-            match failed.error {
-                EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
-                other => Error::Tokenize { place, reason: other.to_string() },
-            }
-        })?;
+        let piece = maker.make(found, encoder, &self.work.tokens)?;
         self.work.metrics.spent(Stage::Tokenize, start);
-        self.work.metrics.tokenized(documents.len(), documents.num_bytes(), tokens.num_tokens());
-        let num_bytes = documents.iter().map(|document| document.len() as u64).collect();
-        let piece = Piece { ordinal, group, rows, num_bytes, tokens: Arc::new(tokens) };
+        let num_bytes = piece.num_bytes.iter().sum::<u64>() as usize;
+        self.work.metrics.tokenized(piece.rows.len(), num_bytes, piece.tokens.num_tokens());
         let mut schedule = lock(&self.schedule);
         let lane = &mut schedule.lanes[index];
         lane.feed.deposit(ticket, piece);

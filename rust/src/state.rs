@@ -12,15 +12,16 @@
 //! ```
 //! `check` is a hash of what stands beside it, so that a torn or flipped state is refused and never half-loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::quarantine::{BadFile, Quarantine, Quarantined};
 
 /// Marks a JSON object as a state of ours.
 pub const FORMAT: &str = "nanofast.state";
@@ -116,6 +117,8 @@ pub struct LaneEntry {
     pub packer: PackerState,
     /// Where its tokens went.
     pub ledger: Ledger,
+    /// What it has left out so far.
+    pub quarantine: Quarantine,
 }
 
 /// What is known of a shard without reading its data.
@@ -160,6 +163,12 @@ pub struct Identity {
     pub seed: u64,
     /// `all`, `train` or `val`.
     pub split: String,
+    /// Whether U+FFFD stands for what is not UTF-8.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces_invalid_utf8: bool,
+    /// Files that are left out whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_files: Vec<BadFile>,
     /// The shards, in order.
     pub shards: Vec<ShardIdentity>,
 }
@@ -175,19 +184,28 @@ impl Identity {
         let (Value::Object(expected), Value::Object(found)) = (json!(expected), json!(self)) else {
             unreachable!("a struct serializes as an object")
         };
-        for (field, expected) in &expected {
-            let found = &found[field];
+        // What is left at its default is not written.
+        let fields: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+        let value = |object: &Map<String, Value>, field| object.get(field).cloned().unwrap_or_default();
+        for field in fields {
+            let (expected, found) = (value(&expected, field), value(&found, field));
             if expected == found {
                 continue;
             }
             let (field, expected, found) = match (expected, found) {
-                (Value::Array(expected), Value::Array(found)) => differing_shard(expected, found),
-                _ => (field.clone(), expected.to_string(), found.to_string()),
+                (Value::Array(expected), Value::Array(found)) if field == "shards" => {
+                    differing_shard(&expected, &found)
+                }
+                (expected, found) => (field.clone(), written(&expected), written(&found)),
             };
             return Err(Error::Identity { field, expected, found });
         }
         Ok(())
     }
+}
+
+fn written(value: &Value) -> String {
+    if value.is_null() { "none".into() } else { value.to_string() }
 }
 
 fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, String) {
@@ -338,6 +356,9 @@ fn entry_json(lane: usize, entry: &LaneEntry, identity_digest: &str) -> Value {
         "ordinal": entry.position.ordinal, "row": entry.position.row, "arrivals": entry.packer.arrivals,
         "waiting": pack_waiting(&entry.packer.waiting), "ledger": entry.ledger,
     });
+    if !entry.quarantine.is_empty() {
+        value["quarantine"] = entry.quarantine.iter().map(|part| json!(part)).collect();
+    }
     value["check"] = json!(hash(&json!([lane, identity_digest, value])));
     value
 }
@@ -351,6 +372,12 @@ fn entry_from_json(value: &Value) -> Option<LaneEntry> {
             waiting: unpack_waiting(value.get("waiting")?.as_str()?)?,
         },
         ledger: serde_json::from_value(value.get("ledger")?.clone()).ok()?,
+        quarantine: match value.get("quarantine") {
+            Some(parts) => {
+                serde_json::from_value::<Vec<Quarantined>>(parts.clone()).ok()?.into_iter().collect()
+            }
+            None => Quarantine::default(),
+        },
     })
 }
 
@@ -424,6 +451,8 @@ mod tests {
             shuffle_window: 4096,
             seed: 0,
             split: "all".into(),
+            replaces_invalid_utf8: false,
+            bad_files: vec![],
             shards: vec![ShardIdentity {
                 name: "a.parquet".into(),
                 size_bytes: 10,
@@ -433,7 +462,10 @@ mod tests {
             }],
         };
         let packer = PackerState { arrivals: 9, waiting };
-        let entry = LaneEntry { position: Address { ordinal: 3, row: 7 }, packer, ledger: Ledger::default() };
+        let bad = Quarantined { shard: 0, row_group: 0, start: 1, end: 2, reason: "bad".into() };
+        let quarantine = [bad].into_iter().collect();
+        let position = Address { ordinal: 3, row: 7 };
+        let entry = LaneEntry { position, packer, ledger: Ledger::default(), quarantine };
         let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
         LoaderState {
             identity,

@@ -1,7 +1,7 @@
 """A slow twin of the loader's stream in plain Python: what every batch must be, computed from token lists.
 
 `Stream(shards, ...).batches(rank, world_size)` yields (inputs, targets) as lists. `shards[s][g]` lists the documents of
-row group g of shard s as token lists without BOS. Written from ARCHITECTURE's words, apart from the Rust code, so that
+row group g of shard s as token lists without BOS; None is one that is left out and keeps its place. Written from ARCHITECTURE's words, apart from the Rust code, so that
 the two can disagree.
 """
 
@@ -112,7 +112,7 @@ class Stream:
                 if self.shuffle:
                     order = permutation(len(found), combine(self.seed, 2, epoch, lane, index))
                     found = [found[place] for place in order]
-                yield from found
+                yield from (item for item in found if item[1] is not None)
 
     def rows(self, lane: int) -> Iterator[Row]:
         if self.packing == "crop":

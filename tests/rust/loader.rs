@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use nanofast::config::{LoaderConfig, Overflow, Packing, PlanConfig};
+use nanofast::config::{BadData, LoaderConfig, Overflow, Packing, PlanConfig};
 use nanofast::loader::{Loader, NextBatch};
 use nanofast::source::{ParquetWriter, find_shards, open_shards};
 use nanofast::state::LoaderState;
@@ -35,6 +35,7 @@ fn config(packing: Packing, plan: PlanConfig) -> LoaderConfig {
         sequence_length: 50,
         packing,
         text_column: "text".into(),
+        bad_data: BadData::default(),
         bos_id: 50256,
         pad_id: 50256,
         rank: 0,
@@ -48,7 +49,7 @@ fn config(packing: Packing, plan: PlanConfig) -> LoaderConfig {
 fn loader(paths: &[PathBuf], config: LoaderConfig) -> Loader {
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::from_name("r50k_base").unwrap());
     let shards = open_shards(paths, &config.text_column).unwrap();
-    Loader::new(config, shards, TOKENIZER.clone()).unwrap()
+    Loader::new(config, shards, Vec::new(), TOKENIZER.clone()).unwrap()
 }
 
 /// The next batch's tokens, `None` at the end.

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use super::error::to_py;
 use super::tokenizer::PyTokenizer;
-use crate::config::{Deal, LoaderConfig, Packing, PlanConfig, Split};
+use crate::config::{BadData, Deal, LoaderConfig, Packing, PlanConfig, Split};
 use crate::error::Error;
 use crate::loader::{Loader, NextBatch};
 use crate::metrics::Stage;
+use crate::quarantine::Quarantined;
 use crate::ring::SlotMemory;
 use crate::source;
 use crate::state::LoaderState;
@@ -71,7 +72,7 @@ impl NativeLoader {
     #[new]
     #[pyo3(signature = (paths, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -99,6 +100,8 @@ impl NativeLoader {
         num_threads: usize,
         num_slots: usize,
         memory_limit_bytes: usize,
+        on_bad_data: &str,
+        invalid_utf8: &str,
     ) -> PyResult<Self> {
         let make = || {
             let config = LoaderConfig {
@@ -117,6 +120,7 @@ impl NativeLoader {
                 sequence_length,
                 packing: Packing::parse(packing, overflow)?,
                 text_column,
+                bad_data: BadData::parse(on_bad_data, invalid_utf8)?,
                 bos_id,
                 pad_id,
                 rank,
@@ -129,8 +133,12 @@ impl NativeLoader {
             let tokenizer = tokenizer.inner().clone();
             py.detach(|| {
                 let paths = source::find_shards(&paths)?;
-                let shards = source::open_shards(&paths, &config.text_column)?;
-                Loader::new(config, shards, tokenizer)
+                let column = &config.text_column;
+                let (shards, bad_files) = match config.bad_data.quarantine {
+                    true => source::open_readable_shards(&paths, column)?,
+                    false => (source::open_shards(&paths, column)?, Vec::new()),
+                };
+                Loader::new(config, shards, bad_files, tokenizer)
             })
         };
         let mut loader = make().map_err(to_py)?;
@@ -291,6 +299,8 @@ impl NativeLoader {
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (metrics, ledger, queues) =
             self.with(py, |loader| Ok((loader.metrics().clone(), loader.ledger(), loader.queues())))?;
+        let (quarantine, bad_files) =
+            self.with(py, |loader| Ok((loader.quarantine(), loader.identity().bad_files.clone())))?;
         let dict = PyDict::new(py);
         let counts = PyDict::new(py);
         for (name, count) in [
@@ -323,6 +333,22 @@ impl NativeLoader {
         dict.set_item("ready_batches", queues.ready_batches)?;
         dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
         dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
+        let quarantined = PyList::empty(py);
+        for file in bad_files {
+            let part = PyDict::new(py);
+            part.set_item("file", file.name)?;
+            part.set_item("reason", file.reason)?;
+            quarantined.append(part)?;
+        }
+        for (path, Quarantined { row_group, start, end, reason, .. }) in quarantine {
+            let part = PyDict::new(py);
+            part.set_item("file", path.file_name().unwrap_or_default())?;
+            part.set_item("row_group", row_group)?;
+            part.set_item("rows", (start, end))?;
+            part.set_item("reason", reason)?;
+            quarantined.append(part)?;
+        }
+        dict.set_item("quarantine", quarantined)?;
         Ok(dict)
     }
 

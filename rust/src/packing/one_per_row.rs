@@ -30,11 +30,12 @@ impl OnePerRow {
     fn write(&mut self, document: &Document, rows: &mut Rows<'_>) {
         let (row, tokens) = (rows.cursor().row, document.tokens());
         let added = usize::from(self.bos.is_some());
+        let taken = tokens.len().min(rows.row_length() - added);
+        rows.note(rows.cursor(), self.bos.is_some(), document, 0, taken);
         if let Some(bos) = self.bos {
             rows.push(&[bos]);
             self.ledger.bos += 1;
         }
-        let taken = tokens.len().min(rows.row_length() - added);
         rows.push(&tokens[..taken]);
         deliver(&mut self.ledger, &tokens[..taken], self.bos.is_none());
         self.ledger.cropped += (tokens.len() - taken) as u64;

@@ -66,12 +66,12 @@ impl Pad {
 
     fn write(&mut self, document: &Document, rows: &mut Rows<'_>) {
         let tokens = document.tokens();
-        let space = rows.space();
+        let taken = tokens.len().min(rows.space() - usize::from(self.bos.is_some()));
+        rows.note(rows.cursor(), self.bos.is_some(), document, 0, taken);
         if let Some(bos) = self.bos {
             rows.push(&[bos]);
             self.ledger.bos += 1;
         }
-        let taken = tokens.len().min(space - usize::from(self.bos.is_some()));
         if taken > 0 {
             rows.push(&tokens[..taken]);
         }

@@ -53,7 +53,7 @@ impl ShardFile {
             reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
         })?;
         bytes.resize(length, 0);
-        read_exact_at(&self.file, bytes, offset).map_err(|source| self.failed(source))
+        retried(|| read_exact_at(&self.file, bytes, offset)).map_err(|source| self.failed(source))
     }
 
     /// A read beyond the end is a file that was cut since it was opened.
@@ -64,6 +64,20 @@ impl ShardFile {
             _ => Error::io(Place::shard(&self.path), source),
         }
     }
+}
+
+/// Attempts at a read: network file systems fail now and then, and a failure never costs data, only the run.
+const ATTEMPTS: usize = 3;
+
+/// What `read` gives, tried again where that may help: a file that ends too soon will not grow.
+fn retried(mut read: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match read() {
+            Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => {}
+            result => return result,
+        }
+    }
+    read()
 }
 
 /// The file is not as long as it was.
@@ -92,4 +106,24 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_fails_is_tried_again_and_one_beyond_the_end_is_not() {
+        let attempts = |kind: io::ErrorKind, failures: usize| {
+            let mut count = 0;
+            let result = retried(|| {
+                count += 1;
+                if count > failures { Ok(()) } else { Err(kind.into()) }
+            });
+            (count, result.map_err(|error| error.kind()))
+        };
+        assert_eq!(attempts(io::ErrorKind::TimedOut, 2), (3, Ok(())));
+        assert_eq!(attempts(io::ErrorKind::TimedOut, 9), (3, Err(io::ErrorKind::TimedOut)));
+        assert_eq!(attempts(io::ErrorKind::UnexpectedEof, 9), (1, Err(io::ErrorKind::UnexpectedEof)));
+    }
 }

@@ -1,0 +1,150 @@
+//! What a reader found → a piece: the tokens of its documents, and the list of what is left out.
+//!
+//! ```text
+//! rows      40     41        42     43..51                    41: no UTF-8, 43..51: a page that cannot be decoded
+//! piece     [7 9]            [3 3]  left out: 41, 43..51
+//! ```
+//! The smallest part that is bad is left out: a document, a page's rows, or the rest of a row group. All else keeps its
+//! place, since places are counted by rows.
+
+use std::sync::Arc;
+
+use crate::config::BadData;
+use crate::error::{Error, Place, Result};
+use crate::packing::Document;
+use crate::plan::Unit;
+use crate::pool::Pool;
+use crate::quarantine::Quarantined;
+use crate::ragged::{DocumentBatch, TokenBatch};
+use crate::row_groups::{BrokenRows, Found};
+use crate::source::Shard;
+use crate::state::Address;
+use crate::tokenizer::{EncodeError, Encoder};
+
+/// Some documents of a unit, tokenized.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// The unit, as an ordinal of the lane.
+    pub(crate) ordinal: u64,
+    /// See `Document::group`.
+    pub(crate) group: u64,
+    /// Row of each document.
+    pub(crate) rows: Vec<u64>,
+    /// Bytes of text of each document.
+    pub(crate) num_bytes: Vec<u64>,
+    /// Their tokens.
+    pub(crate) tokens: Arc<TokenBatch>,
+    /// Rows among and behind them that are left out, in order.
+    pub(crate) left_out: Vec<Quarantined>,
+}
+
+impl Piece {
+    /// Its `index`-th document.
+    pub(crate) fn document(&self, index: usize) -> Document {
+        Document {
+            address: Address { ordinal: self.ordinal, row: self.rows[index] },
+            group: self.group,
+            num_bytes: self.num_bytes[index],
+            tokens: self.tokens.clone(),
+            index,
+        }
+    }
+}
+
+/// Makes the pieces of one unit.
+pub(crate) struct PieceMaker<'a> {
+    pub(crate) unit: Unit,
+    /// The unit, as an ordinal of the lane.
+    pub(crate) ordinal: u64,
+    /// See `Document::group`.
+    pub(crate) group: u64,
+    /// Rows that are needed, ascending; `None`: all.
+    pub(crate) wanted: Option<Arc<Vec<u64>>>,
+    pub(crate) bad_data: BadData,
+    pub(crate) shard: &'a Shard,
+}
+
+impl PieceMaker<'_> {
+    /// The piece of what was found, its tokens in memory of `pool`.
+    ///
+    /// # Errors
+    /// Bad data, unless it is to be left out.
+    pub(crate) fn make(&self, found: Found, encoder: &mut Encoder, pool: &Arc<Pool<u32>>) -> Result<Piece> {
+        match found {
+            Found::Documents(first_row, documents) => self.tokenize(first_row, documents, encoder, pool),
+            Found::Broken(broken) => self.broken(broken),
+        }
+    }
+
+    fn broken(&self, broken: BrokenRows) -> Result<Piece> {
+        let BrokenRows { rows, reason, error } = broken;
+        let is_wanted = self.wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|row| rows.contains(row)));
+        if is_wanted && !self.bad_data.quarantine {
+            return Err(error);
+        }
+        let left_out = is_wanted.then(|| self.left_out(rows.start, rows.end, reason)).into_iter().collect();
+        Ok(Piece { left_out, ..self.empty() })
+    }
+
+    fn tokenize(
+        &self,
+        first_row: u64,
+        mut documents: DocumentBatch,
+        encoder: &mut Encoder,
+        pool: &Arc<Pool<u32>>,
+    ) -> Result<Piece> {
+        let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
+        if let Some(wanted) = &self.wanted {
+            rows.retain(|row| wanted.binary_search(row).is_ok());
+            documents = documents.select(rows.iter().map(|row| (row - first_row) as usize));
+        }
+        let mut tokens = TokenBatch::pooled(pool);
+        let (mut is_bad, mut left_out) = (vec![false; documents.len()], Vec::new());
+        let mut done = 0;
+        while let Err(failed) = encoder.encode_batch(&documents.slice(done..documents.len()), &mut tokens) {
+            let index = done + failed.document;
+            done = index + 1;
+            match failed.error {
+                EncodeError::InvalidUtf8 { .. } if self.bad_data.replace_invalid_utf8 => {
+                    let text = String::from_utf8_lossy(documents.document(index));
+                    encoder
+                        .encode_str(&text, tokens.values_mut())
+                        .map_err(|error| self.error(rows[index], error))?;
+                    tokens.end_document();
+                }
+                error @ EncodeError::Panic { .. } => return Err(self.error(rows[index], error)),
+                error if self.bad_data.quarantine => {
+                    is_bad[index] = true;
+                    left_out.push(self.left_out(rows[index], rows[index] + 1, error.to_string()));
+                }
+                error => return Err(self.error(rows[index], error)),
+            }
+        }
+        if !left_out.is_empty() {
+            let good = (0..documents.len()).filter(|&index| !is_bad[index]);
+            documents = documents.select(good);
+            let mut is_bad = is_bad.into_iter();
+            rows.retain(|_| is_bad.next() == Some(false));
+        }
+        let num_bytes = documents.iter().map(|document| document.len() as u64).collect();
+        Ok(Piece { rows, num_bytes, tokens: Arc::new(tokens), left_out, ..self.empty() })
+    }
+
+    fn empty(&self) -> Piece {
+        let (rows, num_bytes, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Piece { ordinal: self.ordinal, group: self.group, rows, num_bytes, tokens: Arc::default(), left_out }
+    }
+
+    fn left_out(&self, start: u64, end: u64, reason: String) -> Quarantined {
+        let Unit { shard, row_group, .. } = self.unit;
+        Quarantined { shard, row_group, start, end, reason }
+    }
+
+    fn error(&self, row: u64, error: EncodeError) -> Error {
+        let place = Place::row(self.shard.path(), self.unit.row_group, row);
+        match error {
+            EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+            other => Error::Tokenize { place, reason: other.to_string() },
+        }
+    }
+}
