@@ -17,12 +17,14 @@ from nanofast.errors import (
     WrongTypeError,
 )
 from nanofast.loader import TokenLoader, merge_states
+from nanofast.mixture import Mixture
 from nanofast.tokenizer import Tokenizer
 
 __all__ = [
     "Error",
     "InvalidError",
     "LoaderError",
+    "Mixture",
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",

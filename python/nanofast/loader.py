@@ -29,6 +29,7 @@ import numpy as np
 
 from nanofast import _nanofast, distributed
 from nanofast.errors import InvalidError, LoaderError, WrongTypeError
+from nanofast.mixture import Data, Mixture, checked_weights
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
 State = dict[str, Any]
-Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 Made = TypeVar("Made")
 
@@ -59,7 +59,7 @@ class TokenLoader:
 
     Args:
         data: a parquet file, a folder of them, a glob, or a list of these; shards are read in the order of their names
-            (a list keeps its own).
+            (a list keeps its own). Or a `nanofast.Mixture` of several such data sets.
         tokenizer: a `nanofast.Tokenizer`.
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T.
@@ -101,7 +101,7 @@ class TokenLoader:
 
     def __init__(
         self,
-        data: Data,
+        data: Data | Mixture,
         tokenizer: Tokenizer,
         batch_size: int,
         sequence_length: int,
@@ -130,6 +130,14 @@ class TokenLoader:
         invalid_utf8: str = "refuse",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
+        mixture = data if isinstance(data, Mixture) else None
+        sources: dict[str, Data] = {}
+        if isinstance(data, Mixture):
+            sources = {name: source for name, (source, _) in data.sources.items()}
+        else:
+            sources = {"": data}
+        if mixture is not None and mixture.run_out != "repeat" and epochs is None:
+            epochs = 1
         worker = distributed.worker_and_count()
         if rank is None or world_size is None:
             found_rank, found_world_size = distributed.rank_and_world_size()
@@ -152,7 +160,7 @@ class TokenLoader:
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id = _bos_id(tokenizer, bos_token)
         self._native = _nanofast.NativeLoader(
-            _paths(data),
+            [(name, _paths(source)) for name, source in sources.items()],
             tokenizer._native,
             text_column=text_column,
             split=split,
@@ -178,12 +186,15 @@ class TokenLoader:
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
             on_bad_data=on_bad_data,
             invalid_utf8=invalid_utf8,
+            weights=None if mixture is None else list(mixture.weights.values()),
+            run_out="repeat" if mixture is None else mixture.run_out,
         )
         self.batch_size = batch_size
         self.sequence_length = sequence_length
         self.num_slots = num_slots
         self.rank = rank
         self.world_size = world_size
+        self.weights = None if mixture is None else dict(mixture.weights)
         self.tokenizer = tokenizer
         self.device = "cpu" if device is None else device
         self._closed = False
@@ -337,27 +348,50 @@ class TokenLoader:
         with self._lock:
             self._native.restore(text)
             self._begin_anew()
+        if self.weights is not None and state["weights"] != list(self.weights.values()):
+            self._log_weights(dict(zip(self.weights, state["weights"], strict=True)))
         shape = (state["batch_size"], state["sequence_length"])
         if shape != (self.batch_size, self.sequence_length):
             self._log_shape(shape)
 
-    def reconfigure(self, *, batch_size: int | None = None, sequence_length: int | None = None) -> None:
+    def reconfigure(
+        self,
+        *,
+        batch_size: int | None = None,
+        sequence_length: int | None = None,
+        mixture: Mixture | Mapping[str, float] | None = None,
+    ) -> None:
         """Other batches from here on: what was packed ahead is packed again, so no token is lost or repeated.
 
-        With several ranks all do it behind the same batch. The position goes to the log.
+        `mixture` gives new weights for the sources of a mixture, by their names (of a `Mixture` its weights alone
+        count); the counters of what was admitted begin anew. With several ranks all do it behind the same batch. The
+        position goes to the log.
 
         Raises:
             ValueError: a value breaks its rule; the loader is then as it was.
         """
-        before = (self.batch_size, self.sequence_length)
+        before, weights_before = (self.batch_size, self.sequence_length), self.weights
+        weights = self._wanted_weights(mixture)
         wanted_B = before[0] if batch_size is None else _count("batch_size", batch_size)
         wanted_T = before[1] if sequence_length is None else _count("sequence_length", sequence_length)
         with self._lock:
-            self._native.reconfigure(wanted_B, wanted_T)
-            self.batch_size, self.sequence_length = wanted_B, wanted_T
+            self._native.reconfigure(wanted_B, wanted_T, None if weights is None else list(weights.values()))
+            self.batch_size, self.sequence_length, self.weights = wanted_B, wanted_T, weights
             self._arguments |= {"batch_size": wanted_B, "sequence_length": wanted_T}
+            if weights is not None:
+                self._arguments["data"] = self._arguments["data"].with_weights(weights)
             self._begin_anew()
-        self._log_shape(before)
+        if before != (wanted_B, wanted_T):
+            self._log_shape(before)
+        if weights_before is not None and weights != weights_before:
+            self._log_weights(weights_before)
+
+    def _wanted_weights(self, mixture: Mixture | Mapping[str, float] | None) -> dict[str, float] | None:
+        if mixture is None:
+            return self.weights
+        if self.weights is None:
+            raise InvalidError("mixture: this loader reads one data set; make one on a nanofast.Mixture")
+        return checked_weights(mixture.weights if isinstance(mixture, Mixture) else mixture, list(self.weights))
 
     def _begin_anew(self) -> None:
         self._copies = None
@@ -371,6 +405,10 @@ class TokenLoader:
             "batches of %d x %d instead of %d x %d from round %d, batch %d on",
             *(self.batch_size, self.sequence_length, *before, rounds, turn),
         )
+
+    def _log_weights(self, before: Mapping[str, float]) -> None:
+        rounds, turn = self._native.position()
+        _log.info("weights %s instead of %s from round %d, batch %d on", self.weights, before, rounds, turn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self._arguments, self.state_dict())
@@ -402,15 +440,17 @@ class TokenLoader:
         `tokens`: tokens tokenized so far, read-ahead included; `stage_seconds`: decode, tokenize, pack, idle, summed
         over threads; `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`;
         `tokens_per_second`: since the first `next()`; `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`:
-        what lies in the queues; `quarantine`: what was left out up to the last batch, each part with its file, row group,
-        rows (first, behind the last) and reason; `bottleneck`: "consumer" when batches were there before they were asked for (the ring
-        was full), else the busiest stage.
+        what lies in the queues; `quarantine`: what was left out up to the last batch, each part with its file, row
+        group, rows (first, behind the last) and reason; `shares`: for each source of a mixture the tokens admitted (BOS
+        included) and trained, and what share of all sources' they are; `bottleneck`: "consumer" when batches were there
+        before they were asked for (the ring was full), else the busiest stage.
         """
         metrics = self._native.metrics()
         documents, num_bytes, tokens = metrics.pop("tokenized")
         metrics.update(documents=documents, bytes=num_bytes, tokens=tokens)
         seconds_running = 0.0 if self._started is None else time.monotonic() - self._started
         metrics["tokens_per_second"] = tokens / seconds_running if seconds_running else 0.0
+        metrics["shares"] = _shares(list(self.weights or ()), metrics["shares"])
         rounds, turn = self._native.position()
         metrics.update(round=rounds, turn=turn)
         seconds = metrics["stage_seconds"]
@@ -448,6 +488,19 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
     whole: State = json.loads(_nanofast.merge_states([json.dumps(state) for state in states]))
     whole["identity"] = states[0]["identity"]
     return whole
+
+
+def _shares(names: list[str], counts: list[tuple[int, int]]) -> dict[str, dict[str, float]]:
+    all_admitted, all_trained = (max(1, sum(count)) for count in zip(*counts, strict=True)) if counts else (1, 1)
+    return {
+        name: {
+            "admitted": admitted,
+            "trained": trained,
+            "admitted_share": admitted / all_admitted,
+            "trained_share": trained / all_trained,
+        }
+        for name, (admitted, trained) in zip(names, counts, strict=True)
+    }
 
 
 def _paths(data: Data) -> list[str]:

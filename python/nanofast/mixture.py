@@ -52,10 +52,16 @@ class Mixture:
             raise InvalidError(f"run_out = `{self.run_out}`: expected `repeat`, `stop` or `drop`")
         weights = {}
         for name, source in self.sources.items():
-            if not isinstance(source, tuple) or len(source) != 2:
-                raise WrongTypeError(f"source `{name}` is {source!r}; expected (data, weight)")
-            weights[name] = source[1]
+            try:
+                _, weights[name] = source
+            except (TypeError, ValueError) as error:
+                raise WrongTypeError(f"source `{name}` is {source!r}; expected (data, weight)") from error
         object.__setattr__(self, "weights", checked_weights(weights, list(self.sources)))
+
+    def with_weights(self, weights: Mapping[str, float]) -> Mixture:
+        """The same sources with other weights."""
+        checked = checked_weights(weights, list(self.sources))
+        return Mixture({name: (data, checked[name]) for name, (data, _) in self.sources.items()}, self.run_out)
 
 
 def checked_weights(weights: Mapping[str, float], names: list[str]) -> dict[str, float]:

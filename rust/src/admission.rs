@@ -27,7 +27,12 @@ pub(crate) struct Feeds {
 
 impl Feeds {
     /// The feeds of a lane that stands at `entry`.
-    pub(crate) fn new(plans: &[Plan], mixture: Option<&MixtureConfig>, lane: usize, entry: &LaneEntry) -> Self {
+    pub(crate) fn new(
+        plans: &[Plan],
+        mixture: Option<&MixtureConfig>,
+        lane: usize,
+        entry: &LaneEntry,
+    ) -> Self {
         let feed = |(source, plan)| {
             let of_source = |waiting: &&Waiting| waiting.address.source == source;
             let waiting: Vec<_> = entry.packer.waiting.iter().filter(of_source).copied().collect();
@@ -130,9 +135,16 @@ impl Admission {
         }
     }
 
+    /// Whether there are shares to be kept.
+    pub(crate) fn is_mixture(&self) -> bool {
+        self.mixture.is_some()
+    }
+
     /// The next document.
     pub(crate) fn next(&mut self) -> Next {
-        let Some(blend) = &mut self.mixture else { return self.inboxes[0].next(&mut self.quarantine) };
+        let Some(blend) = &mut self.mixture else {
+            return self.inboxes[0].next(&mut self.quarantine);
+        };
         while let Some(source) = blend.rule.next() {
             match (self.inboxes[source].next(&mut self.quarantine), blend.run_out) {
                 (Next::Document(document), _) => {
@@ -167,9 +179,17 @@ impl Admission {
     pub(crate) fn sources(&self, trained: &[u64]) -> Vec<SourceEntry> {
         let entry = |(source, inbox): (usize, &Inbox)| {
             let position = inbox.position();
-            let Some(blend) = &self.mixture else { return SourceEntry { position, ..SourceEntry::default() } };
+            let Some(blend) = &self.mixture else {
+                return SourceEntry { position, ..SourceEntry::default() };
+            };
             let (admitted, has_run_out) = blend.rule.source(source);
-            SourceEntry { position, admitted, has_run_out, read: blend.read[source], trained: trained[source] }
+            SourceEntry {
+                position,
+                admitted,
+                has_run_out,
+                read: blend.read[source],
+                trained: trained[source],
+            }
         };
         self.inboxes.iter().enumerate().map(entry).collect()
     }

@@ -189,6 +189,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// What is wrong with one source of a mixture.
+    #[error("source `{name}`: {error}")]
+    Source {
+        /// The source.
+        name: String,
+        /// The error without it.
+        error: Box<Error>,
+    },
+
     /// A setting that breaks a rule.
     #[error("{field} = {value}: {rule}")]
     Config {
@@ -277,6 +286,7 @@ impl Error {
     /// The Python exception it becomes.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Source { error, .. } => error.kind(),
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
             Self::Io { .. } => Kind::Io,
             Self::ColumnType { .. } => Kind::Type,

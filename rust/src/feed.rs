@@ -22,6 +22,7 @@ use crate::state::{Address, Waiting};
 /// A piece of work: read the next rows of a unit, then tokenize them.
 #[derive(Debug)]
 pub(crate) struct Step {
+    pub(crate) source: u32,
     segment: u64,
     unit: usize,
     sequence: u64,
@@ -38,6 +39,7 @@ pub(crate) struct Step {
 /// Where a finished piece belongs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
+    pub(crate) source: u32,
     segment: u64,
     unit: usize,
     sequence: u64,
@@ -106,9 +108,10 @@ impl Segment {
     }
 }
 
-/// The reading side of a lane.
+/// The reading side of one source of a lane.
 #[derive(Debug)]
 pub(crate) struct Feed {
+    source: u32,
     lane: usize,
     /// Where the next segment begins; `None` when the plan has ended.
     opens: Option<Address>,
@@ -133,6 +136,7 @@ impl Feed {
     /// The documents of a lane from `position` on, after those that a restored packer holds.
     pub(crate) fn new(plan: &Plan, lane: usize, position: Address, waiting: &[Waiting]) -> Self {
         let mut feed = Self {
+            source: position.source,
             lane,
             opens: Some(position),
             segments: VecDeque::new(),
@@ -203,7 +207,8 @@ impl Feed {
                     read.issued += 1;
                     self.in_flight += 1;
                     let (ordinal, group, wanted) = (read.ordinal, read.group, read.wanted.clone());
-                    return Some(Step { segment, unit, sequence, reader, ordinal, group, wanted });
+                    let source = self.source;
+                    return Some(Step { source, segment, unit, sequence, reader, ordinal, group, wanted });
                 }
             }
             index += 1;
@@ -211,7 +216,9 @@ impl Feed {
     }
 
     fn open_segment(&mut self, plan: &Plan) -> bool {
-        let Some(position) = self.opens.take() else { return false };
+        let Some(position) = self.opens.take() else {
+            return false;
+        };
         let segment = if plan.config().shuffle {
             self.open_window(plan, position)
         } else {
@@ -238,7 +245,7 @@ impl Feed {
             read.reader = (start < unit.end).then(|| UnitReader::new(unit, start, unit.end));
             read.finished = read.reader.is_none();
         }
-        let next = Address { ordinal: position.ordinal + 1, row: 0 };
+        let next = Address { ordinal: position.ordinal + 1, row: 0, ..position };
         Some((Segment { order: Order::Rows, units: vec![read] }, next))
     }
 
@@ -268,7 +275,7 @@ impl Feed {
         });
         let units = reads.collect();
         let order = Order::Permuted { first: window.first, key: window.key, from, num_documents, starts };
-        Some((Segment { order, units }, Address { ordinal: window.end, row: 0 }))
+        Some((Segment { order, units }, Address { ordinal: window.end, row: 0, ..position }))
     }
 
     /// Gives the reader back once the rows are read.
@@ -276,7 +283,7 @@ impl Feed {
         let unit = &mut self.segments[(step.segment - self.front) as usize].units[step.unit];
         unit.finished = step.reader.is_finished();
         unit.reader = (!unit.finished).then_some(step.reader);
-        Ticket { segment: step.segment, unit: step.unit, sequence: step.sequence }
+        Ticket { source: step.source, segment: step.segment, unit: step.unit, sequence: step.sequence }
     }
 
     /// Puts a finished piece into its place.
@@ -393,7 +400,7 @@ enum Place {
     Nothing,
 }
 
-/// The packing side of a lane: documents in order.
+/// The packing side of one source of a lane: documents in order.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     batches: VecDeque<Batch>,
@@ -401,14 +408,11 @@ pub(crate) struct Inbox {
     ended: bool,
     position: Address,
     taken: Taken,
-    /// What was left out up to `position`.
-    quarantine: Quarantine,
 }
 
 impl Inbox {
-    pub(crate) fn new(position: Address, quarantine: Quarantine) -> Self {
-        let (batches, restored, taken) = (VecDeque::new(), None, Taken::default());
-        Self { batches, restored, ended: false, position, taken, quarantine }
+    pub(crate) fn new(position: Address) -> Self {
+        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken: Taken::default() }
     }
 
     fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
@@ -443,7 +447,7 @@ impl Inbox {
                 let order =
                     (from..num_documents).map(|index| places[permuted(index, num_documents, key) as usize]);
                 let order = order.collect();
-                let position = Address { ordinal: first, row: from };
+                let position = Address { ordinal: first, row: from, ..self.position };
                 self.batches.push_back(Batch::Permuted { pieces, order, position });
             }
         }
@@ -454,8 +458,8 @@ impl Inbox {
         self.restored.take()
     }
 
-    /// The next document.
-    pub(crate) fn next(&mut self) -> Next {
+    /// The next document; what is left out before it goes to `quarantine`.
+    pub(crate) fn next(&mut self, quarantine: &mut Quarantine) -> Next {
         loop {
             let document = match self.batches.front_mut() {
                 None => return if self.ended { Next::End } else { Next::Pending },
@@ -465,7 +469,7 @@ impl Inbox {
                     while let Some(part) = piece.left_out.get(*next_left_out)
                         && row.is_none_or(|row| part.start < row)
                     {
-                        self.quarantine.add(part);
+                        quarantine.add(part);
                         *next_left_out += 1;
                     }
                     row.map(|row| {
@@ -487,7 +491,7 @@ impl Inbox {
                                 found = Some(pieces[piece as usize].document(index as usize));
                             }
                             Place::LeftOut(piece, index) => {
-                                self.quarantine.add(&pieces[piece as usize].left_out[index as usize]);
+                                quarantine.add(&pieces[piece as usize].left_out[index as usize]);
                             }
                             Place::Nothing => {}
                         }
@@ -503,11 +507,6 @@ impl Inbox {
                 None => drop(self.batches.pop_front()),
             }
         }
-    }
-
-    /// What was left out up to `position`.
-    pub(crate) fn quarantine(&self) -> &Quarantine {
-        &self.quarantine
     }
 
     /// The next document to admit.
@@ -541,6 +540,7 @@ mod tests {
         let mut tokens = TokenBatch::new();
         tokens.push(&[1]);
         Piece {
+            source: 0,
             ordinal,
             group: 0,
             rows: vec![0],
@@ -566,7 +566,7 @@ mod tests {
         assert!(feed.next_step(&plan, target).is_none(), "a piece of the front is on its way");
         feed.deposit(ticket, piece(0, 1));
         assert!(feed.next_step(&plan, target).is_none(), "a piece of the front waits for the packer");
-        feed.deliver(&plan, &mut Inbox::new(Address::default(), Quarantine::default())).unwrap();
+        feed.deliver(&plan, &mut Inbox::new(Address::default())).unwrap();
         assert_eq!(feed.next_step(&plan, target).unwrap().ordinal, 0);
     }
 }

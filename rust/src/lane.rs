@@ -3,9 +3,9 @@
 //! A `LanePacker` is in the hands of one thread at a time. It never waits: it packs until its slot is full or its
 //! inbox is empty, and goes on from there the next time.
 
+use crate::admission::Admission;
 use crate::error::Result;
-use crate::feed::Inbox;
-use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows};
+use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows, Span};
 use crate::ring::SlotWriter;
 use crate::state::LaneEntry;
 
@@ -72,7 +72,7 @@ pub(crate) struct LanePacker {
     row_length: usize,
     slot_len: usize,
     pad_id: u32,
-    inbox: Inbox,
+    admission: Admission,
     packer: Box<dyn Packer>,
     /// The state to take up before the first batch.
     restoring: Option<LaneEntry>,
@@ -83,6 +83,10 @@ pub(crate) struct LanePacker {
     padding: u64,
     /// Not-learned tokens in the ledger when the last batch was delivered.
     not_learned: u64,
+    /// What the documents contribute to the batch at hand, where that is asked for …
+    spans: Option<Vec<Span>>,
+    /// … and the learned targets of each source so far.
+    trained: Vec<u64>,
 }
 
 impl LanePacker {
@@ -92,15 +96,17 @@ impl LanePacker {
         slot_len: usize,
         pad_id: u32,
         packer: Box<dyn Packer>,
+        admission: Admission,
         entry: LaneEntry,
     ) -> Self {
-        let inbox = Inbox::new(entry.position, entry.quarantine.clone());
         Self {
             lane,
             row_length,
             slot_len,
             pad_id,
-            inbox,
+            spans: admission.is_mixture().then(Vec::new),
+            trained: entry.sources.iter().map(|source| source.trained).collect(),
+            admission,
             packer,
             restoring: Some(entry),
             target: None,
@@ -111,8 +117,8 @@ impl LanePacker {
         }
     }
 
-    pub(crate) fn inbox_mut(&mut self) -> &mut Inbox {
-        &mut self.inbox
+    pub(crate) fn admission_mut(&mut self) -> &mut Admission {
+        &mut self.admission
     }
 
     /// Whether it holds the slot of its next batch.
@@ -136,10 +142,10 @@ impl LanePacker {
             Target::Slot(writer) => writer.tokens_mut(),
             Target::Aside(tokens) => tokens,
         };
-        let mut rows = Rows::new(tokens, self.row_length, self.cursor);
+        let mut rows = Rows::new(tokens, self.row_length, self.cursor).noting(self.spans.as_mut());
         let progress = match rows.is_full() {
             true => Progress::Full,
-            false => self.packer.fill(&mut || self.inbox.next(), &mut rows),
+            false => self.packer.fill(&mut || self.admission.next(), &mut rows),
         };
         (self.cursor, self.width) = (rows.cursor(), rows.width());
         Ok(match progress {
@@ -155,7 +161,9 @@ impl LanePacker {
         if let Some(writer) = writer {
             self.target = Some(Target::Slot(writer));
         }
-        let Some(Target::Slot(writer)) = &mut self.target else { return Outcome::Pending };
+        let Some(Target::Slot(writer)) = &mut self.target else {
+            return Outcome::Pending;
+        };
         let mut rows = Rows::new(writer.tokens_mut(), self.row_length, Cursor::default());
         while !rows.is_full() {
             self.padding += rows.pad(self.pad_id) as u64;
@@ -166,19 +174,26 @@ impl LanePacker {
 
     /// Restores the packer once its documents are there; whether it may pack.
     fn take_up(&mut self) -> Result<bool> {
-        let Some(entry) = &self.restoring else { return Ok(true) };
+        let Some(entry) = &self.restoring else {
+            return Ok(true);
+        };
         let documents = match entry.packer.waiting.is_empty() {
             true => Some(Vec::new()),
-            false => self.inbox.take_restored(),
+            false => self.admission.take_restored(&entry.packer.waiting),
         };
-        let Some(documents) = documents else { return Ok(false) };
+        let Some(documents) = documents else {
+            return Ok(false);
+        };
         self.packer.restore(&entry.packer, documents, entry.ledger)?;
         self.restoring = None;
         Ok(true)
     }
 
     fn deliver(&mut self) -> Outcome {
-        let Some(Target::Slot(mut writer)) = self.target.take() else { return Outcome::Pending };
+        let Some(Target::Slot(mut writer)) = self.target.take() else {
+            return Outcome::Pending;
+        };
+        self.count_trained(writer.tokens_mut());
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;
         let (mut num_masked, mut masked) = (0, false);
@@ -203,10 +218,25 @@ impl LanePacker {
         Outcome::Delivered(header)
     }
 
+    /// Adds the batch's learned targets to those of their sources. A row's first token is no target of that row.
+    fn count_trained(&mut self, tokens: &[i32]) {
+        for span in self.spans.iter_mut().flat_map(|spans| spans.drain(..)) {
+            let start = span.row * self.row_length + span.column + usize::from(span.has_bos);
+            let first = usize::from(span.column == 0 && !span.has_bos);
+            let targets = tokens[start..start + span.num_tokens].iter().skip(first);
+            let learned = targets.filter(|&&token| token as u32 & NOT_LEARNED == 0).count();
+            self.trained[span.address.source as usize] += learned as u64;
+        }
+    }
+
     fn entry(&self) -> LaneEntry {
         let mut ledger = *self.packer.ledger();
         ledger.padding += self.padding;
-        let quarantine = self.inbox.quarantine().clone();
-        LaneEntry { position: self.inbox.position(), packer: self.packer.state(), ledger, quarantine }
+        LaneEntry {
+            sources: self.admission.sources(&self.trained),
+            packer: self.packer.state(),
+            ledger,
+            quarantine: self.admission.quarantine().clone(),
+        }
     }
 }

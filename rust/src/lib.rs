@@ -7,6 +7,7 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+mod admission;
 #[cfg(feature = "python")]
 mod bindings;
 pub mod config;
@@ -15,6 +16,7 @@ mod feed;
 pub mod lane;
 pub mod loader;
 pub mod metrics;
+pub mod mixture;
 pub mod packing;
 mod piece;
 mod pipeline;

@@ -12,21 +12,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{LoaderConfig, Overflow, Packing};
+use crate::admission::{Admission, Feeds};
+use crate::config::{LoaderConfig, Overflow, Packing, PlanConfig};
 use crate::error::{Error, Result};
-use crate::feed::{Feed, STEP_BYTES};
+use crate::feed::STEP_BYTES;
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
-use crate::plan::Plan;
+use crate::plan::{Plan, key_of};
 use crate::pool::Pool;
 use crate::quarantine::{BadFile, Quarantine, Quarantined};
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
-use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity};
+use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity, SourceIdentity};
 use crate::tokenizer::Tokenizer;
 
 /// What a call for the next batch ended with.
@@ -40,10 +41,22 @@ pub enum NextBatch {
     End,
 }
 
+/// The shards of one source.
+#[derive(Clone, Debug)]
+pub struct SourceShards {
+    /// The source's name in a mixture.
+    pub name: String,
+    /// Its shards, in order.
+    pub shards: Vec<Shard>,
+    /// What was found beside them and is left out.
+    pub bad_files: Vec<BadFile>,
+}
+
 /// A loader of one rank.
 pub struct Loader {
     config: LoaderConfig,
-    plan: Arc<Plan>,
+    /// Of each source.
+    plans: Arc<Vec<Plan>>,
     shards: Arc<Vec<Shard>>,
     tokenizer: Tokenizer,
     identity: Arc<Identity>,
@@ -107,17 +120,24 @@ impl Waiter {
 }
 
 impl Loader {
-    /// A loader over opened shards; `bad_files` were found beside them and are left out. `bos_id` and `pad_id` of the
-    /// configuration belong to the tokenizer.
-    pub fn new(
-        config: LoaderConfig,
-        shards: Vec<Shard>,
-        bad_files: Vec<BadFile>,
-        tokenizer: Tokenizer,
-    ) -> Result<Self> {
+    /// A loader over opened shards: of one source, or of as many as `config.mixture` has weights. `bos_id` and `pad_id` of
+    /// the configuration belong to the tokenizer.
+    pub fn new(config: LoaderConfig, sources: Vec<SourceShards>, tokenizer: Tokenizer) -> Result<Self> {
         config.validate()?;
-        let row_counts: Vec<Vec<u64>> = shards.iter().map(Shard::row_counts).collect();
-        let plan = Plan::new(&row_counts, &config.plan)?;
+        let expected = config.mixture.as_ref().map_or(1, |mixture| mixture.weights.len());
+        if sources.len() != expected {
+            let rule = format!("{expected} data sets are expected");
+            return Err(Error::config("sources", sources.len(), rule));
+        }
+        let plans = plans(&config, &sources)?;
+        let named = |(source, plan): (&SourceShards, &Plan)| SourceIdentity {
+            name: source.name.clone(),
+            num_shards: source.shards.len(),
+            unit_documents: plan.unit_documents(),
+        };
+        let named = sources.iter().zip(&plans).filter(|_| config.mixture.is_some()).map(named).collect();
+        let bad_files = sources.iter().flat_map(|source| source.bad_files.iter().cloned()).collect();
+        let shards: Vec<Shard> = sources.into_iter().flat_map(|source| source.shards).collect();
         let identity = Identity {
             tokenizer: tokenizer.fingerprint().to_string(),
             bos_id: config.bos_id,
@@ -125,21 +145,23 @@ impl Loader {
             text_column: config.text_column.clone(),
             packing: config.packing.name().into(),
             lanes: config.plan.lanes,
-            unit_documents: plan.unit_documents(),
+            unit_documents: plans[0].unit_documents(),
             deal: config.plan.deal.name().into(),
             shuffle: config.plan.shuffle,
             shuffle_window: config.plan.shuffle_window,
             seed: config.plan.seed,
             split: config.plan.split.name().into(),
+            sources: named,
+            run_out: config.mixture.as_ref().map(|mixture| mixture.run_out.name().into()),
             replaces_invalid_utf8: config.bad_data.replace_invalid_utf8,
             bad_files,
             shards: shards.iter().map(shard_identity).collect(),
         };
         Ok(Self {
-            entries: vec![LaneEntry::default(); config.own_lanes().len()],
+            entries: vec![LaneEntry::beginning(plans.len()); config.own_lanes().len()],
             identity_digest: identity.digest(),
             identity: Arc::new(identity),
-            plan: Arc::new(plan),
+            plans: Arc::new(plans),
             shards: Arc::new(shards),
             metrics: Arc::new(Metrics::default()),
             config,
@@ -243,7 +265,9 @@ impl Loader {
     /// Tells that the caller's user holds the next of the batches that were fetched: from here on `state()` is its
     /// state. A caller that copies batches ahead accepts them when it hands them on.
     pub fn accept(&mut self) {
-        let Some(header) = self.fetched.front_mut() else { return };
+        let Some(header) = self.fetched.front_mut() else {
+            return;
+        };
         // Lanes of this rank take turns, in the order of their numbers.
         let entry = std::mem::take(&mut header.entry);
         let before = std::mem::replace(&mut self.entries[self.turn as usize], entry);
@@ -277,14 +301,32 @@ impl Loader {
         Ok(())
     }
 
-    /// Makes batches of another shape from here on. What was packed ahead is packed again; no token is lost.
-    pub fn reconfigure(&mut self, batch_size: usize, sequence_length: usize) -> Result<()> {
+    /// Makes batches of another shape, or of other shares of a mixture's sources, from here on. What was packed ahead is
+    /// packed again; no token is lost.
+    pub fn reconfigure(
+        &mut self,
+        batch_size: usize,
+        sequence_length: usize,
+        weights: Option<Vec<f64>>,
+    ) -> Result<()> {
         if self.closed {
             return Err(Error::Closed);
         }
-        let config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
+        let mut config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
+        if let Some(weights) = weights {
+            match &mut config.mixture {
+                Some(mixture) if mixture.weights.len() == weights.len() => mixture.weights = weights,
+                _ => {
+                    let rule = format!("the loader reads {} data sets", self.plans.len());
+                    return Err(Error::config("weights", weights.len(), rule));
+                }
+            }
+        }
         config.validate()?;
         self.rewind();
+        if config.mixture != self.config.mixture {
+            self.entries.iter_mut().for_each(count_anew);
+        }
         self.config = config;
         Ok(())
     }
@@ -328,6 +370,7 @@ impl Loader {
             turn: self.turn,
             batch_size: self.config.batch_size,
             sequence_length: self.config.sequence_length,
+            weights: self.weights().to_vec(),
             lanes,
         }
     }
@@ -384,8 +427,16 @@ impl Loader {
             return Err(Error::State { reason });
         }
         self.rewind();
+        if state.weights != self.weights() {
+            entries.iter_mut().for_each(count_anew);
+        }
         (self.entries, self.round, self.turn) = (entries, state.round, state.turn);
         Ok(())
+    }
+
+    /// Weights of a mixture's sources.
+    pub fn weights(&self) -> &[f64] {
+        self.config.mixture.as_ref().map_or(&[], |mixture| &mixture.weights)
     }
 
     /// A state whose hashes fit and whose positions do not was written by something else.
@@ -395,8 +446,8 @@ impl Loader {
             return Err(Error::State { reason });
         }
         for waiting in &entry.packer.waiting {
-            let Address { ordinal, row } = waiting.address;
-            let unit = self.plan.unit(lane, ordinal);
+            let Address { source, ordinal, row } = waiting.address;
+            let unit = self.plans.get(source as usize).and_then(|plan| plan.unit(lane, ordinal));
             if !unit.is_some_and(|unit| (unit.start..unit.end).contains(&row)) {
                 let reason = format!("lane {lane} holds row {row} of its unit {ordinal}, which is not there");
                 return Err(Error::State { reason });
@@ -433,9 +484,19 @@ impl Loader {
         &self.config
     }
 
-    /// The order of documents.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    /// The order of documents of each source.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    /// For each source of a mixture, the tokens that this rank's lanes have admitted (BOS included), and those that were
+    /// delivered as learned targets.
+    pub fn shares(&self) -> Vec<(u64, u64)> {
+        let counts = |source| {
+            let entries = || self.entries.iter().map(|entry| &entry.sources[source]);
+            (entries().map(|entry| entry.read).sum(), entries().map(|entry| entry.trained).sum())
+        };
+        (0..self.weights().len()).map(counts).collect()
     }
 
     /// Complete rounds, and batches delivered in the round at hand.
@@ -486,13 +547,14 @@ impl Loader {
         self.first_round = self.round;
         let ring = Ring::new(memory, self.config.num_slots, slot_len);
         let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| Lane {
-            feed: Feed::new(&self.plan, lane, entry.position, &entry.packer.waiting),
+            feeds: Feeds::new(&self.plans, self.config.mixture.as_ref(), lane, entry),
             packer: LanePacker::new(
                 lane,
                 self.config.sequence_length + 1,
                 slot_len,
                 self.config.pad_id,
                 packer(&self.config),
+                Admission::new(self.config.mixture.as_ref(), entry),
                 entry.clone(),
             ),
         });
@@ -504,7 +566,7 @@ impl Loader {
         let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
         let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
-            plan: self.plan.clone(),
+            plans: self.plans.clone(),
             shards: self.shards.clone(),
             tokenizer: self.tokenizer.clone(),
             ring,
@@ -514,7 +576,9 @@ impl Loader {
             bad_data: self.config.bad_data,
             read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
-            keeps_tokens: matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
+            // A lane that ends with one of its sources leaves what it has of the others.
+            keeps_tokens: self.config.mixture.is_none()
+                && matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };
         Pipeline::start(work, lanes, self.turn, self.config.num_threads)
     }
@@ -524,6 +588,31 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Shares are kept from here on, whatever was admitted before.
+fn count_anew(entry: &mut LaneEntry) {
+    entry.sources.iter_mut().for_each(|source| source.admitted = 0);
+}
+
+/// The plan of each source; that of a mixture's has a seed of its own.
+fn plans(config: &LoaderConfig, sources: &[SourceShards]) -> Result<Vec<Plan>> {
+    let mut first_shard = 0;
+    let plan = |(index, source): (usize, &SourceShards)| {
+        let row_counts: Vec<Vec<u64>> = source.shards.iter().map(Shard::row_counts).collect();
+        let plan = match config.mixture {
+            None => Plan::new(&row_counts, &config.plan)?,
+            Some(_) => {
+                let seed = key_of(&[config.plan.seed, 3, index as u64]);
+                let plan = Plan::new(&row_counts, &PlanConfig { seed, ..config.plan.clone() });
+                plan.map_err(|error| Error::Source { name: source.name.clone(), error: Box::new(error) })?
+            }
+        };
+        let plan = plan.with_first_shard(first_shard);
+        first_shard += source.shards.len();
+        Ok(plan)
+    };
+    sources.iter().enumerate().map(plan).collect()
 }
 
 fn shard_identity(shard: &Shard) -> ShardIdentity {

@@ -24,6 +24,7 @@ use crate::tokenizer::{EncodeError, Encoder};
 /// Some documents of a unit, tokenized.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
+    pub(crate) source: u32,
     /// The unit, as an ordinal of the lane.
     pub(crate) ordinal: u64,
     /// See `Document::group`.
@@ -42,7 +43,7 @@ impl Piece {
     /// Its `index`-th document.
     pub(crate) fn document(&self, index: usize) -> Document {
         Document {
-            address: Address { ordinal: self.ordinal, row: self.rows[index] },
+            address: Address { source: self.source, ordinal: self.ordinal, row: self.rows[index] },
             group: self.group,
             num_bytes: self.num_bytes[index],
             tokens: self.tokens.clone(),
@@ -53,6 +54,7 @@ impl Piece {
 
 /// Makes the pieces of one unit.
 pub(crate) struct PieceMaker<'a> {
+    pub(crate) source: u32,
     pub(crate) unit: Unit,
     /// The unit, as an ordinal of the lane.
     pub(crate) ordinal: u64,
@@ -132,7 +134,8 @@ impl PieceMaker<'_> {
 
     fn empty(&self) -> Piece {
         let (rows, num_bytes, left_out) = (Vec::new(), Vec::new(), Vec::new());
-        Piece { ordinal: self.ordinal, group: self.group, rows, num_bytes, tokens: Arc::default(), left_out }
+        let (source, ordinal, group) = (self.source, self.ordinal, self.group);
+        Piece { source, ordinal, group, rows, num_bytes, tokens: Arc::default(), left_out }
     }
 
     fn left_out(&self, start: u64, end: u64, reason: String) -> Quarantined {

@@ -14,9 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::admission::Feeds;
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
-use crate::feed::{Feed, Step};
+use crate::feed::Step;
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{Metrics, Stage};
 use crate::piece::PieceMaker;
@@ -30,7 +31,8 @@ use crate::tokenizer::{Encoder, Tokenizer};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
-    pub(crate) plan: Arc<Plan>,
+    /// Of each source.
+    pub(crate) plans: Arc<Vec<Plan>>,
     pub(crate) shards: Arc<Vec<Shard>>,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) ring: Arc<Ring>,
@@ -58,7 +60,7 @@ pub(crate) struct Ending {
 
 /// A lane as it is handed to the pipeline.
 pub(crate) struct Lane {
-    pub(crate) feed: Feed,
+    pub(crate) feeds: Feeds,
     pub(crate) packer: LanePacker,
 }
 
@@ -74,7 +76,7 @@ pub(crate) enum Poll {
 }
 
 struct Scheduled {
-    feed: Feed,
+    feeds: Feeds,
     /// `None` while a worker packs.
     packer: Option<Box<LanePacker>>,
     /// The batch that it packs next.
@@ -148,7 +150,7 @@ impl Pipeline {
     pub(crate) fn start(work: Work, lanes: Vec<Lane>, turn: u64, num_threads: usize) -> Result<Self> {
         let count = lanes.len() as u64;
         let lanes = lanes.into_iter().enumerate().map(|(index, lane)| Scheduled {
-            feed: lane.feed,
+            feeds: lane.feeds,
             packer: Some(Box::new(lane.packer)),
             sequence: (index as u64 + count - turn) % count,
             is_due: true,
@@ -193,7 +195,9 @@ impl Pipeline {
             Seen::Batch => {
                 let sequence = schedule.next;
                 let slot = self.shared.work.ring.slot_of(sequence);
-                let Some(header) = schedule.headers[slot].take() else { return Ok(Poll::Pending) };
+                let Some(header) = schedule.headers[slot].take() else {
+                    return Ok(Poll::Pending);
+                };
                 let ready = self.shared.work.ring.read_slot(sequence);
                 debug_assert!(ready, "a header is stored after its slot is committed");
                 schedule.next += 1;
@@ -268,7 +272,7 @@ impl Pipeline {
         let schedule = lock(&self.shared.schedule);
         Queues {
             ready_batches: schedule.headers.iter().flatten().count(),
-            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feed.queued_bytes()).sum(),
+            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feeds.queued_bytes()).sum(),
             shared_row_group_bytes: self.shared.work.cache.num_bytes(),
         }
     }
@@ -410,11 +414,11 @@ impl Shared {
         order.sort_by_key(|&index| {
             let lane = &schedule.lanes[index];
             let waits = !lane.is_dry && lane.packer.as_ref().is_some_and(|packer| packer.has_slot());
-            if waits { (false, 0) } else { (true, lane.feed.queued_bytes()) }
+            if waits { (false, 0) } else { (true, lane.feeds.queued_bytes()) }
         });
         order.into_iter().find_map(|index| {
-            let feed = &mut schedule.lanes[index].feed;
-            Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
+            let feeds = &mut schedule.lanes[index].feeds;
+            Some(Job::Read(index, feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))
         })
     }
 
@@ -425,7 +429,7 @@ impl Shared {
             {
                 let mut schedule = lock(&self.schedule);
                 let lane = &mut schedule.lanes[index];
-                lane.feed.deliver(&self.work.plan, packer.inbox_mut())?;
+                lane.feeds.deliver(&self.work.plans, packer.admission_mut())?;
                 lane.is_due = false;
             }
             let outcome = match is_padding {
@@ -436,7 +440,7 @@ impl Shared {
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
             let lane = &mut schedule.lanes[index];
-            lane.feed.taken(packer.inbox_mut().take_taken());
+            lane.feeds.taken(packer.admission_mut());
             match outcome {
                 Outcome::Pending if lane.is_due => continue, // more came meanwhile
                 Outcome::Pending => {}
@@ -471,6 +475,7 @@ impl Shared {
         self.work.metrics.spent(Stage::Decode, start);
         let unit = step.reader.unit();
         let maker = PieceMaker {
+            source: step.source,
             unit,
             ordinal: step.ordinal,
             group: step.group,
@@ -479,7 +484,7 @@ impl Shared {
             shard: &self.work.shards[unit.shard],
         };
         let finished = step.reader.is_finished();
-        let ticket = lock(&self.schedule).lanes[index].feed.read(step);
+        let ticket = lock(&self.schedule).lanes[index].feeds.read(step);
         if !finished {
             self.job.notify_one();
         }
@@ -491,7 +496,7 @@ impl Shared {
         self.work.metrics.tokenized(piece.rows.len(), num_bytes, piece.tokens.num_tokens());
         let mut schedule = lock(&self.schedule);
         let lane = &mut schedule.lanes[index];
-        lane.feed.deposit(ticket, piece);
+        lane.feeds.deposit(ticket, piece);
         lane.is_due = true;
         drop(schedule);
         self.job.notify_one();
@@ -525,7 +530,7 @@ impl Schedule {
     /// See `Pipeline::known_rounds`.
     fn known_rounds(&self, work: &Work) -> (u64, bool) {
         let known = self.lanes.iter().map(|lane| {
-            let ahead = if work.keeps_tokens { lane.feed.queued_tokens() / work.ring.slot_len() } else { 0 };
+            let ahead = if work.keeps_tokens { lane.feeds.queued_tokens() / work.ring.slot_len() } else { 0 };
             match lane.is_dry {
                 true => lane.data_rounds,
                 false => self.round_of(lane.sequence) + lane.is_aside as u64 + ahead as u64,

@@ -102,6 +102,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same plan where its shards are those from `first_shard` on among all sources'.
+    pub fn with_first_shard(mut self, first_shard: usize) -> Self {
+        self.groups.iter_mut().for_each(|group| group.shard += first_shard);
+        self
+    }
+
     /// The lane's `ordinal`-th unit, `None` behind the last epoch.
     pub fn unit(&self, lane: usize, ordinal: u64) -> Option<Unit> {
         let (epoch, position) = self.place_of(lane, ordinal)?;

@@ -1,7 +1,8 @@
 """Shards whose damage is known: which rows are lost when a page, a page's header or a document is bad.
 
-Texts are stored as they are (no codec, no dictionary), each page holds `PAGE_ROWS` rows and has a checksum, so damage to
-a text's bytes costs its page, damage to a page's header the rest of its row group, and bytes that are no UTF-8 a document.
+Texts are stored as they are (no codec, no dictionary), each page holds `PAGE_ROWS` rows and has a checksum, so damage
+to a text's bytes costs its page, damage to a page's header the rest of its row group, and bytes that are no UTF-8 a
+document.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 
 # Level of each module of the crate. 0 uses 0; 1 uses 0 and no other module of 1; 2 uses 0, 1 and 2; 3 uses all, and
-# nobody uses 3. `feed`, `lane`, `piece` and `row_groups` are parts of the pipeline with a file of their own.
+# nobody uses 3. `admission`, `feed`, `lane`, `piece` and `row_groups` are parts of the pipeline with own files.
 LEVELS = {
     **dict.fromkeys(("error", "config", "ragged", "state", "metrics", "pool", "quarantine", "sync"), 0),
     **dict.fromkeys(("plan", "source", "token_file", "tokenizer", "mixture", "packing", "reorder", "ring"), 1),
-    **dict.fromkeys(("feed", "lane", "piece", "row_groups", "pipeline", "loader"), 2),
+    **dict.fromkeys(("admission", "feed", "lane", "piece", "row_groups", "pipeline", "loader"), 2),
     "bindings": 3,
 }
 # Where `unsafe` may stand, and how often where a number is stated.

@@ -195,7 +195,7 @@ def test_a_file_without_a_footer_is_not_planned_at_all(tokenizer: nanofast.Token
         assert part["file"] == paths[1].name
         assert "PAR1" in part["reason"]
         state = loader.state_dict()
-        with pytest.raises(ValueError, match="bad_files differs: the state has .*shard_00001.*this loader has none"):
+        with pytest.raises(ValueError, match=r"bad_files differs: the state has .*shard_00001.*this loader has none"):
             others.load_state_dict(state)
     for path in paths:
         path.write_bytes(b"PAR1")

@@ -10,10 +10,11 @@ use pyo3::types::{PyDict, PyList};
 
 use super::error::to_py;
 use super::tokenizer::PyTokenizer;
-use crate::config::{BadData, Deal, LoaderConfig, Packing, PlanConfig, Split};
+use crate::config::{BadData, Deal, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split};
 use crate::error::Error;
-use crate::loader::{Loader, NextBatch};
+use crate::loader::{Loader, NextBatch, SourceShards};
 use crate::metrics::Stage;
+use crate::plan::Plan;
 use crate::quarantine::Quarantined;
 use crate::ring::SlotMemory;
 use crate::source;
@@ -70,13 +71,13 @@ impl NativeLoader {
 #[pymethods]
 impl NativeLoader {
     #[new]
-    #[pyo3(signature = (paths, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
+    #[pyo3(signature = (sources, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, weights=None, run_out="repeat"))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
-        paths: Vec<PathBuf>,
+        sources: Vec<(String, Vec<PathBuf>)>,
         tokenizer: &PyTokenizer,
         text_column: String,
         split: Option<&str>,
@@ -102,6 +103,8 @@ impl NativeLoader {
         memory_limit_bytes: usize,
         on_bad_data: &str,
         invalid_utf8: &str,
+        weights: Option<Vec<f64>>,
+        run_out: &str,
     ) -> PyResult<Self> {
         let make = || {
             let config = LoaderConfig {
@@ -121,6 +124,10 @@ impl NativeLoader {
                 packing: Packing::parse(packing, overflow)?,
                 text_column,
                 bad_data: BadData::parse(on_bad_data, invalid_utf8)?,
+                mixture: match weights {
+                    Some(weights) => Some(MixtureConfig { weights, run_out: RunOut::parse(run_out)? }),
+                    None => None,
+                },
                 bos_id,
                 pad_id,
                 rank,
@@ -132,23 +139,28 @@ impl NativeLoader {
             config.validate()?;
             let tokenizer = tokenizer.inner().clone();
             py.detach(|| {
-                let paths = source::find_shards(&paths)?;
-                let column = &config.text_column;
-                let (shards, bad_files) = match config.bad_data.quarantine {
-                    true => source::open_readable_shards(&paths, column)?,
-                    false => (source::open_shards(&paths, column)?, Vec::new()),
-                };
-                Loader::new(config, shards, bad_files, tokenizer)
+                let is_mixture = config.mixture.is_some();
+                let opened = sources.into_iter().map(|(name, paths)| {
+                    let opened = open(name.clone(), &paths, &config);
+                    opened.map_err(|error| match is_mixture {
+                        true => Error::Source { name, error: Box::new(error) },
+                        false => error,
+                    })
+                });
+                let sources = opened.collect::<Result<Vec<_>, _>>()?;
+                Loader::new(config, sources, tokenizer)
             })
         };
         let mut loader = make().map_err(to_py)?;
         if shares_end {
             loader.share_end();
         }
-        let plan = loader.plan();
+        let plans = loader.plans();
+        let (num_units, num_documents) =
+            (plans.iter().map(Plan::num_units).sum(), plans.iter().map(Plan::num_documents).sum());
         Ok(Self {
             lanes: loader.config().plan.lanes,
-            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
+            plan: (num_units, num_documents, plans[0].unit_documents()),
             loader: Mutex::new(loader),
             owner: Mutex::new(None),
             process: AtomicU32::new(0),
@@ -267,10 +279,17 @@ impl NativeLoader {
         self.with(py, |loader| loader.grant(rounds))
     }
 
-    /// Batches of another shape from here on.
-    fn reconfigure(&self, py: Python<'_>, batch_size: usize, sequence_length: usize) -> PyResult<()> {
+    /// Batches of another shape, or of other shares of a mixture's sources, from here on.
+    #[pyo3(signature = (batch_size, sequence_length, weights = None))]
+    fn reconfigure(
+        &self,
+        py: Python<'_>,
+        batch_size: usize,
+        sequence_length: usize,
+        weights: Option<Vec<f64>>,
+    ) -> PyResult<()> {
         self.refuse_forked()?;
-        py.detach(|| lock(&self.loader).reconfigure(batch_size, sequence_length)).map_err(to_py)
+        py.detach(|| lock(&self.loader).reconfigure(batch_size, sequence_length, weights)).map_err(to_py)
     }
 
     /// The state without its identity, as JSON.
@@ -299,8 +318,9 @@ impl NativeLoader {
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (metrics, ledger, queues) =
             self.with(py, |loader| Ok((loader.metrics().clone(), loader.ledger(), loader.queues())))?;
-        let (quarantine, bad_files) =
-            self.with(py, |loader| Ok((loader.quarantine(), loader.identity().bad_files.clone())))?;
+        let (quarantine, bad_files, shares) = self.with(py, |loader| {
+            Ok((loader.quarantine(), loader.identity().bad_files.clone(), loader.shares()))
+        })?;
         let dict = PyDict::new(py);
         let counts = PyDict::new(py);
         for (name, count) in [
@@ -349,6 +369,7 @@ impl NativeLoader {
             quarantined.append(part)?;
         }
         dict.set_item("quarantine", quarantined)?;
+        dict.set_item("shares", shares)?;
         Ok(dict)
     }
 
@@ -362,6 +383,15 @@ impl NativeLoader {
             });
         }
     }
+}
+
+fn open(name: String, paths: &[PathBuf], config: &LoaderConfig) -> Result<SourceShards, Error> {
+    let (paths, column) = (source::find_shards(paths)?, &config.text_column);
+    let (shards, bad_files) = match config.bad_data.quarantine {
+        true => source::open_readable_shards(&paths, column)?,
+        false => (source::open_shards(&paths, column)?, Vec::new()),
+    };
+    Ok(SourceShards { name, shards, bad_files })
 }
 
 /// The states of all ranks as one, all as JSON with their identities.
