@@ -34,8 +34,7 @@ bench: setup-bench
 
 lint: setup-dev
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --features python -- -D warnings
+	cargo clippy --locked --all-targets --features python -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(PYTHON_HERE) -m ruff format --check
 	$(PYTHON_HERE) -m ruff check

@@ -7,6 +7,8 @@ import warnings as _warnings
 
 from nanofast._nanofast import DEBUG_BUILD as _DEBUG_BUILD
 from nanofast._nanofast import __version__
+from nanofast.chat_loader import ChatLoader
+from nanofast.chat_template import ChatTemplate
 from nanofast.errors import (
     Error,
     InvalidError,
@@ -21,6 +23,8 @@ from nanofast.mixture import Mixture
 from nanofast.tokenizer import Tokenizer
 
 __all__ = [
+    "ChatLoader",
+    "ChatTemplate",
     "Error",
     "InvalidError",
     "LoaderError",

@@ -14,10 +14,14 @@ __all__ = [
     "ParquetWriter",
     "Tokenizer",
     "__version__",
+    "find_conversations",
     "find_shards",
     "merge_states",
     "read_footer",
     "read_row_group",
+    "render",
+    "render_rows",
+    "with_special_tokens",
 ]
 
 __version__: str
@@ -95,6 +99,7 @@ class NativeLoader:
         invalid_utf8: str,
         weights: Sequence[float] | None = None,
         run_out: str = "repeat",
+        chat_json: str | None = None,
     ) -> Self: ...
     @property
     def lanes(self) -> int: ...
@@ -119,6 +124,15 @@ class NativeLoader:
     def close(self) -> None: ...
 
 def merge_states(states_json: Sequence[str]) -> str: ...
+
+# bindings/chat.rs
+
+Rendered = tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]
+
+def render(tokenizer: Tokenizer, chat_json: str, conversation_json: str, prompts: bool) -> Rendered: ...
+def render_rows(tokenizer: Tokenizer, chat_json: str, path: str | PathLike[str], count: int) -> list[Rendered]: ...
+def find_conversations(path: str | PathLike[str]) -> list[Path]: ...
+def with_special_tokens(tokenizer: Tokenizer, contents: Sequence[str]) -> Tokenizer: ...
 
 # bindings/writer.rs
 

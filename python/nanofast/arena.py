@@ -82,8 +82,21 @@ class Arena:
             self._waiting.wait()
             self._waiting = None
 
-    def whole(self, part: Tensor) -> Tensor:
-        """A block from every rank's part of it; a collective."""
+    def wholes(self, part: Tensor) -> list[Tensor]:
+        """The members' whole tensors from every rank's part of them; a collective."""
+        return self.views(self._whole(part))
+
+    cuts = wholes  # what FSDP leaves where it lies
+
+    def local(self, values: list[Tensor]) -> Tensor:
+        """This rank's part of the members' whole tensors."""
+        block = torch.zeros_like(self.weights)
+        for place, value in zip(self.views(block), values, strict=True):
+            place.copy_(value)
+        return block[self.here].clone()
+
+    def _whole(self, part: Tensor) -> Tensor:
+        """A block from every rank's part of it."""
         if self.world_size == 1:
             return part
         block = torch.zeros((self.units_each * self.world_size, *part.shape[1:]), dtype=part.dtype, device=part.device)

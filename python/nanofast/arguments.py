@@ -8,12 +8,11 @@ line that names the flag, the rule and near names, as `ConfigError`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import io
 import re
 
+from nanofast.command import parse_settings
 from nanofast.config import Config, ConfigError
 
 # Names that users of nanochat's base trainer type, and what they are called here.
@@ -56,31 +55,8 @@ def normalise(argv: list[str]) -> list[str]:
     return words
 
 
-def _one_line(boxed: str) -> str:
-    """The sentence inside one of tyro's boxes, without its frame and hints."""
-    lines: list[str] = []
-    for line in boxed.splitlines():
-        text = line.strip("│╭╮╰╯─ \t")
-        if line.lstrip().startswith("╭"):
-            continue
-        if not text:
-            if lines:
-                break
-            continue
-        lines.append(text)
-    return re.sub(r"\s+", " ", " ".join(lines)).rstrip(".") or "the command line could not be read"
-
-
 def parse(argv: list[str], defaults: Config, prog: str = "python -m nanofast.train") -> Config:
     """Lay the command line over `defaults`. `--help` prints and exits 0; a mistake raises ConfigError."""
     import tyro
 
-    words = normalise(argv)
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            return tyro.cli(Config, prog=prog, args=words, default=defaults, config=(tyro.conf.OmitArgPrefixes,))
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise ConfigError(f"{_one_line(captured.getvalue())}; --help lists all flags") from None
+    return parse_settings(Config, normalise(argv), prog, default=defaults, config=(tyro.conf.OmitArgPrefixes,))

@@ -53,12 +53,16 @@ class BackgroundWriter:
         start = time.perf_counter()
         try:
             path = checkpoint.save(snapshot, self.folder, step)
-            checkpoint.retain(self.folder, step, *self._keep)
+            self.retain(step)
             size = sum(file.stat().st_size for file in path.iterdir())
         except Exception as error:  # whatever it was: it is told, and training and later checkpoints go on
             reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             return Written(step, self.folder, 0, time.perf_counter() - start, reason)
         return Written(step, path, size, time.perf_counter() - start)
+
+    def retain(self, newest: int) -> None:
+        """Delete what need not be kept, once the checkpoint of step `newest` is there."""
+        checkpoint.retain(self.folder, newest, *self._keep)
 
     def poll(self) -> list[Written]:
         """What has been finished since the last question."""

@@ -22,11 +22,14 @@ from typing import Any, Literal
 import torch
 
 from nanofast import checkpoint
+from nanofast.attention import choose_kernels
 from nanofast.compiling import compile_blocks
-from nanofast.config import Config, ConfigError, RunSettings, derive, to_dict
+from nanofast.config import Config, ConfigError, RunSettings, to_dict
 from nanofast.config_file import write_toml
+from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
+from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
@@ -43,6 +46,8 @@ from nanofast.trainer import Trainer
 
 # Validation is dealt to a fixed number of lanes, so that every world size that divides it sees the same tokens.
 VALIDATION_LANES = 8
+# Rows of a lane are a multiple of this, where there are more, so that batches of up to this size fit them.
+VALIDATION_ROWS = 8
 
 
 def model_config(config: Config, vocab_size: int) -> GPTConfig:
@@ -58,6 +63,9 @@ def model_config(config: Config, vocab_size: int) -> GPTConfig:
         n_embd=model.n_embd,
         rope_base=model.rope_base,
         logit_soft_cap=model.logit_soft_cap,
+        window_pattern=model.window_pattern or "L",
+        has_value_embeddings=model.shape == "nanochat",
+        has_residual_scales=model.shape == "nanochat",
     )
 
 
@@ -115,15 +123,17 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     return data, tokenizer, name
 
 
-def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: str, lanes: int) -> Any:
-    """A loader over one split of the data, as the configuration wants it."""
+def open_loader(
+    config: Config, data: str, tokenizer: Any, world: World, split: str, lanes: int, rows: int | None
+) -> Any:
+    """A loader over one split of the data, as the configuration wants it, with `rows` rows a batch."""
     import nanofast
 
-    assert config.schedule.device_batch_size is not None
+    assert rows is not None
     return nanofast.TokenLoader(
         data,
         tokenizer,
-        batch_size=config.schedule.device_batch_size,
+        batch_size=rows,
         sequence_length=config.model.sequence_length,
         text_column=config.data.text_column,
         split=split,
@@ -144,18 +154,23 @@ def open_loader(config: Config, data: str, tokenizer: Any, world: World, split: 
 def open_validation_loader(
     config: Config, data: str | None, tokenizer: Any, world: World, tokens: int
 ) -> tuple[Any, int]:
-    """A loader at the beginning of the validation split, and each rank's batches: `tokens`, rounded up to whole rounds.
+    """A loader at the beginning of the validation split, and each rank's batches.
 
-    `data` None stands for what the configuration was resolved to.
+    Every lane gives the same rows, `tokens` in all and rounded up, whatever the batch size and the world size; batches
+    are the largest up to the device batch size that these rows can be cut into. `data` None stands for what the
+    configuration was resolved to.
     """
     assert config.schedule.device_batch_size is not None
     source = data or config.data.data
     if source is None:
         raise ConfigError("the configuration names no data; pass --data")
     lanes = VALIDATION_LANES if VALIDATION_LANES % world.world_size == 0 else world.world_size
-    round_tokens = lanes * config.schedule.device_batch_size * config.model.sequence_length
-    num_batches = math.ceil(tokens / round_tokens) * lanes // world.world_size
-    return open_loader(config, source, tokenizer, world, "val", lanes), num_batches
+    lane_rows = math.ceil(tokens / (lanes * config.model.sequence_length))
+    if lane_rows > VALIDATION_ROWS:
+        lane_rows = math.ceil(lane_rows / VALIDATION_ROWS) * VALIDATION_ROWS
+    rows = largest_divisor(lane_rows, config.schedule.device_batch_size)
+    num_batches = lane_rows // rows * lanes // world.world_size
+    return open_loader(config, source, tokenizer, world, "val", lanes, rows), num_batches
 
 
 @dataclass(frozen=True)
@@ -179,11 +194,10 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     """Find device, cores, data, tokenizer, type and horizon; refuse what does not fit together."""
     started = time.perf_counter()
     home = home_folder(config.run.home)
-    try:
-        world = connect(config.run.device)
-    except (ValueError, RuntimeError) as error:  # no such device, a wrong rank, a process group that cannot be had
-        raise ConfigError(str(error).splitlines()[0]) from error
+    world = connect(config.run.device)
     config = derive(config, world_size=world.world_size, device_type=world.device.type)
+    if config.run.parallel == "fsdp" and world.world_size == 1:
+        raise ConfigError("parallel fsdp takes several processes, and this one is alone; start it with torchrun")
     if resumed is not None:
         check_same_model(resumed.config, config)
     config, thread_reason = _set_threads(config, world)
@@ -269,12 +283,18 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
     snapshot = checkpoint.load(resumed.path) if resumed is not None else None
     model = GPT(prepared.shape, prepared.dtype)
     model.initialize(torch.Generator().manual_seed(config.run.seed))
-    model.to(world.device)
-    broadcast_from_main([parameter.data for parameter in model.parameters()])
+    if config.run.parallel == "data":
+        model.to(world.device)
+        broadcast_from_main([parameter.data for parameter in model.parameters()])
+    kernels = choose_kernels(world.device, prepared.dtype, prepared.shape.head_size, prepared.shape.has_windows)
+    model.use_window_kernel(kernels.window)
     is_compiled, compile_reason = compile_blocks(model, config.run.compile, world.device)
+    if config.run.parallel == "fsdp":
+        shard_model(model, world.device)
     torch.manual_seed(config.run.seed)
 
-    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes)
+    rows = config.schedule.device_batch_size
+    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes, rows)
 
     def open_validation() -> tuple[Any, int]:
         return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
@@ -331,6 +351,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         flops_per_token=plan.flops_per_token,
         dtype=config.run.dtype,
         dtype_reason=prepared.reasons["dtype"],
+        attention=kernels.told,
         compiled=is_compiled,
         compile_reason=compile_reason,
         threads={
@@ -343,7 +364,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
     compiling = f"compile    {'on' if is_compiled else 'off'} ({compile_reason})"
-    for line in [f"run        {run_dir}", *announce(prepared), compiling]:
+    for line in [f"run        {run_dir}", *announce(prepared), f"attention  {kernels.told}", compiling]:
         trainer.journal.progress.say(line)
     if resumed is not None:
         for reason in resumed.skipped:

@@ -47,6 +47,7 @@ class Curve:
     faint: bool = False
     dashed: bool = False
     marked: bool = False
+    points: bool = False  # markers without a line between them
 
 
 def thinned(steps: Sequence[float], values: Sequence[float | None]) -> tuple[Floats, Floats, Floats, Floats]:
@@ -83,8 +84,8 @@ def line_chart(
             label=curve.label,
             alpha=0.45 if curve.faint else 1.0,
             linewidth=1.0 if curve.faint else 1.8,
-            linestyle="--" if curve.dashed else "-",
-            marker="o" if curve.marked or len(x) == 1 else None,
+            linestyle="none" if curve.points else "--" if curve.dashed else "-",
+            marker="x" if curve.points else "o" if curve.marked or len(x) == 1 else None,
             markersize=3.5,
         )
     if log_scale:

@@ -6,8 +6,9 @@
       optimizer.safetensors   optimizer state by parameter name, and `rng/…`: torch's random states
       state.json              step, configuration, dtype, versions, …
       loader.json             the loader's state, one entry a rank
+      shards/                 with `--checkpoint-format sharded`, in place of the tensors (sharded.py)
 
-No pickle anywhere. A folder that is not complete is never chosen: `newest_complete` checks sizes and hashes, newest
+No pickle anywhere but in shards/, which is for checkpoints that you trust. A folder that is not complete is never chosen: `newest_complete` checks sizes and hashes, newest
 first, and says what it passed over and why. Nothing here knows what the tensors and values mean.
 """
 
@@ -38,10 +39,14 @@ class CheckpointError(ConfigError):
 
 @dataclass
 class Snapshot:
-    """What a checkpoint holds, file by file: tensors become NAME.safetensors, values NAME.json."""
+    """What a checkpoint holds, file by file: tensors become NAME.safetensors, values NAME.json.
+
+    `shards` is the folder that holds the tensors instead where each rank wrote its own (sharded.py).
+    """
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+    shards: Path | None = None
 
 
 def folder_name(step: int) -> str:
@@ -71,35 +76,47 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def save(snapshot: Snapshot, checkpoints: Path, step: int) -> Path:
-    """Write a checkpoint; it appears under its name complete or not at all. Raises OSError when the disk says no."""
+def begin(checkpoints: Path, step: int) -> Path:
+    """An empty folder to write a checkpoint into; `finish` gives it its name."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     for litter in checkpoints.glob(f"{ASIDE_PREFIX}*"):  # left by a process that was killed while writing
         shutil.rmtree(litter, ignore_errors=True)
-    target = checkpoints / folder_name(step)
-    aside = checkpoints / f"{ASIDE_PREFIX}{target.name}"
+    aside = checkpoints / f"{ASIDE_PREFIX}{folder_name(step)}"
+    aside.mkdir()
+    return aside
+
+
+def finish(snapshot: Snapshot, aside: Path, step: int) -> Path:
+    """Write a snapshot beside what lies in the folder, then a manifest of all of it; rename the folder into place."""
+    target = aside.with_name(folder_name(step))
     try:
-        aside.mkdir()
         for name, tensors in snapshot.tensors.items():
             _save_tensors(
                 {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, aside / f"{name}.safetensors"
             )
         for name, value in snapshot.values.items():
             (aside / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
-        files = sorted(aside.iterdir())
-        entries = {file.name: {"bytes": file.stat().st_size, "sha256": _hash(file)} for file in files}
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        entries = {
+            file.relative_to(aside).as_posix(): {"bytes": file.stat().st_size, "sha256": _hash(file)} for file in files
+        }
         manifest = {"format": "nanofast checkpoint", "format_version": FORMAT_VERSION, "step": step, "files": entries}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for file in [*files, aside / MANIFEST, aside]:
-            _sync(file)
+        for path in [*files, aside / MANIFEST, *{file.parent for file in files}, aside]:
+            _sync(path)
         if target.exists():  # the same step again: a resumed run reached it once more
             shutil.rmtree(target)
         aside.rename(target)
-        _sync(checkpoints)
+        _sync(target.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return target
+
+
+def save(snapshot: Snapshot, checkpoints: Path, step: int) -> Path:
+    """Write a checkpoint; it appears under its name complete or not at all. Raises OSError when the disk says no."""
+    return finish(snapshot, begin(checkpoints, step), step)
 
 
 def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> list[Path]:
@@ -173,6 +190,8 @@ def load(folder: Path) -> Snapshot:
             snapshot.tensors[path.stem] = load_file(path)
         elif path.suffix == ".json" and path.name != MANIFEST:
             snapshot.values[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+        elif path.is_dir():
+            snapshot.shards = path
     return snapshot
 
 

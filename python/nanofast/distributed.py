@@ -18,6 +18,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nanofast.errors import InvalidError
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,11 +47,11 @@ def _from_environment(name: str, default: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise ValueError(
+        raise InvalidError(
             f"environment variable {name} must be a number; found `{text}`; unset it or start with torchrun"
         ) from None
     if value < 0:
-        raise ValueError(f"environment variable {name} must not be negative; found {value}")
+        raise InvalidError(f"environment variable {name} must not be negative; found {value}")
     return value
 
 
@@ -62,7 +64,7 @@ def rank_and_world_size() -> tuple[int, int]:
             return dist.get_rank(), dist.get_world_size()
     rank, world_size = _from_environment("RANK", 0), _from_environment("WORLD_SIZE", 1)
     if rank >= max(world_size, 1):
-        raise ValueError(f"environment variable RANK is {rank} but WORLD_SIZE is {world_size}; ranks count from 0")
+        raise InvalidError(f"environment variable RANK is {rank} but WORLD_SIZE is {world_size}; ranks count from 0")
     return rank, max(world_size, 1)
 
 
@@ -86,9 +88,9 @@ def find_device(wanted: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise ValueError(f"device `{wanted}` is not known; use auto, cpu, cuda, cuda:N or mps") from None
+        raise InvalidError(f"device `{wanted}` is not known; use auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
+        raise InvalidError(
             f"device `{wanted}` asked for, but torch {torch.__version__} sees no CUDA device; use --device cpu"
         )
     if device.type == "cuda" and device.index is None:
@@ -105,15 +107,19 @@ def connect(device: str = "auto") -> World:
     local_rank = _from_environment("LOCAL_RANK", 0)
     local_world_size = _from_environment("LOCAL_WORLD_SIZE", 1)
     found = find_device(device, local_rank)
-    if found.type == "cuda":
-        torch.cuda.set_device(found)
-    if world_size > 1 and not dist.is_initialized():
-        if not dist.is_available():
-            raise ValueError(f"WORLD_SIZE is {world_size} but this torch has no torch.distributed; start one process")
+    try:
         if found.type == "cuda":
-            dist.init_process_group("nccl", device_id=found)
-        else:
-            dist.init_process_group("gloo")
+            torch.cuda.set_device(found)
+        if world_size > 1 and not dist.is_available():
+            raise RuntimeError("this torch has no torch.distributed; start one process")
+        if world_size > 1 and not dist.is_initialized():
+            if found.type == "cuda":
+                dist.init_process_group("nccl", device_id=found)
+            else:
+                dist.init_process_group("gloo")
+    except (RuntimeError, ValueError) as error:  # no such device, no rendezvous
+        where = f"device `{found}`" if world_size == 1 else f"process {rank} of {world_size} on `{found}`"
+        raise InvalidError(f"{where} could not be set up: {str(error).splitlines()[0]}") from error
     return World(rank, world_size, local_rank, local_world_size, found)
 
 

@@ -25,8 +25,12 @@ import torch
 import tyro
 from torch import Tensor
 
-from nanofast.distributed import sum_over_ranks
+from nanofast.checkpoint import step_of
+from nanofast.command import exit_code, parse_settings
+from nanofast.config import ConfigError
+from nanofast.distributed import connect, disconnect, rank_and_world_size, sum_over_ranks
 from nanofast.model import GPT
+from nanofast.runlog import RunLog
 
 # Places in the tensor that `batch_sums` gives.
 LOSS, TARGETS, TEXT_LOSS, BYTES, NUM_SUMS = 0, 1, 2, 3, 4
@@ -90,7 +94,7 @@ class EvaluateSettings:
     data: str | None = None
     """Parquet file, folder or glob. Derived: what the model was trained on."""
     tokens: int = 131_072
-    """Validation tokens, rounded up to whole rounds (tokens)."""
+    """Validation tokens, rounded up to whole rows of every lane (tokens)."""
     core: str | None = None
     """Folder of the unpacked CORE bundle; nothing is downloaded."""
     max_per_task: int = 0
@@ -102,12 +106,16 @@ class EvaluateSettings:
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
-    """What the command line prints, as plain values."""
+    """What the command line prints, as plain values; every rank gets the same."""
     from nanofast.build import open_validation_loader
     from nanofast.core_metric import core, read_tasks
-    from nanofast.distributed import connect
     from nanofast.saved import load_model
 
+    if settings.tokens < 1 or settings.max_per_task < 0:
+        raise ConfigError(
+            f"tokens must be at least 1 and max_per_task at least 0; found {settings.tokens} and "
+            f"{settings.max_per_task}"
+        )
     tasks = read_tasks(Path(settings.core)) if settings.core else []
     world = connect(settings.device)
     saved = load_model(settings.model, settings.home, str(world.device))
@@ -117,23 +125,28 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         found = bits_per_byte(saved.model, iter(loader), token_bytes_V, num_batches)
     result: dict[str, Any] = {"checkpoint": str(saved.path), **asdict(found)}
     if tasks:
-        scored = core(tasks, saved.model, saved.tokenizer, max_per_task=settings.max_per_task, tell=print)
+        tell = print if world.is_main else lambda line: None
+        scored = core(tasks, saved.model, saved.tokenizer, max_per_task=settings.max_per_task, tell=tell)
         result |= {"core_v1": scored.core_v1, "core_v2": scored.core_v2, "tasks": scored.tasks}
+        if world.is_main:  # where the report finds it
+            with contextlib.closing(RunLog(saved.path.parent.parent)) as log:
+                log.write("core", step=step_of(saved.path), max_per_task=settings.max_per_task, **result)
     return result
+
+
+def _evaluate_and_print(words: list[str]) -> None:
+    settings = parse_settings(EvaluateSettings, words, "python -m nanofast.evaluate")
+    try:
+        found = evaluate(settings)
+        if rank_and_world_size()[0] == 0:
+            print(json.dumps(found, indent=1))
+    finally:
+        disconnect()
 
 
 def main() -> int:
     """The command line of this process."""
-    import nanofast
-    from nanofast.config import ConfigError
-
-    settings = tyro.cli(EvaluateSettings, prog="python -m nanofast.evaluate")
-    try:
-        print(json.dumps(evaluate(settings), indent=1))
-    except (ConfigError, nanofast.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _evaluate_and_print(sys.argv[1:]))
 
 
 if __name__ == "__main__":

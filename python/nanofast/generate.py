@@ -21,6 +21,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from nanofast.command import exit_code, parse_settings
 from nanofast.config import ConfigError
 from nanofast.model import GPT, KVCache
 
@@ -168,24 +169,22 @@ def stream(model: GPT, tokenizer: Any, settings: GenerateSettings, show: Callabl
     show("\n")
 
 
-def main() -> int:
-    """The command line of this process."""
-    import nanofast
+def _generate(words: list[str]) -> None:
     from nanofast.saved import load_model
 
-    settings = tyro.cli(GenerateSettings, prog="python -m nanofast.generate")
-    try:
-        for name, least in (("num_tokens", 1), ("num_samples", 1), ("temperature", 0), ("top_k", 0)):
-            if not getattr(settings, name) >= least:
-                raise ConfigError(f"{name} must be at least {least}; found {getattr(settings, name)}")
-        if not 0 < settings.top_p <= 1:
-            raise ConfigError(f"top_p must be more than 0 and at most 1; found {settings.top_p}")
-        saved = load_model(settings.model, settings.home, settings.device)
-        stream(saved.model, saved.tokenizer, settings, lambda text: print(text, end="", flush=True))
-    except (ConfigError, nanofast.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    settings = parse_settings(GenerateSettings, words, "python -m nanofast.generate")
+    for name, least in (("num_tokens", 1), ("num_samples", 1), ("temperature", 0), ("top_k", 0)):
+        if not least <= getattr(settings, name) < float("inf"):
+            raise ConfigError(f"{name} must be at least {least} and finite; found {getattr(settings, name)}")
+    if not 0 < settings.top_p <= 1:
+        raise ConfigError(f"top_p must be more than 0 and at most 1; found {settings.top_p}")
+    saved = load_model(settings.model, settings.home, settings.device)
+    stream(saved.model, saved.tokenizer, settings, lambda text: print(text, end="", flush=True))
+
+
+def main() -> int:
+    """The command line of this process."""
+    return exit_code(lambda: _generate(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +48,10 @@ class Counters:
 
 @dataclass
 class StepRecord:
-    """One step on its way to the log; `sums` (see evaluate.py, and a stop flag) and `grad_norm` are on the device."""
+    """One step on its way to the log.
+
+    `sums` (see evaluate.py, and a stop flag), `grad_norm` and the micro-batches' `inputs` are on the device.
+    """
 
     step: int
     lr: float
@@ -57,7 +61,7 @@ class StepRecord:
     grad_norm: Tensor
     seconds: float
     phase_seconds: dict[str, float]
-    batches: tuple[int, int]
+    inputs: list[Tensor]
 
 
 def is_spike(loss: float, recent: list[float]) -> bool:
@@ -86,6 +90,7 @@ class Journal:
         self._num_iterations, self._tokens_per_step, self._device = num_iterations, tokens_per_step, device
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._pending: list[StepRecord] = []
+        self.keep_documents: Callable[[int, list[Tensor]], str] = lambda step, inputs: ""  # the trainer knows how
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -137,11 +142,8 @@ class Journal:
             return None
         counters.skipped += 1
         counters.skipped_in_a_row += 1
-        first, count = record.batches
         self.event(
-            f"step {record.step} was skipped: {why}; "
-            f"it had batches {first} to {first + count - 1} of each rank's stream, counted from 0",
-            "warning",
+            f"step {record.step} was skipped: {why}; {self.keep_documents(record.step, record.inputs)}", "warning"
         )
         return why
 

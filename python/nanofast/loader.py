@@ -99,6 +99,8 @@ class TokenLoader:
         nanofast.Error: each also the built-in that fits (FileNotFoundError, ValueError, TypeError, OSError …).
     """
 
+    _chat_json: str | None = None  # how conversations are read and rendered; None: the documents are texts
+
     def __init__(
         self,
         data: Data | Mixture,
@@ -158,7 +160,7 @@ class TokenLoader:
             require_group(epochs, world_size)
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
-        bos_id = _bos_id(tokenizer, bos_token)
+        bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
         self._native = _nanofast.NativeLoader(
             [(name, _paths(source)) for name, source in sources.items()],
             tokenizer._native,
@@ -180,7 +182,7 @@ class TokenLoader:
             drop_last=drop_last,
             shares_end=shares_end,
             bos_id=bos_id,
-            pad_id=bos_id if pad_id is None else _count("pad_id", pad_id, least=0),
+            pad_id=_count("pad_id", pad_id, least=0),
             num_threads=distributed.available_cores() if num_threads is None else _count("num_threads", num_threads),
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
@@ -188,6 +190,7 @@ class TokenLoader:
             invalid_utf8=invalid_utf8,
             weights=None if mixture is None else list(mixture.weights.values()),
             run_out="repeat" if mixture is None else mixture.run_out,
+            chat_json=self._chat_json,
         )
         self.batch_size = batch_size
         self.sequence_length = sequence_length
@@ -212,6 +215,11 @@ class TokenLoader:
 
             self._end = SharedEnd(self._native, drop_last)
         _be_a_torch_dataset()
+
+    def _bos_and_pad(self, tokenizer: Tokenizer, bos_token: str | None, pad_id: int | None) -> tuple[int, int]:
+        """The token before each document, and the one that fills rows."""
+        bos_id = _bos_id(tokenizer, bos_token)
+        return bos_id, bos_id if pad_id is None else pad_id
 
     # ---- batches -----------------------------------------------------------------------------------------------
 
@@ -411,7 +419,7 @@ class TokenLoader:
         _log.info("weights %s instead of %s from round %d, batch %d on", self.weights, before, rounds, turn)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._arguments, self.state_dict())
+        return _restored, (type(self), self._arguments, self.state_dict())
 
     def _part(self, worker: int, num_workers: int) -> TokenLoader:
         """What worker `worker` of `num_workers` of this rank has to deliver, from this loader's position on."""
@@ -424,7 +432,7 @@ class TokenLoader:
         arguments = {**self._arguments, "num_threads": self._arguments["num_threads"] or cores, "lanes": self.lanes}
         arguments["rank"] = self.rank + worker * self.world_size
         arguments["world_size"] = self.world_size * num_workers
-        return _restored(arguments, state)
+        return _restored(type(self), arguments, state)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -478,7 +486,7 @@ class TokenLoader:
     def __repr__(self) -> str:
         units, documents, _ = self._native.plan
         return (
-            f"TokenLoader(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
+            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
             f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
 
@@ -530,8 +538,8 @@ def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:
     return tokenizer.bos_id
 
 
-def _restored(arguments: dict[str, Any], state: State) -> TokenLoader:
-    loader = TokenLoader(**arguments)
+def _restored(kind: type[TokenLoader], arguments: dict[str, Any], state: State) -> TokenLoader:
+    loader = kind(**arguments)
     loader.load_state_dict(state)
     return loader
 

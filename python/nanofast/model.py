@@ -1,6 +1,9 @@
 """A GPT as small-model practice has it: rotary positions, RMSNorm without parameters, QK norm, squared ReLU, no biases,
 an untied head and a soft cap on the logits. It knows nothing of data, optimizers or devices.
 
+Nanochat's shape has three more parts, each a field of the configuration: layers that see a window (attention.py),
+value embeddings, and learned scales of the residual stream and of the embedding that is added to it again.
+
 Shapes are suffixes: B batch, T time, C channels (n_embd), H heads, D channels of a head, V vocabulary (padded).
 `x_BTC` is a tensor [B, T, C].
 
@@ -21,9 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanofast.attention import attend, attend_behind
 from nanofast.fused import capped_loss, rms_norm
 
 IGNORED = -1  # a target that is not learned
+# Of nanochat's shape, as its author has them: the channels that a gate of value embeddings reads, and how much of the
+# embedding each layer adds to the stream at first.
+GATE_CHANNELS = 32
+START_SCALE = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ class GPTConfig:
     n_embd: int
     rope_base: float = 10_000.0
     logit_soft_cap: float = 15.0
+    window_pattern: str = "L"
+    has_value_embeddings: bool = False
+    has_residual_scales: bool = False
 
     @property
     def padded_vocab_size(self) -> int:
@@ -47,6 +58,23 @@ class GPTConfig:
     def head_size(self) -> int:
         """Channels of one attention head."""
         return self.n_embd // self.n_head
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layer sees a window only."""
+        return any(self.window(layer) is not None for layer in range(self.n_layer))
+
+    def window(self, layer: int) -> int | None:
+        """Positions that a layer sees, itself among them: a quarter of the sequence where its letter is S, else all.
+
+        The letters of the pattern go to the layers in turn; the last layer always sees everything.
+        """
+        letter = "L" if layer == self.n_layer - 1 else self.window_pattern[layer % len(self.window_pattern)]
+        return max(1, self.sequence_length // 4) if letter == "S" else None
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Every other layer, the last among them."""
+        return self.has_value_embeddings and (self.n_layer - 1 - layer) % 2 == 0
 
 
 class Linear(nn.Linear):
@@ -105,33 +133,41 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.window, self.window_kernel = layer, config.window(layer), "blocks"
         self.n_head = config.n_head
         self.query = Linear(config.n_embd, config.n_embd)
         self.key = Linear(config.n_embd, config.n_embd)
         self.value = Linear(config.n_embd, config.n_embd)
         self.output = Linear(config.n_embd, config.n_embd)
+        if config.has_value_embedding(layer):
+            self.gate = Linear(min(GATE_CHANNELS, config.n_embd), config.n_head)
 
-    def forward(self, x_BTC: Tensor, cos_TD: Tensor, sin_TD: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(
+        self,
+        x_BTC: Tensor,
+        cos_TD: Tensor,
+        sin_TD: Tensor,
+        cache: KVCache | None,
+        value_embedding_BTC: Tensor | None = None,
+    ) -> Tensor:
         """What each position reads from those before it."""
         B, T, C = x_BTC.shape
         query_BTHD = self.query(x_BTC).view(B, T, self.n_head, -1)
         key_BTHD = self.key(x_BTC).view(B, T, self.n_head, -1)
-        value_BHTD = self.value(x_BTC).view(B, T, self.n_head, -1).transpose(1, 2)
+        value_BTHD = self.value(x_BTC).view(B, T, self.n_head, -1)
+        if value_embedding_BTC is not None:  # each head takes as much of it as a gate lets through, at first all
+            gate_BTH = 2.0 * torch.sigmoid(self.gate(x_BTC[..., : self.gate.in_features]))
+            value_BTHD = value_BTHD + gate_BTH[..., None] * value_embedding_BTC.view(B, T, self.n_head, -1)
         query_BHTD = rms_norm(rotate(query_BTHD, cos_TD, sin_TD)).transpose(1, 2)
         key_BHTD = rms_norm(rotate(key_BTHD, cos_TD, sin_TD)).transpose(1, 2)
-        if cache is None or cache.position == 0:  # a query may look at itself and what came before it
-            mask, is_causal = None, T > 1
-        elif T == 1:  # the newest position may look at everything
-            mask, is_causal = None, False
-        else:
-            mask, is_causal = (
-                torch.ones(T, cache.position + T, dtype=torch.bool, device=x_BTC.device).tril(cache.position),
-                False,
-            )
+        value_BHTD = value_BTHD.transpose(1, 2)
+        before = 0 if cache is None else cache.position
         if cache is not None:
             key_BHTD, value_BHTD = cache.extend(self.layer, key_BHTD, value_BHTD)
-        y_BHTD = F.scaled_dot_product_attention(query_BHTD, key_BHTD, value_BHTD, attn_mask=mask, is_causal=is_causal)
+        if before == 0:
+            y_BHTD = attend(query_BHTD, key_BHTD, value_BHTD, self.window, self.window_kernel)
+        else:
+            y_BHTD = attend_behind(query_BHTD, key_BHTD, value_BHTD, self.window)
         y_BTC: Tensor = self.output(y_BHTD.transpose(1, 2).reshape(B, T, C))
         return y_BTC
 
@@ -158,9 +194,16 @@ class Block(nn.Module):
         self.attention = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x_BTC: Tensor, cos_TD: Tensor, sin_TD: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(
+        self,
+        x_BTC: Tensor,
+        cos_TD: Tensor,
+        sin_TD: Tensor,
+        cache: KVCache | None,
+        value_embedding_BTC: Tensor | None = None,
+    ) -> Tensor:
         """The residual stream after this block."""
-        x_BTC = x_BTC + self.attention(rms_norm(x_BTC), cos_TD, sin_TD, cache)
+        x_BTC = x_BTC + self.attention(rms_norm(x_BTC), cos_TD, sin_TD, cache, value_embedding_BTC)
         y_BTC: Tensor = x_BTC + self.mlp(rms_norm(x_BTC))
         return y_BTC
 
@@ -178,6 +221,13 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.padded_vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.head = Linear(config.n_embd, config.padded_vocab_size)
+        layers = [layer for layer in range(config.n_layer) if config.has_value_embedding(layer)]
+        self.value_embeddings = nn.ModuleDict(
+            {str(layer): nn.Embedding(config.padded_vocab_size, config.n_embd) for layer in layers}
+        )
+        if config.has_residual_scales:  # one of each for a layer
+            self.stream_scale = nn.Parameter(torch.ones(config.n_layer))
+            self.start_scale = nn.Parameter(torch.full((config.n_layer,), START_SCALE))
         cos_TD, sin_TD = rotary_tables(config.sequence_length, config.head_size, config.rope_base)
         self.register_buffer("cos_TD", cos_TD, persistent=False)
         self.register_buffer("sin_TD", sin_TD, persistent=False)
@@ -187,12 +237,17 @@ class GPT(nn.Module):
         """Fill all weights from a CPU generator, so that the start is the same on every device.
 
         Matrices that write to the residual stream start at zero: each block begins as the identity. The other matrices
-        have the variance 1 / inputs, and the head is small, so that the first loss is ln(vocabulary).
+        have the variance 1 / inputs, and the head is small, so that the first loss is ln(vocabulary). Gates start at
+        zero, which lets the value embeddings through as they are.
         """
         for name, parameter in self.named_parameters():
             values = torch.empty(parameter.shape)
-            if name.endswith(("output.weight", "narrow.weight")):
+            if name.endswith(("output.weight", "narrow.weight", "gate.weight")):
                 values.zero_()
+            elif name == "stream_scale":
+                values.fill_(1.0)
+            elif name == "start_scale":
+                values.fill_(START_SCALE)
             elif name == "embedding.weight":
                 values.normal_(0.0, 1.0, generator=generator)
             elif name == "head.weight":
@@ -200,6 +255,11 @@ class GPT(nn.Module):
             else:
                 values.normal_(0.0, parameter.size(1) ** -0.5, generator=generator)
             parameter.copy_(values)
+
+    def use_window_kernel(self, name: str) -> None:
+        """Let a kernel of attention.py compute the layers that have a window."""
+        for block in self.blocks:
+            block.attention.window_kernel = name  # type: ignore[union-attr]  # modules in a list lose their type
 
     def hidden(self, inputs_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """The last layer's normed activations [B, T, C]."""
@@ -212,8 +272,14 @@ class GPT(nn.Module):
         cos_TD = self.cos_TD[start:end].to(self.compute_dtype)
         sin_TD = self.sin_TD[start:end].to(self.compute_dtype)
         x_BTC = rms_norm(self.embedding(inputs_BT).to(self.compute_dtype))
-        for block in self.blocks:
-            x_BTC = block(x_BTC, cos_TD, sin_TD, cache)
+        start_BTC = x_BTC
+        for layer, block in enumerate(self.blocks):
+            if self.config.has_residual_scales:
+                x_BTC = self.stream_scale[layer] * x_BTC + self.start_scale[layer] * start_BTC
+            value_embedding_BTC = None
+            if self.config.has_value_embedding(layer):
+                value_embedding_BTC = self.value_embeddings[str(layer)](inputs_BT).to(self.compute_dtype)
+            x_BTC = block(x_BTC, cos_TD, sin_TD, cache, value_embedding_BTC)
         if cache is not None:
             cache.position = end
         return rms_norm(x_BTC)
@@ -236,12 +302,17 @@ class GPT(nn.Module):
         return loss, loss_N.view(targets_BT.shape)
 
     def parameters_by_kind(self) -> dict[str, list[Tensor]]:
-        """Parameters as optimizers tell them apart: embedding, head, matrices."""
-        return {
+        """Parameters as optimizers tell them apart: embedding, head, matrices; value embeddings and scales, if any."""
+        kinds = {
             "embedding": [self.embedding.weight],
             "head": [self.head.weight],
             "matrices": [parameter for block in self.blocks for parameter in block.parameters()],
         }
+        if self.config.has_value_embeddings:
+            kinds["value_embeddings"] = list(self.value_embeddings.parameters())
+        if self.config.has_residual_scales:
+            kinds["scales"] = [self.stream_scale, self.start_scale]
+        return kinds
 
     def count_parameters(self) -> dict[str, int]:
         """How many numbers each kind holds, and in all."""
@@ -251,10 +322,11 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token, forward and backward.
 
-        Six for each weight of a matrix product (two forward, four backward; the embedding is a look-up), and for
-        attention 12 · layers · channels · T, counting the whole T × T square as is the custom (PaLM, Chowdhery et al.
-        2022).
+        Six for each weight of a matrix product (two forward, four backward; an embedding is a look-up), and for
+        attention 12 · channels · T in each layer, counting the whole T × T square as is the custom (PaLM, Chowdhery et
+        al. 2022), with the window instead of T in a layer that has one.
         """
-        counts = self.count_parameters()
-        attention = 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_length
+        counts, length = self.count_parameters(), self.config.sequence_length
+        seen = [self.config.window(layer) or length for layer in range(self.config.n_layer)]
+        attention = 12 * self.config.n_embd * sum(seen)
         return 6 * (counts["matrices"] + counts["head"]) + attention

@@ -58,8 +58,11 @@ class Muon(torch.optim.Optimizer):
         self.dtype = dtype
         for group in self.param_groups:
             for stack in group["params"]:
-                if stack.ndim != 3:
-                    raise ValueError(f"Muon takes stacks of matrices; found a parameter of shape {tuple(stack.shape)}")
+                self._check(stack)
+
+    def _check(self, stack: Tensor) -> None:
+        if stack.ndim != 3:
+            raise ValueError(f"Muon takes stacks of matrices; found a parameter of shape {tuple(stack.shape)}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -67,21 +70,28 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for stack_NRC in group["params"]:
                 if stack_NRC.grad is not None:
-                    self._move(stack_NRC, stack_NRC.grad, group)
+                    update_NRC = self._orthogonal(self._direction(stack_NRC, stack_NRC.grad, group))
+                    self._apply(stack_NRC, update_NRC, update_NRC.shape, group)
 
-    def _move(self, stack_NRC: Tensor, gradient_NRC: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[stack_NRC]
+    def _unless_skipped(self, value: Tensor | float) -> Tensor | float:
+        """The value, or 0 on the device in a step that moves nothing."""
+        return value if self.found_inf is None else torch.where(self.found_inf > 0, 0.0, value)
+
+    def _direction(self, weights: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        """The gradient, carried on by its momentum, which it joins."""
+        state = self.state[weights]
         if not state:
-            state["momentum"] = torch.zeros_like(stack_NRC)
-        momentum_NRC: Tensor = state["momentum"]
-        lr: float | Tensor = group["lr"]
-        weight: float | Tensor = 1.0 - group["momentum"]
-        if self.found_inf is not None:
-            gradient_NRC = torch.where(self.found_inf > 0, 0.0, gradient_NRC)
-            weight = torch.where(self.found_inf > 0, 0.0, weight)
-            lr = torch.where(self.found_inf > 0, 0.0, lr)
-        momentum_NRC.lerp_(gradient_NRC, weight)
-        update_NRC = orthogonalize(gradient_NRC.lerp(momentum_NRC, group["momentum"]), self.dtype).float()
-        rows, columns = stack_NRC.shape[-2:]
-        stack_NRC.mul_(1.0 - lr * group["weight_decay"])
-        stack_NRC.sub_(update_NRC * (lr * max(1.0, rows / columns) ** 0.5))
+            state["momentum"] = torch.zeros_like(weights)
+        gradient = self._unless_skipped(gradient)  # type: ignore[assignment]  # a tensor stays one
+        momentum: Tensor = state["momentum"].lerp_(gradient, self._unless_skipped(1.0 - group["momentum"]))
+        return gradient.lerp(momentum, group["momentum"])
+
+    def _orthogonal(self, stack_NRC: Tensor) -> Tensor:
+        return orthogonalize(stack_NRC, self.dtype).float()
+
+    def _apply(self, weights: Tensor, update: Tensor, shape: torch.Size, group: dict[str, Any]) -> None:
+        """Move weights by an update of matrices of `shape`; tall ones move further (Jordan et al. 2024)."""
+        rows, columns = shape[-2:]
+        lr = self._unless_skipped(group["lr"])
+        weights.mul_(1.0 - lr * group["weight_decay"])
+        weights.sub_(update * (lr * max(1.0, rows / columns) ** 0.5))

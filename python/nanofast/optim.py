@@ -1,8 +1,9 @@
 """Optimizers of a GPT, sharded over the ranks: which parameters go to which, gradients made ready, state by name.
 
-Matrices go to Muon (or AdamW), embedding and head to AdamW. Each rank moves its part of every arena and keeps state for
-that part alone. A step whose gradients are not finite, or that had nothing to learn, leaves weights and state as they
-were: the decision is taken on the device, so that no step waits for the host.
+Matrices go to Muon (or AdamW), all else to AdamW. Each rank moves its part of every arena (or its rows of every cut
+parameter, see fsdp.py) and keeps state for that part alone. A step whose gradients are not finite, or that had nothing
+to learn, leaves weights and state as they were: the decision is taken on the device, so that no step waits for the
+host.
 
 State leaves and enters as tensors named `<parameter>/<quantity>`, whole and independent of grouping and world size.
 
@@ -14,6 +15,7 @@ State leaves and enters as tensors named `<parameter>/<quantity>`, whole and ind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 from nanofast.arena import Arena
 from nanofast.config import OptimizerSettings
 from nanofast.distributed import sum_over_ranks
+from nanofast.fsdp import Shard, ShardedMuon, is_sharded
 from nanofast.model import GPT
 from nanofast.muon import Muon
 
@@ -35,34 +38,42 @@ class Optimizers:
     def __init__(self, model: GPT, settings: OptimizerSettings, *, rank: int = 0, world_size: int = 1) -> None:
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         kinds = model.parameters_by_kind()
-        rates = {"matrices": settings.matrix_lr, "embedding": settings.embedding_lr, "head": settings.head_lr}
+        rates = {
+            "matrices": settings.matrix_lr,
+            "embedding": settings.embedding_lr,
+            "head": settings.head_lr,
+            "value_embeddings": settings.embedding_lr,
+            "scales": settings.scale_lr,
+        }
         place = {"rank": rank, "world_size": world_size}
-        by_shape: dict[torch.Size, dict[str, Tensor]] = {}
-        for matrix in kinds["matrices"]:
-            by_shape.setdefault(matrix.shape, {})[names[matrix]] = matrix
-        matrices = [Arena(members, by_rows=False, **place) for members in by_shape.values()]
-        tables = {
-            kind: Arena({names[p]: p for p in kinds[kind]}, by_rows=True, **place) for kind in ("embedding", "head")
+        by_kind: dict[str, Sequence[Arena | Shard]] = {}
+        for kind, parameters in kinds.items():
+            if is_sharded(model):
+                by_kind[kind] = [Shard({names[p]: p}) for p in parameters]
+            elif kind == "matrices":
+                by_shape: dict[torch.Size, dict[str, Tensor]] = {}
+                for matrix in parameters:
+                    by_shape.setdefault(matrix.shape, {})[names[matrix]] = matrix
+                by_kind[kind] = [Arena(members, by_rows=False, **place) for members in by_shape.values()]
+            else:
+                by_kind[kind] = [Arena({names[p]: p}, by_rows=True, **place) for p in parameters]
+        self.arenas = [arena for arenas in by_kind.values() for arena in arenas]
+        groups: dict[str, dict[str, Any]] = {
+            kind: {"params": [arena.part for arena in arenas], "lr": rates[kind], "weight_decay": 0.0}
+            for kind, arenas in by_kind.items()
         }
-        self.arenas = [*matrices, *tables.values()]
-
-        groups = {
-            kind: {"params": [arena.part], "lr": rates[kind], "weight_decay": 0.0} for kind, arena in tables.items()
-        }
-        parts = [arena.part for arena in matrices]
-        matrix_group = {"params": parts, "lr": rates["matrices"], "weight_decay": settings.weight_decay}
-        adamw_groups: list[dict[str, Any]] = list(groups.values())
+        groups["matrices"]["weight_decay"] = settings.weight_decay
         self.members: list[torch.optim.Optimizer] = []
         if settings.optimizer == "muon":
             assert settings.matrix_lr is not None
-            muon = Muon([matrix_group], lr=settings.matrix_lr, momentum=settings.momentum, dtype=model.compute_dtype)
-            self.members.append(muon)
-        else:
-            adamw_groups.insert(0, matrix_group)
+            own = {"lr": settings.matrix_lr, "momentum": settings.momentum, "dtype": model.compute_dtype}
+            shards = [arena for arena in by_kind["matrices"] if isinstance(arena, Shard)]
+            group = [groups.pop("matrices")]
+            self.members.append(ShardedMuon(shards, group, **own) if shards else Muon(group, **own))
         betas = (settings.beta1, settings.beta2)
-        self.members.append(torch.optim.AdamW(adamw_groups, betas=betas, eps=EPSILON, fused=True))
-        for group in self._groups():
-            group["height"], group["full_decay"] = group["lr"], group["weight_decay"]
+        self.members.append(torch.optim.AdamW(list(groups.values()), betas=betas, eps=EPSILON, fused=True))
+        for group_ in self._groups():
+            group_["height"], group_["full_decay"] = group_["lr"], group_["weight_decay"]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for member in self.members for group in member.param_groups]
@@ -113,17 +124,19 @@ class Optimizers:
         for arena in self.arenas:
             arena.zero_gradients()
 
-    def _state(self, arena: Arena) -> dict[str, Any]:
+    def _state(self, arena: Arena | Shard) -> dict[str, Any]:
         return next((member.state[arena.part] for member in self.members if arena.part in member.state), {})
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The whole state as named tensors. A collective: every rank calls it."""
+    def state_tensors(self, *, cut: bool = False) -> dict[str, Tensor]:
+        """The whole state as named tensors; `cut` leaves those of cut parameters where they lie. A collective."""
         found: dict[str, Tensor] = {}
         for arena in self.arenas:
             for key, value in self._state(arena).items():
-                is_part = value.shape == arena.part.shape
-                wholes = arena.views(arena.whole(value)) if is_part else [value] * len(arena.members)
-                found |= {f"{name}/{key}": whole for name, whole in zip(arena.members, wholes, strict=True)}
+                if value.shape != arena.part.shape:  # AdamW's count of steps
+                    tensors = [value] * len(arena.members)
+                else:
+                    tensors = arena.cuts(value) if cut else arena.wholes(value)
+                found |= {f"{name}/{key}": tensor for name, tensor in zip(arena.members, tensors, strict=True)}
         return found
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -140,10 +153,6 @@ class Optimizers:
             first, *_ = (by_name.get(name, {}) for name in arena.members)
             for key, example in first.items():
                 values = [by_name[name][key] for name in arena.members]
-                if example.ndim == 0:
-                    owners[arena.part].state[arena.part][key] = example.clone()
-                    continue
-                block = torch.zeros_like(arena.weights)
-                for place, value in zip(arena.views(block), values, strict=True):
-                    place.copy_(value)
-                owners[arena.part].state[arena.part][key] = block[arena.here].clone()
+                owners[arena.part].state[arena.part][key] = (
+                    example.clone() if example.ndim == 0 else arena.local(values)
+                )

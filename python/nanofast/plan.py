@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from nanofast.config import DEFAULT_ITERATIONS, DEFAULT_TOKENS_PER_PARAMETER, Config
+from nanofast.config import Config
+from nanofast.derive import DEFAULT_ITERATIONS, DEFAULT_TOKENS_PER_PARAMETER
 from nanofast.progress import duration
 
 # What training reached of the matrix product rate, as a first guess of its time: 0.42 in bfloat16 eager on a 2-core Zen
@@ -88,6 +89,8 @@ def describe(plan: Plan) -> list[str]:
     schedule, optimizer = config.schedule, config.optimizer
     ratio = plan.tokens / (parameters["matrices"] + parameters["head"])
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in parameters.items() if kind != "total")
+    price = config.run.price_per_hour * plan.seconds / 3600
+    cost = f", for {price:,.2f} at {config.run.price_per_hour:g} an hour" if price else ""
     return [
         f"model      depth {config.model.depth}, width {config.model.n_embd}, {config.model.n_head} heads, "
         f"{parameters['total']:,} parameters ({kinds})",
@@ -98,6 +101,6 @@ def describe(plan: Plan) -> list[str]:
         f"horizon    {schedule.num_iterations:,} steps, {plan.tokens:,} tokens, {ratio:.2g} tokens a matrix weight",
         f"optimizer  {optimizer.optimizer}, rates: matrices {optimizer.matrix_lr}, embedding {optimizer.embedding_lr}, "
         f"head {optimizer.head_lr}; weight decay {optimizer.weight_decay}",
-        f"estimate   {plan.memory_bytes / 1e9:.2f} GB a process, about {duration(plan.seconds)} of training "
+        f"estimate   {plan.memory_bytes / 1e9:.2f} GB a process, about {duration(plan.seconds)} of training{cost} "
         f"({plan.peak_flops / 1e12:.2f} TFLOP/s {plan.peak_source}, {USUAL_EFFICIENCY:.0%} of it used)",
     ]

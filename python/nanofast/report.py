@@ -115,6 +115,8 @@ def _facts(runs: list[Run]) -> dict[str, Any]:
         "loader": run.last("ledger").get("loader") or {},
         "quarantine": run.last("quarantine").get("parts") or [],
         "validations": run.of("validation"),
+        "baselines": run.last("baselines"),
+        "core": run.last("core"),
         "samples": _samples(run),
         "events": [*run.of("event"), *(entry for entry in run.of("checkpoint") if entry.get("error"))],
         "checkpoints": [entry for entry in run.of("checkpoint") if not entry.get("error")],
@@ -151,6 +153,8 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     speed = statistics.median(speeds[len(speeds) // 10 :]) if speeds else None
     seconds, waited = sum(_measured(steps, "seconds")), sum(_measured(steps, "phase_seconds.data"))
     validation, step = run.last("validation"), run.last("step")
+    total = _first(end.get("total_seconds"), end.get("seconds"), seconds)
+    price = _number(start, "config.run.price_per_hour")
     tiles = [
         ("validation", validation.get("bpb"), "{:.3f}", "bits per byte"),
         ("training loss", _first(step.get("loss_smooth"), step.get("loss")), "{:.3f}", "nats per token, smoothed"),
@@ -158,6 +162,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         ("speed", speed, "", "tokens per second, median"),
         ("waiting for data", waited / seconds if seconds else None, "percent", "of the steps' time"),
         ("time", _first(end.get("total_seconds"), end.get("seconds")), "seconds", "all in all"),
+        ("cost", price * total / 3600 if price and total else None, "{:,.2f}", f"at {price or 0:g} an hour"),
         ("memory", max(_measured(steps, "memory_bytes"), default=None), "size", "at its highest"),
         ("parameters", (start.get("parameters") or {}).get("total"), "", "weights"),
     ]
@@ -183,13 +188,14 @@ def _charts(runs: list[Run]) -> list[str]:
             for i, run in enumerate(runs)
         ]
 
-    each = [] if several else [runs[0].curve("step", "loss", "each step", faint=True)]
+    each = [] if several else [runs[0].curve("step", "loss", "each step", faint=True), _spikes(runs[0])]
+    levels = [] if several else _baseline_curves(runs[0])
     memory = [
         replace(curve, values=[value and value / 1e9 for value in curve.values]) for curve in curves("memory_bytes", "")
     ]
     return [
         line_chart([*each, *curves("loss_smooth", "training"), *validations("loss")], "loss (nats per token)"),
-        line_chart([*curves("bpb", "training"), *validations("bpb")], "bits per byte"),
+        line_chart([*curves("bpb", "training"), *validations("bpb"), *levels], "bits per byte"),
         line_chart(curves("tokens_per_second", ""), "tokens per second", from_zero=True),
         _time_chart(runs[0]),
         line_chart(
@@ -198,7 +204,24 @@ def _charts(runs: list[Run]) -> list[str]:
         line_chart(curves("mfu", ""), "model FLOPs utilization", from_zero=True, percent=True),
         line_chart(curves("lr", ""), "learning rate", from_zero=True),
         line_chart(curves("grad_norm", ""), "gradient norm before clipping", log_scale=True),
+        line_chart(curves("momentum", ""), "momentum of the matrices"),
         line_chart(memory, "memory (GB)", from_zero=True),
+    ]
+
+
+def _spikes(run: Run) -> Curve:
+    """Marks on the losses that stood out."""
+    steps = [entry for entry in run.of("step") if entry.get("spike") and _number(entry, "loss") is not None]
+    return Curve("spike", [e["step"] for e in steps], [e["loss"] for e in steps], colour=3, points=True)
+
+
+def _baseline_curves(run: Run) -> list[Curve]:
+    """What xz and unigrams reach, as lines over the whole run."""
+    found, steps = run.last("baselines"), [entry["step"] for entry in run.of("step")]
+    return [
+        Curve(name, [steps[0], steps[-1]], [value, value], colour=colour, dashed=True)
+        for name, value, colour in (("xz", found.get("xz_bpb"), 2), ("unigram", found.get("unigram_bpb"), 3))
+        if steps and value is not None
     ]
 
 

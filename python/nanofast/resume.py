@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nanofast import checkpoint
 from nanofast.config import Config, ConfigError, from_dict
+from nanofast.home import home_folder as home_folder  # its users are the users of this module
 
 # Beside a run's checkpoints, so that its folder is all that is needed to use the model.
 TOKENIZER_FILE = "tokenizer.json"
@@ -31,11 +32,6 @@ class Found:
     path: Path
     config: Config
     skipped: list[str]
-
-
-def home_folder(home: str | None) -> Path:
-    """Folder of data, tokenizers and runs: the flag, else NANOFAST_HOME, else ~/.cache/nanofast."""
-    return Path(home or os.environ.get("NANOFAST_HOME") or "~/.cache/nanofast").expanduser().absolute()
 
 
 def run_folder(run: str, home: Path) -> Path:

@@ -14,7 +14,7 @@ Seconds are floats, bytes integers, losses nats per target, `bpb` bits per byte 
 
     run         at the start and at each resume: run_dir, command, config, step, resumed_from, num_iterations,
                 tokens_per_step, tokenizer {name, vocab_size, fingerprint}, parameters {kind: count, total},
-                flops_per_token, peak_flops {rate, source}, dtype, dtype_reason, compiled, compile_reason,
+                flops_per_token, peak_flops {rate, source}, dtype, dtype_reason, attention, compiled, compile_reason,
                 threads {torch, loader, reason}, versions {…}, machine {…}, world_size, stage, started (ISO 8601, UTC)
     step        one a step, of the whole step on all ranks: step (from 1), loss, loss_smooth, bpb, lr (of the matrices),
                 lr_fraction, grad_norm (before clipping), momentum, tokens (positions so far), targets (learned in
@@ -22,6 +22,8 @@ Seconds are floats, bytes integers, losses nats per target, `bpb` bits per byte 
                 tokens_per_second, wait_fraction, memory_bytes, mfu (share of peak_flops), spike, skipped (why, or null)
     ledger      step, ledger {…}, loader (all of the loader's metrics)
     validation  step, loss, bpb, tokens, bytes, seconds
+    baselines   step, xz_bpb, unigram_bpb, bytes: what they reach on the validation text (baselines.py)
+    core        step, checkpoint, core_v1, core_v2, tasks {name: {accuracy, centered, centered_v2}}, max_per_task
     sample      step, prompt, text (the continuation), temperature, seed, seconds
     checkpoint  step, path, bytes, seconds; with error instead of bytes where it could not be written
     event       step, level (info, warning), message

@@ -1,6 +1,6 @@
 """A trained model from its checkpoint, ready to be used: weights, tokenizer, configuration.
 
-Only safetensors and JSON are read; the checkpoint's hashes are checked first.
+The checkpoint's hashes are checked first; only safetensors and JSON are read, unless it is a sharded one (sharded.py).
 
     saved = load_model("auto", home=None, device="auto")
     saved.model, saved.tokenizer, saved.config, saved.path
@@ -20,6 +20,7 @@ from nanofast.config import Config, ConfigError
 from nanofast.distributed import find_device
 from nanofast.model import GPT
 from nanofast.resume import TOKENIZER_FILE, find, home_folder
+from nanofast.sharded import by_file, read_shards, whole
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,7 @@ def load_model(name: str, home: str | None, device: str) -> SavedModel:
     place = find_device(device)
     dtype = torch.bfloat16 if found.config.run.dtype == "bfloat16" else torch.float32
     model = GPT(model_config(found.config, tokenizer.vocab_size), dtype)
-    model.load_state_dict(checkpoint.load(found.path).tensors["model"])
+    snapshot = checkpoint.load(found.path)
+    tensors = snapshot.tensors if snapshot.shards is None else by_file(read_shards(snapshot.shards, whole, alone=True))
+    model.load_state_dict(tensors["model"])
     return SavedModel(model.to(place).eval(), tokenizer, found.config, found.path)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import os
 
     import tiktoken
+
+    from nanofast.chat_template import ChatTemplate
 
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
@@ -92,8 +95,6 @@ class Tokenizer:
         `vocab_size` counts the 256 bytes and the special tokens. Special tokens get the last ids, in the order given.
         Equal input gives an equal tokenizer.
         """
-        import json
-
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -241,6 +242,28 @@ class Tokenizer:
     def decoder(self) -> StreamDecoder:
         """Return a decoder that takes ids as they come and gives text without broken characters."""
         return StreamDecoder(self)
+
+    def render(
+        self,
+        conversation: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        template: ChatTemplate | str = "nanochat",
+        *,
+        add_generation_prompt: bool = False,
+    ) -> tuple[TokenArray, npt.NDArray[np.bool_]]:
+        """Return the ids of a conversation, uint32 `[num_tokens]`, and which of them are learned, bool `[num_tokens]`.
+
+        `conversation` is a list of messages (role and content: a text, or a list of parts), or a mapping that holds it
+        as `messages`. With `add_generation_prompt`, what stands in front of an assistant's answer follows. ValueError
+        where roles do not alternate, something is missing, or the tokenizer lacks special tokens of the template.
+        """
+        from nanofast.chat_template import ChatTemplate
+
+        template = template if isinstance(template, ChatTemplate) else ChatTemplate.from_name(template)
+        return _nanofast.render(self._native, template.arguments(), json.dumps(conversation), add_generation_prompt)
+
+    def with_special_tokens(self, special_tokens: Iterable[str]) -> Tokenizer:
+        """Return this tokenizer with further special tokens behind its last id; those that it has stay as they are."""
+        return Tokenizer(_nanofast.with_special_tokens(self._native, list(special_tokens)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self._native.to_bytes(), self.name)

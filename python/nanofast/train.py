@@ -15,22 +15,14 @@ from pathlib import Path
 
 import nanofast
 from nanofast.arguments import parse
+from nanofast.command import SIGNALLED, USER_MISTAKE, explained
 from nanofast.config import Config, ConfigError
 from nanofast.config_file import read_config
 from nanofast.stages import take_stage
 
-USER_MISTAKE = 2
 FAILED = 1  # training could not go on
-SIGNALLED = 128  # plus the signal's number
 
 logger = logging.getLogger("nanofast")
-
-
-def _place_and_reason(error: OSError) -> str:
-    """What the operating system refused, in a line that names the place."""
-    if error.filename is None or error.strerror is None:
-        return str(error)
-    return f"`{error.filename}`: {error.strerror.lower()}; choose folders with --home or --run, see --help"
 
 
 def run(words: list[str]) -> int:
@@ -59,7 +51,7 @@ def run(words: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     except OSError as error:  # a folder that cannot be written, a disk that is full
-        print(f"error: {_place_and_reason(error)}", file=sys.stderr)
+        print(f"error: {explained(error)}; choose folders with --home or --run, see --help", file=sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted before the first step; nothing was trained", file=sys.stderr)

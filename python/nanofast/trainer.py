@@ -28,18 +28,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanofast import checkpoint
+from nanofast import checkpoint, observe, snapshots
 from nanofast.background import BackgroundWriter, Written
-from nanofast.config import Config, ConfigError, to_dict
+from nanofast.config import Config, ConfigError
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
-from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, bits_per_byte, sum_dtype
-from nanofast.generate import continue_text
+from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, sum_dtype
+from nanofast.fsdp import is_sharded, sum_gradients_next
 from nanofast.interrupts import StopRequest
 from nanofast.journal import Counters, Journal, StepRecord
 from nanofast.memory import Parts
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
 from nanofast.schedule import decay_fraction, lr_fraction, momentum
+from nanofast.skipped import write_documents
 
 LEDGER_EVERY = 20  # steps between token ledgers in the log; a ledger is one more line, so this is taste
 MOST_SKIPPED = 5  # steps in a row without a finite gradient: the weights are beyond help, or the data is
@@ -86,6 +87,7 @@ class Trainer:
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
         self.accumulation_steps = self.tokens_per_step // (batch_tokens * self.world.world_size)
         self.num_quarantined = 0
+        self.journal.keep_documents = self._keep_documents
         self.stop = StopRequest()
         self.started = time.perf_counter()
 
@@ -108,7 +110,9 @@ class Trainer:
         phases: dict[str, float] = {}
         self.model.train()
         batches: list[tuple[Tensor, Tensor]] = []  # kept for the case that memory runs out and the step begins again
-        sums = self.parts.run(lambda count: self._accumulate(batches, count, phases), self.rows, self._tell_memory)
+        # where a model is cut over the ranks, one of them cannot begin a step again by itself
+        rows = 1 if is_sharded(self.model) else self.rows
+        sums = self.parts.run(lambda count: self._accumulate(batches, count, phases), rows, self.tell_memory)
         with self._timed("optimizer", phases):
             sums[NUM_SUMS] = float(self.stop.signal_number)
             sum_over_ranks(sums)
@@ -141,7 +145,7 @@ class Trainer:
             grad_norm=grad_norm,
             seconds=time.perf_counter() - start,
             phase_seconds=phases,
-            batches=(self.counters.step * self.accumulation_steps - self.accumulation_steps, self.accumulation_steps),
+            inputs=[inputs for inputs, _ in batches],
         )
         self.journal.add(record)
 
@@ -156,15 +160,28 @@ class Trainer:
                     batches.append(next(self.loader))
             with self._timed("forward_backward", phases):
                 inputs_BT, targets_BT = batches[number]
-                for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+                pieces = list(zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True))
+                for place, (inputs, targets) in enumerate(pieces, start=1):
+                    is_last = number + 1 == self.accumulation_steps and place == len(pieces)
+                    sum_gradients_next(self.model, is_last)
                     loss, loss_BT = self.model.loss(inputs, targets)
                     # divided by the positions of the step, so that sums stay small; put right by the factor later
                     torch.autograd.backward(loss / self.tokens_per_step)
                     sums[:NUM_SUMS] += batch_sums(loss_BT, targets, self.token_bytes_V)
         return sums
 
-    def _tell_memory(self, message: str) -> None:
+    def tell_memory(self, message: str) -> None:
+        """Tell that memory ran out, and what follows."""
         self.journal.event(message, "warning")
+
+    def _keep_documents(self, step: int, inputs: list[Tensor]) -> str:
+        """Write down what a skipped step had read; where, in words."""
+        rank = self.world.rank
+        try:
+            path, count = write_documents(self.run_dir, step, rank, inputs, self.tokenizer)
+        except OSError as error:
+            return f"its documents could not be written down: {error}"
+        return f"the {count} documents that process {rank} had in it are in `{path}`"
 
     @property
     def counters(self) -> Counters:
@@ -200,9 +217,7 @@ class Trainer:
         self.flush()
         self.journal.progress.phase("saving")
         with self._timed("save"):
-            snapshot = self._snapshot()  # gathers from all ranks
-            if self.world.is_main:
-                self._tell_written(self.writer.submit(snapshot, self.counters.step))
+            self._tell_written(snapshots.save(self))
 
     def _tell_written(self, finished: list[Written]) -> None:
         for written in finished:
@@ -215,105 +230,26 @@ class Trainer:
                 f"checkpoint at step {written.step} could not be written: {written.error}; training goes on", "warning"
             )
 
-    def _snapshot(self) -> checkpoint.Snapshot:
-        random_states = {"rng/cpu": torch.get_rng_state()}
-        if self.world.device.type == "cuda":
-            random_states["rng/cuda"] = torch.cuda.get_rng_state(self.world.device)
-        counters = dict(vars(self.counters), total_seconds=self._total_seconds())
-        return checkpoint.Snapshot(
-            tensors={
-                "model": dict(self.model.state_dict()),
-                "optimizer": {**self.optimizers.state_tensors(), **random_states},
-            },
-            values={
-                "state": {"counters": counters, "config": to_dict(self.config), **self.facts},
-                "loader": {"ranks": gather_objects(self.loader.state_dict())},
-            },
-        )
-
     def restore(self, snapshot: checkpoint.Snapshot) -> None:
         """Take over a checkpoint's weights, optimizer, random state, loader position and counters."""
-        tensors = dict(snapshot.tensors["optimizer"])
-        torch.set_rng_state(tensors.pop("rng/cpu"))
-        cuda_state = tensors.pop("rng/cuda", None)
-        if cuda_state is not None and self.world.device.type == "cuda":
-            torch.cuda.set_rng_state(cuda_state, self.world.device)
-        self.model.load_state_dict(snapshot.tensors["model"])
-        self.optimizers.load_state_tensors(tensors)
-        states = snapshot.values["loader"]["ranks"]
-        if len(states) == self.world.world_size:
-            self.loader.load_state_dict(states[self.world.rank])
-        else:
-            from nanofast import merge_states
+        snapshots.put_back(self, snapshot)
 
-            self.loader.load_state_dict(merge_states(states))
-        self.journal.counters = Counters(**snapshot.values["state"]["counters"])
-
-    def _total_seconds(self) -> float:
+    def total_seconds(self) -> float:
+        """Time of the whole run so far, of earlier processes too."""
         return self.counters.total_seconds + time.perf_counter() - self.started
 
     def validate(self) -> None:
         """Bits per byte over the same validation tokens each time."""
         self.flush()
         self._tell_written(self.writer.wait())  # first on disk, then looked at
-        self.journal.progress.phase("validation")
-        step = self.counters.step
         with self._timed("validation"):
-            start = time.perf_counter()
-            self.model.eval()
-            found = self.parts.run(self._measure, self.rows, self._tell_memory)
-            seconds = time.perf_counter() - start
-        self.last_validation = found
-        self.journal.write(
-            "validation",
-            step=step,
-            loss=found.loss,
-            bpb=found.bpb,
-            tokens=found.tokens,
-            bytes=found.bytes,
-            seconds=seconds,
-        )
-        self.journal.progress.say(
-            f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s"
-        )
-
-    def _measure(self, parts: int) -> Validation:
-        loader, num_batches = self.open_validation()
-        with contextlib.closing(loader):
-            return bits_per_byte(self.model, iter(loader), self.token_bytes_V, num_batches, parts)
+            self.last_validation = observe.validate(self)
 
     def sample(self) -> None:
-        """A continuation of each prompt; on the main rank only."""
+        """A continuation of each prompt."""
         self.flush()
-        if not self.world.is_main:
-            return
-        self.journal.progress.phase("sampling")
-        settings = self.config.evaluation
-        self.model.eval()
-        for seed, prompt in enumerate(settings.sample_prompts, start=self.config.run.seed):
-            with self._timed("sample"), torch.compiler.set_stance("force_eager"):  # each length would compile anew
-                start = time.perf_counter()
-                text = continue_text(
-                    self.model,
-                    self.tokenizer,
-                    prompt,
-                    settings.sample_tokens,
-                    temperature=settings.temperature,
-                    top_k=settings.top_k,
-                    seed=seed,
-                )
-                seconds = time.perf_counter() - start
-            self.journal.write(
-                "sample",
-                step=self.counters.step,
-                prompt=prompt,
-                text=text,
-                temperature=settings.temperature,
-                seed=seed,
-                seconds=seconds,
-            )
-            if self.counters.step == self.num_iterations:
-                self.journal.progress.say(f"\n--- {prompt!r}\n{prompt}{text}")
+        with self._timed("sample"):
+            observe.sample(self)
 
     # ------------------------------------------------------------------ all steps
 
@@ -405,7 +341,7 @@ class Trainer:
             bpb=self.last_validation.bpb if self.last_validation else None,
             tokens=self.counters.tokens,
             seconds=seconds,
-            total_seconds=self._total_seconds(),
+            total_seconds=self.total_seconds(),
             phase_seconds={**self.phase_seconds, "other": max(0.0, seconds - known)},
         )
 

@@ -1,201 +1,47 @@
-//! A lane's sources: on the reading side a feed each, on the packing side an inbox each and the rule which one is next.
-//!
-//! ```text
-//! plans ──▶ Feeds: the source that is least far ahead for its weight is read first
-//!             └─▶ Admission: Mixture says whose turn it is ──▶ its inbox's next document ──▶ packer
-//! ```
-//! Without a mixture there is one source, and its documents come as they are. Whose turn it is does not depend on what has
-//! been read: when that source has nothing yet, the lane waits for it.
+//! Which documents a lane passes over before its packer sees them: conversations that no row could use.
 
-use crate::config::{MixtureConfig, RunOut};
-use crate::error::Result;
-use crate::feed::{Feed, Inbox, Step, Taken, Ticket};
-use crate::mixture::Mixture;
-use crate::packing::{Document, Next};
-use crate::piece::Piece;
-use crate::plan::Plan;
-use crate::quarantine::Quarantine;
-use crate::state::{LaneEntry, SourceEntry, Waiting};
+use crate::packing::{Cut, Document, NOT_LEARNED};
 
-/// The reading side.
-#[derive(Debug)]
-pub(crate) struct Feeds {
-    feeds: Vec<Feed>,
-    /// Shares of the sources, 1 in all.
-    shares: Vec<f64>,
-}
-
-impl Feeds {
-    /// The feeds of a lane that stands at `entry`.
-    pub(crate) fn new(
-        plans: &[Plan],
-        mixture: Option<&MixtureConfig>,
-        lane: usize,
-        entry: &LaneEntry,
-    ) -> Self {
-        let feed = |(source, plan)| {
-            let of_source = |waiting: &&Waiting| waiting.address.source == source;
-            let waiting: Vec<_> = entry.packer.waiting.iter().filter(of_source).copied().collect();
-            Feed::new(plan, lane, entry.sources[source as usize].position, &waiting)
-        };
-        let weights = mixture.map_or_else(|| vec![1.0], |mixture| mixture.weights.clone());
-        let whole: f64 = weights.iter().sum();
-        Self {
-            feeds: (0..).zip(plans).map(feed).collect(),
-            shares: weights.into_iter().map(|weight| weight / whole).collect(),
-        }
-    }
-
-    /// The next thing to read, where reading further ahead than `target_bytes` over all sources is not needed for it.
-    pub(crate) fn next_step(&mut self, plans: &[Plan], target_bytes: usize) -> Option<Step> {
-        let mut order: Vec<usize> = (0..self.feeds.len()).collect();
-        let ahead = |source: &usize| self.feeds[*source].queued_tokens() as f64 / self.shares[*source];
-        order.sort_by(|one, other| ahead(one).total_cmp(&ahead(other)));
-        order.into_iter().find_map(|source| {
-            let target_bytes = (target_bytes as f64 * self.shares[source]) as usize;
-            self.feeds[source].next_step(&plans[source], target_bytes)
-        })
-    }
-
-    /// Gives the reader back once the rows are read.
-    pub(crate) fn read(&mut self, step: Step) -> Ticket {
-        self.feeds[step.source as usize].read(step)
-    }
-
-    /// Puts a finished piece into its place.
-    pub(crate) fn deposit(&mut self, ticket: Ticket, piece: Piece) {
-        self.feeds[ticket.source as usize].deposit(ticket, piece);
-    }
-
-    /// Moves everything that is in order to the packing side.
-    ///
-    /// # Errors
-    /// An epoch of a source has ended without a document for this lane.
-    pub(crate) fn deliver(&mut self, plans: &[Plan], admission: &mut Admission) -> Result<()> {
-        let pairs = self.feeds.iter_mut().zip(plans).zip(&mut admission.inboxes);
-        pairs.into_iter().try_for_each(|((feed, plan), inbox)| feed.deliver(plan, inbox))
-    }
-
-    /// Tells what the packer took.
-    pub(crate) fn taken(&mut self, admission: &mut Admission) {
-        for (feed, inbox) in self.feeds.iter_mut().zip(&mut admission.inboxes) {
-            feed.taken(inbox.take_taken());
-        }
-    }
-
-    /// Tokens that are read and not yet taken, a BOS for each document included.
-    pub(crate) fn queued_tokens(&self) -> usize {
-        self.feeds.iter().map(Feed::queued_tokens).sum()
-    }
-
-    /// Bytes of text that are read and not yet taken.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.feeds.iter().map(Feed::queued_bytes).sum()
-    }
-}
-
-/// The packing side.
-#[derive(Debug)]
+/// The rule of a loader of conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Admission {
-    inboxes: Vec<Inbox>,
-    mixture: Option<Blend>,
-    /// What was left out up to the position.
-    quarantine: Quarantine,
-    /// The documents that a restored packer holds, by source, once they are all read.
-    restored: Vec<Option<Vec<Document>>>,
+    /// T + 1.
+    pub(crate) row_length: usize,
+    /// What of a longer document is used.
+    pub(crate) cut: Cut,
+    /// Whether longer documents are passed over instead.
+    pub(crate) leaves_out_long: bool,
 }
 
-#[derive(Debug)]
-struct Blend {
-    rule: Mixture,
-    run_out: RunOut,
-    /// Tokens admitted from each source since the data began, BOS included.
-    read: Vec<u64>,
+/// Why a document is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PassedOver {
+    /// It is longer than a row.
+    TooLong,
+    /// Nothing of it that a row takes is learned.
+    Unlearned,
+}
+
+impl PassedOver {
+    /// In words.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "longer than a row",
+            Self::Unlearned => "no learned token in what a row takes of it",
+        }
+    }
 }
 
 impl Admission {
-    /// The packing side of a lane that stands at `entry`.
-    pub(crate) fn new(mixture: Option<&MixtureConfig>, entry: &LaneEntry) -> Self {
-        let blend = |mixture: &MixtureConfig| Blend {
-            rule: Mixture::new(
-                mixture
-                    .weights
-                    .iter()
-                    .zip(&entry.sources)
-                    .map(|(&weight, source)| (weight, source.admitted, source.has_run_out)),
-            ),
-            run_out: mixture.run_out,
-            read: entry.sources.iter().map(|source| source.read).collect(),
-        };
-        Self {
-            inboxes: entry.sources.iter().map(|source| Inbox::new(source.position)).collect(),
-            mixture: mixture.map(blend),
-            quarantine: entry.quarantine.clone(),
-            restored: vec![None; entry.sources.len()],
+    /// Why `document` is passed over, if it is. A row's first token is no target.
+    pub(crate) fn passes_over(&self, document: &Document) -> Option<PassedOver> {
+        let tokens = document.tokens();
+        if self.leaves_out_long && tokens.len() > self.row_length {
+            return Some(PassedOver::TooLong);
         }
-    }
-
-    /// Whether there are shares to be kept.
-    pub(crate) fn is_mixture(&self) -> bool {
-        self.mixture.is_some()
-    }
-
-    /// The next document.
-    pub(crate) fn next(&mut self) -> Next {
-        let Some(blend) = &mut self.mixture else {
-            return self.inboxes[0].next(&mut self.quarantine);
-        };
-        while let Some(source) = blend.rule.next() {
-            match (self.inboxes[source].next(&mut self.quarantine), blend.run_out) {
-                (Next::Document(document), _) => {
-                    let num_tokens = document.tokens().len() as u64 + 1;
-                    blend.rule.admit(source, num_tokens);
-                    blend.read[source] += num_tokens;
-                    return Next::Document(document);
-                }
-                (Next::Pending, _) => return Next::Pending,
-                (Next::End, RunOut::Drop) => blend.rule.drop_out(source),
-                (Next::End, RunOut::Repeat | RunOut::Stop) => return Next::End,
-            }
-        }
-        Next::End
-    }
-
-    /// The documents that a restored packer holds, in the order of `waiting`, once they are all read.
-    pub(crate) fn take_restored(&mut self, waiting: &[Waiting]) -> Option<Vec<Document>> {
-        for (restored, inbox) in self.restored.iter_mut().zip(&mut self.inboxes) {
-            *restored = restored.take().or_else(|| inbox.take_restored());
-        }
-        let is_there = |waiting: &Waiting| self.restored[waiting.address.source as usize].is_some();
-        if !waiting.iter().all(is_there) {
-            return None;
-        }
-        let mut queues: Vec<_> =
-            self.restored.iter_mut().map(|restored| restored.take().into_iter().flatten()).collect();
-        Some(waiting.iter().filter_map(|waiting| queues[waiting.address.source as usize].next()).collect())
-    }
-
-    /// Where each source stands; `trained` is what the packer delivered of each.
-    pub(crate) fn sources(&self, trained: &[u64]) -> Vec<SourceEntry> {
-        let entry = |(source, inbox): (usize, &Inbox)| {
-            let position = inbox.position();
-            let Some(blend) = &self.mixture else {
-                return SourceEntry { position, ..SourceEntry::default() };
-            };
-            let (admitted, has_run_out) = blend.rule.source(source);
-            SourceEntry {
-                position,
-                admitted,
-                has_run_out,
-                read: blend.read[source],
-                trained: trained[source],
-            }
-        };
-        self.inboxes.iter().enumerate().map(entry).collect()
-    }
-
-    /// What was left out up to the position.
-    pub(crate) fn quarantine(&self) -> &Quarantine {
-        &self.quarantine
+        let (front, back) = self.cut.kept(tokens, self.row_length);
+        let is_learned = |token: &u32| token & NOT_LEARNED == 0;
+        let learned = front.iter().skip(1).chain(back).any(is_learned);
+        (!learned).then_some(PassedOver::Unlearned)
     }
 }

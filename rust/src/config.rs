@@ -241,6 +241,41 @@ impl Default for PlanConfig {
     }
 }
 
+/// What becomes of a conversation that is longer than a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLong {
+    /// It is cut at the row's end.
+    CutEnd,
+    /// It is cut from the left, behind its BOS.
+    CutLeft,
+    /// It is left out.
+    LeaveOut,
+}
+
+impl TooLong {
+    /// `cut_end`, `cut_left` or `leave_out`.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "cut_end" => Ok(Self::CutEnd),
+            "cut_left" => Ok(Self::CutLeft),
+            "leave_out" => Ok(Self::LeaveOut),
+            other => {
+                let rule = "expected `cut_end`, `cut_left` or `leave_out`";
+                Err(Error::config("too_long", format!("`{other}`"), rule))
+            }
+        }
+    }
+}
+
+/// What a loader of conversations is asked for besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatConfig {
+    /// What becomes of long ones.
+    pub too_long: TooLong,
+    /// How they are read and rendered, as a state holds it.
+    pub identity: String,
+}
+
 /// Everything a loader is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderConfig {
@@ -272,6 +307,8 @@ pub struct LoaderConfig {
     pub num_slots: usize,
     /// Bytes of text and tokens that may be read ahead of what packing needs at once.
     pub memory_limit_bytes: usize,
+    /// For conversations.
+    pub chat: Option<ChatConfig>,
 }
 
 impl LoaderConfig {
@@ -334,11 +371,23 @@ impl LoaderConfig {
             );
             return Err(Error::config("world_size", self.world_size, rule));
         }
+        if let (Some(_), Packing::BestFit(overflow @ (Overflow::Carry | Overflow::Crop))) =
+            (&self.chat, self.packing)
+        {
+            let rule = "conversations are not cut and carried on or cropped: use `pad`, or packing `concat` or \
+                        `one_per_row`";
+            let name = if overflow == Overflow::Carry { "carry" } else { "crop" };
+            return Err(Error::config("overflow", format!("`{name}`"), rule));
+        }
         if self.plan.epochs == Some(0) {
             return Err(Error::config("epochs", 0, "must be at least 1, or None for ever"));
         }
         if self.plan.shuffle && self.plan.shuffle_window == 0 {
             return Err(Error::config("shuffle_window", 0, "must be at least 1"));
+        }
+        if self.chat.is_some() && self.bad_data.replace_invalid_utf8 {
+            let rule = "conversations are not repaired; use `refuse`, which counts them as bad data";
+            return Err(Error::config("invalid_utf8", "`replace`", rule));
         }
         if let Some(mixture) = &self.mixture {
             self.validate_mixture(mixture)?;

@@ -145,6 +145,41 @@ pub enum Error {
         candidates: Vec<String>,
     },
 
+    /// The column of messages holds something else.
+    #[error("column `{column}` of `{}` is {found}; expected messages ({expected}, or JSON text); pass layout= or messages_column=", path.display())]
+    MessagesType {
+        /// The shard.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// Its type.
+        found: String,
+        /// The type of the layout.
+        expected: String,
+    },
+
+    /// A row that is no conversation.
+    #[error("bad conversation in {place}{}: {reason}", message_of(*message))]
+    Conversation {
+        /// Where.
+        place: Place,
+        /// The message at fault, counted from 0.
+        message: Option<usize>,
+        /// What is wrong with it, and what was expected.
+        reason: String,
+    },
+
+    /// A lane whose conversations are all left out.
+    #[error(
+        "lane {lane} left out {num_documents} conversations in a row, more than an epoch has: none fits a row with a learned token; see metrics()[\"left_out\"], use a longer sequence_length, or another too_long="
+    )]
+    NothingLearned {
+        /// The lane.
+        lane: usize,
+        /// How many it left out.
+        num_documents: u64,
+    },
+
     /// A document that is not valid UTF-8.
     #[error(
         "invalid UTF-8 in {place}, byte {byte} of the document; re-encode the file, or leave the document out"
@@ -289,7 +324,7 @@ impl Error {
             Self::Source { error, .. } => error.kind(),
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
             Self::Io { .. } => Kind::Io,
-            Self::ColumnType { .. } => Kind::Type,
+            Self::ColumnType { .. } | Self::MessagesType { .. } => Kind::Type,
             Self::Resource { what: "memory", .. } => Kind::Memory,
             Self::Panic { .. } | Self::Resource { .. } | Self::Closed | Self::Forked => Kind::Runtime,
             _ => Kind::Value,
@@ -309,6 +344,10 @@ fn columns_that_do(list: &[String]) -> String {
         [] => "; the file has no such column".into(),
         _ => format!("; columns that would do: {}", names(list)),
     }
+}
+
+fn message_of(message: Option<usize>) -> String {
+    message.map(|message| format!(", message {message}")).unwrap_or_default()
 }
 
 fn at(place: &Option<Place>) -> String {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::admission::{Admission, PassedOver};
 use crate::error::{Error, Result};
 use crate::packing::{Document, Next};
 use crate::piece::Piece;
@@ -408,11 +409,35 @@ pub(crate) struct Inbox {
     ended: bool,
     position: Address,
     taken: Taken,
+    /// Documents that the packer does not get to see; none: it sees all.
+    admission: Option<Admission>,
+    passed_over: Vec<(Address, PassedOver)>,
+    /// Documents passed over since the last one that was not.
+    num_passed_over: u64,
 }
 
 impl Inbox {
-    pub(crate) fn new(position: Address) -> Self {
-        Self { batches: VecDeque::new(), restored: None, ended: false, position, taken: Taken::default() }
+    pub(crate) fn new(position: Address, admission: Option<Admission>) -> Self {
+        Self {
+            batches: VecDeque::new(),
+            restored: None,
+            ended: false,
+            position,
+            taken: Taken::default(),
+            admission,
+            passed_over: Vec::new(),
+            num_passed_over: 0,
+        }
+    }
+
+    /// What was passed over since the last call.
+    pub(crate) fn take_passed_over(&mut self) -> Vec<(Address, PassedOver)> {
+        std::mem::take(&mut self.passed_over)
+    }
+
+    /// Documents passed over one after the other, up to now.
+    pub(crate) fn num_passed_over(&self) -> u64 {
+        self.num_passed_over
     }
 
     fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
@@ -502,7 +527,13 @@ impl Inbox {
             match document {
                 Some(document) => {
                     self.taken.add(&document);
-                    return Next::Document(document);
+                    let passed_over = self.admission.and_then(|rule| rule.passes_over(&document));
+                    let Some(reason) = passed_over else {
+                        self.num_passed_over = 0;
+                        return Next::Document(document);
+                    };
+                    self.num_passed_over += 1;
+                    self.passed_over.push((document.address, reason));
                 }
                 None => drop(self.batches.pop_front()),
             }
@@ -566,7 +597,7 @@ mod tests {
         assert!(feed.next_step(&plan, target).is_none(), "a piece of the front is on its way");
         feed.deposit(ticket, piece(0, 1));
         assert!(feed.next_step(&plan, target).is_none(), "a piece of the front waits for the packer");
-        feed.deliver(&plan, &mut Inbox::new(Address::default())).unwrap();
+        feed.deliver(&plan, &mut Inbox::new(Address::default(), None)).unwrap();
         assert_eq!(feed.next_step(&plan, target).unwrap().ordinal, 0);
     }
 }

@@ -3,11 +3,12 @@
 //! A `LanePacker` is in the hands of one thread at a time. It never waits: it packs until its slot is full or its
 //! inbox is empty, and goes on from there the next time.
 
-use crate::admission::Admission;
+use crate::admission::PassedOver;
 use crate::error::Result;
 use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows, Span};
 use crate::ring::SlotWriter;
-use crate::state::LaneEntry;
+use crate::sources::Inboxes;
+use crate::state::{Address, LaneEntry, Ledger};
 
 /// What travels with a slot.
 #[derive(Clone, Debug)]
@@ -72,15 +73,17 @@ pub(crate) struct LanePacker {
     row_length: usize,
     slot_len: usize,
     pad_id: u32,
-    admission: Admission,
+    inboxes: Inboxes,
     packer: Box<dyn Packer>,
     /// The state to take up before the first batch.
     restoring: Option<LaneEntry>,
     target: Option<Target>,
     cursor: Cursor,
     width: usize,
-    /// Padding of batches behind the lane's end.
-    padding: u64,
+    /// What the packer does not count: padding of batches behind the lane's end, documents passed over.
+    beside: Ledger,
+    /// Documents passed over that nobody was told of yet.
+    passed_over: Vec<(Address, PassedOver)>,
     /// Not-learned tokens in the ledger when the last batch was delivered.
     not_learned: u64,
     /// What the documents contribute to the batch at hand, where that is asked for …
@@ -96,7 +99,7 @@ impl LanePacker {
         slot_len: usize,
         pad_id: u32,
         packer: Box<dyn Packer>,
-        admission: Admission,
+        inboxes: Inboxes,
         entry: LaneEntry,
     ) -> Self {
         Self {
@@ -104,21 +107,32 @@ impl LanePacker {
             row_length,
             slot_len,
             pad_id,
-            spans: admission.is_mixture().then(Vec::new),
+            spans: inboxes.is_mixture().then(Vec::new),
             trained: entry.sources.iter().map(|source| source.trained).collect(),
-            admission,
+            inboxes,
             packer,
             restoring: Some(entry),
             target: None,
             cursor: Cursor::default(),
             width: row_length,
-            padding: 0,
+            beside: Ledger::default(),
+            passed_over: Vec::new(),
             not_learned: 0,
         }
     }
 
-    pub(crate) fn admission_mut(&mut self) -> &mut Admission {
-        &mut self.admission
+    /// Documents passed over since the last call.
+    pub(crate) fn take_passed_over(&mut self) -> Vec<(Address, PassedOver)> {
+        std::mem::take(&mut self.passed_over)
+    }
+
+    /// The lane it packs.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    pub(crate) fn inboxes_mut(&mut self) -> &mut Inboxes {
+        &mut self.inboxes
     }
 
     /// Whether it holds the slot of its next batch.
@@ -145,9 +159,16 @@ impl LanePacker {
         let mut rows = Rows::new(tokens, self.row_length, self.cursor).noting(self.spans.as_mut());
         let progress = match rows.is_full() {
             true => Progress::Full,
-            false => self.packer.fill(&mut || self.admission.next(), &mut rows),
+            false => self.packer.fill(&mut || self.inboxes.next(), &mut rows),
         };
         (self.cursor, self.width) = (rows.cursor(), rows.width());
+        for (address, reason) in self.inboxes.take_passed_over() {
+            match reason {
+                PassedOver::TooLong => self.beside.left_out_long += 1,
+                PassedOver::Unlearned => self.beside.left_out_unlearned += 1,
+            }
+            self.passed_over.push((address, reason));
+        }
         Ok(match progress {
             Progress::Pending => Outcome::Pending,
             Progress::Dry => Outcome::Dry,
@@ -166,7 +187,7 @@ impl LanePacker {
         };
         let mut rows = Rows::new(writer.tokens_mut(), self.row_length, Cursor::default());
         while !rows.is_full() {
-            self.padding += rows.pad(self.pad_id) as u64;
+            self.beside.padding += rows.pad(self.pad_id) as u64;
         }
         self.width = rows.width();
         self.deliver()
@@ -179,7 +200,7 @@ impl LanePacker {
         };
         let documents = match entry.packer.waiting.is_empty() {
             true => Some(Vec::new()),
-            false => self.admission.take_restored(&entry.packer.waiting),
+            false => self.inboxes.take_restored(&entry.packer.waiting),
         };
         let Some(documents) = documents else {
             return Ok(false);
@@ -231,12 +252,12 @@ impl LanePacker {
 
     fn entry(&self) -> LaneEntry {
         let mut ledger = *self.packer.ledger();
-        ledger.padding += self.padding;
+        ledger.add(&self.beside);
         LaneEntry {
-            sources: self.admission.sources(&self.trained),
+            sources: self.inboxes.sources(&self.trained),
             packer: self.packer.state(),
             ledger,
-            quarantine: self.admission.quarantine().clone(),
+            quarantine: self.inboxes.quarantine().clone(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod admission;
 #[cfg(feature = "python")]
 mod bindings;
 pub mod config;
+pub mod conversation;
 pub mod error;
 mod feed;
 pub mod lane;
@@ -28,6 +29,7 @@ pub mod reorder;
 pub mod ring;
 mod row_groups;
 pub mod source;
+mod sources;
 pub mod state;
 mod sync;
 pub mod tokenizer;

@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Admission, Feeds};
-use crate::config::{LoaderConfig, Overflow, Packing, PlanConfig};
+use crate::admission::Admission;
+use crate::config::{LoaderConfig, Overflow, Packing, PlanConfig, TooLong};
 use crate::error::{Error, Result};
 use crate::feed::STEP_BYTES;
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
-use crate::packing::{Carry, Concat, Crop, OnePerRow, Packer, Pad};
+use crate::packing::{Carry, Concat, Crop, Cut, OnePerRow, Packer, Pad};
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::{Plan, key_of};
@@ -27,8 +27,9 @@ use crate::quarantine::{BadFile, Quarantine, Quarantined};
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
+use crate::sources::{Feeds, Inboxes};
 use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity, SourceIdentity};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::Encoding;
 
 /// What a call for the next batch ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub struct Loader {
     /// Of each source.
     plans: Arc<Vec<Plan>>,
     shards: Arc<Vec<Shard>>,
-    tokenizer: Tokenizer,
+    encoding: Encoding,
     identity: Arc<Identity>,
     identity_digest: String,
     metrics: Arc<Metrics>,
@@ -120,10 +121,21 @@ impl Waiter {
 }
 
 impl Loader {
-    /// A loader over opened shards: of one source, or of as many as `config.mixture` has weights. `bos_id` and `pad_id` of
-    /// the configuration belong to the tokenizer.
-    pub fn new(config: LoaderConfig, sources: Vec<SourceShards>, tokenizer: Tokenizer) -> Result<Self> {
+    /// A loader over opened shards, of one source or of as many as `config.mixture` has weights: of texts with a tokenizer,
+    /// of conversations with a renderer. `bos_id` and `pad_id` of the configuration belong to the tokenizer.
+    pub fn new(
+        config: LoaderConfig,
+        sources: Vec<SourceShards>,
+        encoding: impl Into<Encoding>,
+    ) -> Result<Self> {
         config.validate()?;
+        let encoding = match encoding.into() {
+            // One endless stream is learned whole, whoever speaks.
+            Encoding::Conversations(renderer) if config.packing == Packing::Concat => {
+                Encoding::Conversations(renderer.learning_all())
+            }
+            other => other,
+        };
         let expected = config.mixture.as_ref().map_or(1, |mixture| mixture.weights.len());
         if sources.len() != expected {
             let rule = format!("{expected} data sets are expected");
@@ -139,11 +151,12 @@ impl Loader {
         let bad_files = sources.iter().flat_map(|source| source.bad_files.iter().cloned()).collect();
         let shards: Vec<Shard> = sources.into_iter().flat_map(|source| source.shards).collect();
         let identity = Identity {
-            tokenizer: tokenizer.fingerprint().to_string(),
+            tokenizer: encoding.tokenizer().fingerprint().to_string(),
             bos_id: config.bos_id,
             pad_id: config.pad_id,
             text_column: config.text_column.clone(),
             packing: config.packing.name().into(),
+            chat: config.chat.as_ref().map(|chat| chat.identity.clone()),
             lanes: config.plan.lanes,
             unit_documents: plans[0].unit_documents(),
             deal: config.plan.deal.name().into(),
@@ -165,7 +178,7 @@ impl Loader {
             shards: Arc::new(shards),
             metrics: Arc::new(Metrics::default()),
             config,
-            tokenizer,
+            encoding,
             accepted: 0,
             before: None,
             fetched: VecDeque::new(),
@@ -553,8 +566,8 @@ impl Loader {
                 self.config.sequence_length + 1,
                 slot_len,
                 self.config.pad_id,
-                packer(&self.config),
-                Admission::new(self.config.mixture.as_ref(), entry),
+                self.packer(),
+                Inboxes::new(self.config.mixture.as_ref(), self.admission(), self.added_tokens(), entry),
                 entry.clone(),
             ),
         });
@@ -568,7 +581,7 @@ impl Loader {
         let work = Work {
             plans: self.plans.clone(),
             shards: self.shards.clone(),
-            tokenizer: self.tokenizer.clone(),
+            encoding: self.encoding.clone(),
             ring,
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
@@ -576,11 +589,46 @@ impl Loader {
             bad_data: self.config.bad_data,
             read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
-            // A lane that ends with one of its sources leaves what it has of the others.
+            // A lane that ends with one of its sources leaves what it has of the others; conversations bring their BOS
+            // or none, and some are passed over. So their tokens say less.
             keeps_tokens: self.config.mixture.is_none()
+                && self.config.chat.is_none()
                 && matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
         };
         Pipeline::start(work, lanes, self.turn, self.config.num_threads)
+    }
+
+    /// What of a document that is longer than a row is used.
+    fn cut(&self) -> Cut {
+        let cuts_left = self.config.chat.as_ref().is_some_and(|chat| chat.too_long == TooLong::CutLeft);
+        match &self.encoding {
+            Encoding::Conversations(renderer) if cuts_left => Cut::Left { keeps_first: renderer.has_bos() },
+            _ => Cut::End,
+        }
+    }
+
+    /// In rows of whole conversations, those that no row could use are passed over.
+    fn admission(&self) -> Option<Admission> {
+        let chat = self.config.chat.as_ref().filter(|_| self.config.packing != Packing::Concat)?;
+        let (row_length, cut) = (self.config.sequence_length + 1, self.cut());
+        Some(Admission { row_length, cut, leaves_out_long: chat.too_long == TooLong::LeaveOut })
+    }
+
+    /// What the packer adds to each document: a BOS to texts; conversations bring their own.
+    fn added_tokens(&self) -> u64 {
+        u64::from(self.config.chat.is_none())
+    }
+
+    fn packer(&self) -> Box<dyn Packer> {
+        let (bos, pad) = (self.config.bos_id, self.config.pad_id);
+        let added = (self.added_tokens() > 0).then_some(bos);
+        match self.config.packing {
+            Packing::Concat => Box::new(Concat::new(added, pad)),
+            Packing::BestFit(Overflow::Carry) => Box::new(Carry::new(bos, pad)),
+            Packing::BestFit(Overflow::Crop) => Box::new(Crop::new(bos, pad)),
+            Packing::BestFit(Overflow::Pad) => Box::new(Pad::new(added, pad).cutting(self.cut())),
+            Packing::OnePerRow => Box::new(OnePerRow::new(added, pad).cutting(self.cut())),
+        }
     }
 }
 
@@ -622,16 +670,5 @@ fn shard_identity(shard: &Shard) -> ShardIdentity {
         num_rows: shard.row_counts().iter().sum(),
         num_row_groups: shard.row_counts().len() as u64,
         footer: shard.footer_hash().to_string(),
-    }
-}
-
-fn packer(config: &LoaderConfig) -> Box<dyn Packer> {
-    let (bos, pad) = (config.bos_id, config.pad_id);
-    match config.packing {
-        Packing::Concat => Box::new(Concat::new(Some(bos), pad)),
-        Packing::BestFit(Overflow::Carry) => Box::new(Carry::new(bos, pad)),
-        Packing::BestFit(Overflow::Crop) => Box::new(Crop::new(bos, pad)),
-        Packing::BestFit(Overflow::Pad) => Box::new(Pad::new(Some(bos), pad)),
-        Packing::OnePerRow => Box::new(OnePerRow::new(Some(bos), pad)),
     }
 }

@@ -1,7 +1,11 @@
 //! Counters that threads add to and anybody may read. Rust counts; Python reports.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::error::Place;
+use crate::sync::lock;
 
 /// What a thread of the loader does with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,18 @@ impl Stage {
     }
 }
 
+/// A document that was passed over, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where it is.
+    pub place: Place,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Documents passed over that are listed; the ledger counts all. Enough to see what is wrong with a data set.
+const MOST_LISTED: usize = 100;
+
 /// Counters of one loader. All are statistics: `Relaxed`, since no other memory depends on them.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -39,9 +55,23 @@ pub struct Metrics {
     bytes: AtomicU64,
     tokens: AtomicU64,
     waits: WaitHistogram,
+    left_out: Mutex<Vec<LeftOut>>,
 }
 
 impl Metrics {
+    /// Lists a document that was passed over, while there is room.
+    pub fn left_out(&self, document: LeftOut) {
+        let mut listed = lock(&self.left_out);
+        if listed.len() < MOST_LISTED {
+            listed.push(document);
+        }
+    }
+
+    /// The first documents that were passed over, read-ahead included.
+    pub fn left_out_so_far(&self) -> Vec<LeftOut> {
+        lock(&self.left_out).clone()
+    }
+
     /// Adds the time since `start` to a stage.
     pub fn spent(&self, stage: Stage, start: Instant) {
         self.stage_ns[stage as usize].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);

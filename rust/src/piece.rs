@@ -19,7 +19,7 @@ use crate::ragged::{DocumentBatch, TokenBatch};
 use crate::row_groups::{BrokenRows, Found};
 use crate::source::Shard;
 use crate::state::Address;
-use crate::tokenizer::{EncodeError, Encoder};
+use crate::tokenizer::{DocumentEncoder, EncodeError};
 
 /// Some documents of a unit, tokenized.
 #[derive(Clone, Debug)]
@@ -71,7 +71,12 @@ impl PieceMaker<'_> {
     ///
     /// # Errors
     /// Bad data, unless it is to be left out.
-    pub(crate) fn make(&self, found: Found, encoder: &mut Encoder, pool: &Arc<Pool<u32>>) -> Result<Piece> {
+    pub(crate) fn make(
+        &self,
+        found: Found,
+        encoder: &mut DocumentEncoder,
+        pool: &Arc<Pool<u32>>,
+    ) -> Result<Piece> {
         match found {
             Found::Documents(first_row, documents) => self.tokenize(first_row, documents, encoder, pool),
             Found::Broken(broken) => self.broken(broken),
@@ -92,7 +97,7 @@ impl PieceMaker<'_> {
         &self,
         first_row: u64,
         mut documents: DocumentBatch,
-        encoder: &mut Encoder,
+        encoder: &mut DocumentEncoder,
         pool: &Arc<Pool<u32>>,
     ) -> Result<Piece> {
         let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
@@ -109,10 +114,9 @@ impl PieceMaker<'_> {
             match failed.error {
                 EncodeError::InvalidUtf8 { .. } if self.bad_data.replace_invalid_utf8 => {
                     let text = String::from_utf8_lossy(documents.document(index));
-                    encoder
-                        .encode_str(&text, tokens.values_mut())
-                        .map_err(|error| self.error(rows[index], error))?;
-                    tokens.end_document();
+                    let replaced = DocumentBatch::from_texts([text.as_bytes()]);
+                    let encoded = encoder.encode_batch(&replaced, &mut tokens);
+                    encoded.map_err(|failed| self.error(rows[index], failed.error))?;
                 }
                 error @ EncodeError::Panic { .. } => return Err(self.error(rows[index], error)),
                 error if self.bad_data.quarantine => {
@@ -147,6 +151,7 @@ impl PieceMaker<'_> {
         let place = Place::row(self.shard.path(), self.unit.row_group, row);
         match error {
             EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+            EncodeError::Conversation { message, reason } => Error::Conversation { place, message, reason },
             other => Error::Tokenize { place, reason: other.to_string() },
         }
     }

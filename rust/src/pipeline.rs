@@ -14,27 +14,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::admission::Feeds;
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
 use crate::feed::Step;
 use crate::lane::{LanePacker, Outcome, SlotHeader};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::{LeftOut, Metrics, Stage};
 use crate::piece::PieceMaker;
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
+use crate::sources::Feeds;
 use crate::sync::lock;
-use crate::tokenizer::{Encoder, Tokenizer};
+use crate::tokenizer::{DocumentEncoder, Encoding};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
     /// Of each source.
     pub(crate) plans: Arc<Vec<Plan>>,
     pub(crate) shards: Arc<Vec<Shard>>,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) encoding: Encoding,
     pub(crate) ring: Arc<Ring>,
     pub(crate) cache: RowGroupCache,
     /// Memory of token batches that are used up.
@@ -339,7 +339,7 @@ impl Shared {
             let result = catch_unwind(AssertUnwindSafe(|| match job {
                 Job::Pack(packing) => self.pack(packing),
                 Job::Read(lane, step) => {
-                    let encoder = encoder.get_or_insert_with(|| self.work.tokenizer.encoder());
+                    let encoder = encoder.get_or_insert_with(|| self.work.encoding.encoder());
                     self.read(lane, step, encoder)
                 }
             }));
@@ -429,18 +429,19 @@ impl Shared {
             {
                 let mut schedule = lock(&self.schedule);
                 let lane = &mut schedule.lanes[index];
-                lane.feeds.deliver(&self.work.plans, packer.admission_mut())?;
+                lane.feeds.deliver(&self.work.plans, packer.inboxes_mut())?;
                 lane.is_due = false;
             }
             let outcome = match is_padding {
                 true => packer.pack_padding(writer.take()),
                 false => packer.pack(writer.take())?,
             };
+            self.pass_over(&mut packer)?;
             let mut schedule = lock(&self.schedule);
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
             let lane = &mut schedule.lanes[index];
-            lane.feeds.taken(packer.admission_mut());
+            lane.feeds.taken(packer.inboxes_mut());
             match outcome {
                 Outcome::Pending if lane.is_due => continue, // more came meanwhile
                 Outcome::Pending => {}
@@ -469,7 +470,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, index: usize, mut step: Step, encoder: &mut Encoder) -> Result<()> {
+    fn read(&self, index: usize, mut step: Step, encoder: &mut DocumentEncoder) -> Result<()> {
         let start = Instant::now();
         let found = step.reader.next(&self.work.shards, &self.work.cache)?;
         self.work.metrics.spent(Stage::Decode, start);
@@ -501,6 +502,21 @@ impl Shared {
         drop(schedule);
         self.job.notify_one();
         Ok(())
+    }
+
+    /// Lists the documents that a lane passed over; an error when there was nothing else in a whole epoch.
+    fn pass_over(&self, packer: &mut LanePacker) -> Result<()> {
+        let (lane, plans) = (packer.lane(), &self.work.plans);
+        for (address, reason) in packer.take_passed_over() {
+            if let Some(unit) = plans[address.source as usize].unit(lane, address.ordinal) {
+                let place = Place { row: Some(address.row), ..self.place(unit) };
+                self.work.metrics.left_out(LeftOut { place, reason: reason.reason() });
+            }
+        }
+        match packer.inboxes_mut().passed_over_all(plans) {
+            Some(num_documents) => Err(Error::NothingLearned { lane, num_documents }),
+            None => Ok(()),
+        }
     }
 
     fn place(&self, unit: Unit) -> Place {

@@ -12,6 +12,9 @@ use bytes::Bytes;
 
 use crate::pool::{Pool, Pooled};
 
+/// Set in a token whose target is not learned (padding; the other side of a conversation).
+pub const NOT_LEARNED: u32 = 1 << 31;
+
 /// Consecutive documents as raw bytes (UTF-8 not checked), sharing the decoder's buffers.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentBatch {

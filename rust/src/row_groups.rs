@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, Result};
 use crate::plan::Unit;
 use crate::ragged::DocumentBatch;
-use crate::source::{RowGroupReader, Shard};
+use crate::source::{DocumentReader, Shard};
 use crate::sync::lock;
 
 /// What a reader finds next in a row group.
@@ -36,7 +36,7 @@ pub(crate) struct BrokenRows {
 
 impl Found {
     /// What `reader` finds next; `None` behind its last row.
-    fn next(reader: &mut RowGroupReader) -> Result<Option<Self>> {
+    fn next(reader: &mut DocumentReader) -> Result<Option<Self>> {
         match reader.next_batch() {
             Ok(found) => Ok(found.map(|(first_row, batch)| Self::Documents(first_row, batch))),
             Err(error) => match reader.broken() {
@@ -123,7 +123,7 @@ struct SharedRowGroup {
 /// Consecutive rows, and the reader of those that follow.
 #[derive(Debug, Default)]
 struct Decoded {
-    reader: Option<RowGroupReader>,
+    reader: Option<DocumentReader>,
     parts: Vec<Found>,
     num_bytes: usize,
 }
@@ -143,7 +143,7 @@ impl SharedRowGroup {
             // Other lanes will ask for the rows before: which of them comes first is chance.
             let start = if group.num_bytes <= WHOLE_BYTES { 0 } else { from };
             let rows = start..group.num_rows;
-            *decoded = Decoded { reader: Some(shard.reader(self.key.1, rows)?), ..Decoded::default() };
+            *decoded = Decoded { reader: Some(shard.documents(self.key.1, rows)?), ..Decoded::default() };
         }
         loop {
             let index = decoded.parts.partition_point(|part| part.rows().start <= from);
@@ -174,7 +174,7 @@ pub(crate) struct UnitReader {
     unit: Unit,
     next_row: u64,
     end_row: u64,
-    reader: Option<Box<RowGroupReader>>,
+    reader: Option<Box<DocumentReader>>,
 }
 
 impl UnitReader {
@@ -202,7 +202,7 @@ impl UnitReader {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 none => {
-                    none.insert(Box::new(shard.reader(self.unit.row_group, self.next_row..self.end_row)?))
+                    none.insert(Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?))
                 }
             };
             Found::next(reader)?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?

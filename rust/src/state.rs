@@ -88,6 +88,19 @@ pub struct Ledger {
     pub cropped: u64,
     /// Documents cut, the rest kept for later (a count of cuts, in no sum).
     pub carried: u64,
+    /// Documents longer than a row, cut to it (in no sum; their tokens are `cropped`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cut: u64,
+    /// Conversations left out before they were read, since they are longer than a row.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out_long: u64,
+    /// Conversations left out before they were read, since a row would hold nothing of them that is learned.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out_unlearned: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Ledger {
@@ -107,6 +120,9 @@ impl Ledger {
         self.padding += other.padding;
         self.cropped += other.cropped;
         self.carried += other.carried;
+        self.cut += other.cut;
+        self.left_out_long += other.left_out_long;
+        self.left_out_unlearned += other.left_out_unlearned;
     }
 }
 
@@ -187,6 +203,9 @@ pub struct Identity {
     pub text_column: String,
     /// `concat`, `best_fit/carry`, …
     pub packing: String,
+    /// How conversations are read and rendered; none for text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
     /// Number of lanes.
     pub lanes: usize,
     /// Documents a unit as resolved, 0 for whole row groups.

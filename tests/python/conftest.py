@@ -7,12 +7,16 @@ needs it skips where it is absent.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 IS_LONG = bool(os.environ.get("NANOFAST_TEST_LONG"))
+
+# A shell that starts the tests in the background hands down that Ctrl-C is ignored, to the processes of tests as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines differ tenfold in speed, so no case has a deadline; an example that fails is printed, not stored.
 settings.register_profile(

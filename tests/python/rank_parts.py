@@ -1,6 +1,6 @@
-"""One rank of a tiny run; see test_distributed.py. Leaves a digest of its weights.
+"""One rank of a tiny run; see test_distributed.py. Leaves a digest of its weights, and what was sent in a step.
 
-python rank_parts.py FOLDER
+python rank_parts.py FOLDER [SETTING=VALUE …]        # settings of the run, like parallel=fsdp
 """
 
 from __future__ import annotations
@@ -10,24 +10,33 @@ import json
 import sys
 from pathlib import Path
 
+from torch.distributed.tensor.debug import CommDebugMode
+
 from nanofast.distributed import connect
+from nanofast.fsdp import whole_weights
 from trainer_parts import tiny_trainer
 
 
-def main(folder: Path) -> None:
-    """Train, validate, write down what this rank ended with."""
+def main(folder: Path, **settings: str) -> None:
+    """Train, validate, sample, write down what this rank ended with."""
     world = connect("cpu")
-    trainer = tiny_trainer(folder / "run", device_batch_size=4 // world.world_size, masked_every=3)
+    trainer = tiny_trainer(
+        folder / "run", device_batch_size=4 // world.world_size, masked_every=3, save_every=3, **settings
+    )
+    with CommDebugMode() as sent:
+        trainer.train_step()
+    counts = {str(operation).rpartition(".")[2]: count for operation, count in sent.get_comm_counts().items()}
     trainer.fit()
     trainer.validate()
+    trainer.sample()
     digest = hashlib.sha256()
-    for parameter in trainer.model.parameters():
-        digest.update(parameter.detach().numpy().tobytes())
+    for tensor in whole_weights(trainer.model).values():
+        digest.update(tensor.numpy().tobytes())
     assert trainer.last_validation is not None
-    found = {"weights": digest.hexdigest(), "validation": trainer.last_validation.bpb}
+    found = {"weights": digest.hexdigest(), "validation": trainer.last_validation.bpb, "sent": counts}
     (folder / f"weights_{world.rank}.json").write_text(json.dumps(found))
     trainer.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), **dict(word.split("=") for word in sys.argv[2:]))  # type: ignore[arg-type]

@@ -29,6 +29,9 @@ class ByteTokenizer:
     def decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        return bytes(i for i in ids if i < 256)
+
     def token_bytes(self) -> np.ndarray[Any, Any]:
         return np.array([1] * 256 + [0], dtype=np.int32)
 

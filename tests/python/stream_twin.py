@@ -1,8 +1,9 @@
 """A slow twin of the loader's stream in plain Python: what every batch must be, computed from token lists.
 
 `Stream(shards, ...).batches(rank, world_size)` yields (inputs, targets) as lists. `shards[s][g]` lists the documents of
-row group g of shard s as token lists without BOS; None is one that is left out and keeps its place. Written from
-ARCHITECTURE's words, apart from the Rust code, so that the two can disagree.
+row group g of shard s as token lists without BOS, or as rendered conversations (ids, mask) with their own; None is one
+that is left out and keeps its place. Written from ARCHITECTURE's words, apart from the Rust code, so that the two can
+disagree.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 U64 = 2**64 - 1
 Tokens = list[int]
@@ -64,6 +66,7 @@ class Stream:
     unit_documents: int | None = None
     deal: str = "stream"
     shuffle_window: int = 4096
+    pad_id: int | None = None  # None: BOS
     units: list[tuple[int, int, list[Tokens]]] = field(init=False)  # (shard, row group, documents)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,12 @@ class Stream:
                     found = [found[place] for place in order]
                 yield from (item for item in found if item[1] is not None)
 
+    def marked(self, document: Any) -> Row:
+        """A document's tokens, each with whether it is learned; a text gets its BOS."""
+        if isinstance(document, tuple):
+            return list(zip(*document, strict=True))
+        return [(token, True) for token in (self.bos, *document)]
+
     def rows(self, lane: int) -> Iterator[Row]:
         if self.packing == "crop":
             return self.crop(self.documents(lane))
@@ -123,13 +132,13 @@ class Stream:
         ](texts)
 
     def concat(self, documents: Iterator[Tokens]) -> Iterator[Row]:
-        tokens = itertools.chain.from_iterable([self.bos, *document] for document in documents)
+        tokens = itertools.chain.from_iterable(self.marked(document) for document in documents)
         row = list(itertools.islice(tokens, 1))
         while True:
             row += itertools.islice(tokens, self.sequence_length + 1 - len(row))
             if len(row) < 2:
                 return
-            yield self.filled([(token, True) for token in row])
+            yield self.filled(row)
             row = row[-1:] if len(row) == self.sequence_length + 1 else []
 
     def carry(self, documents: Iterator[Tokens]) -> Iterator[Row]:
@@ -190,12 +199,12 @@ class Stream:
     def pad(self, documents: Iterator[Tokens]) -> Iterator[Row]:
         """Whole documents, truncated to a row; one that 512 newer ones have overtaken begins the next row."""
         length = self.sequence_length + 1
-        waiting: list[tuple[int, Tokens]] = []  # (arrival, with BOS), in order of arrival
+        waiting: list[tuple[int, Row]] = []  # (arrival, with BOS), in order of arrival
         arrived = 0
-        row: Tokens = []
+        row: Row = []
         while True:
             for document in itertools.islice(documents, 100 - len(waiting)):
-                waiting.append((arrived, [self.bos, *document][:length]))
+                waiting.append((arrived, self.marked(document)[:length]))
                 arrived += 1
             fits = [item for item in waiting if len(item[1]) <= length - len(row)]
             if fits:
@@ -204,17 +213,19 @@ class Stream:
                 waiting.remove(chosen)
                 row += chosen[1]
             elif row:
-                yield self.filled([(token, True) for token in row])
+                yield self.filled(row)
                 row = []
             else:
                 return
 
     def one_per_row(self, documents: Iterator[Tokens]) -> Iterator[Row]:
         for document in documents:
-            yield [(token, True) for token in [self.bos, *document][: self.sequence_length + 1]]
+            yield self.marked(document)[: self.sequence_length + 1]
 
     def filled(self, row: Row, width: int | None = None) -> Row:
-        return row + [(self.bos, False)] * ((width or self.sequence_length + 1) - len(row))
+        return row + [(self.bos if self.pad_id is None else self.pad_id, False)] * (
+            (width or self.sequence_length + 1) - len(row)
+        )
 
     def lane_batches(self, lane: int) -> Iterator[tuple[list[Tokens], list[Tokens]]]:
         rows = self.rows(lane)

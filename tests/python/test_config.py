@@ -14,13 +14,11 @@ from nanofast.config import (
     ConfigError,
     ModelSettings,
     ScheduleSettings,
-    derive,
-    derive_lanes,
-    derive_n_head,
     from_dict,
     to_dict,
 )
 from nanofast.config_file import read_config, write_toml
+from nanofast.derive import derive, derive_lanes, derive_n_head
 from nanofast.plan import Plan, describe, with_horizon
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nanofast import checkpoint
 from nanofast.distributed import Threads, available_cores, rank_and_world_size, share_cores
+from nanofast.trainer import Trainer
 from trainer_parts import losses, tiny_trainer
 
 HERE = Path(__file__).parent
@@ -41,18 +43,50 @@ def run_ranks(script: str, world_size: int, *words: str) -> None:
                 process.wait()
 
 
+def alone(folder: Path, world_size: int) -> Trainer:
+    """One process that does what `world_size` of them do."""
+    trainer = tiny_trainer(folder, device_batch_size=4 // world_size, masked_every=3)
+    trainer.fit()
+    trainer.validate()
+    trainer.close()
+    return trainer
+
+
+def check_ranks(folder: Path, world_size: int, *settings: str, sums_of_gradients: int) -> None:
+    """Run ranks; they end as each other and as one process that did their work."""
+    run_ranks("rank_parts.py", world_size, str(folder), *settings)
+    found = [json.loads((folder / f"weights_{rank}.json").read_text()) for rank in range(world_size)]
+    assert all(each == found[0] for each in found)
+    single = alone(folder / "alone", world_size)
+    assert losses(folder / "run") == pytest.approx(losses(folder / "alone"), rel=1e-5)
+    assert single.last_validation is not None
+    assert found[0]["validation"] == pytest.approx(single.last_validation.bpb, rel=1e-5)
+    assert single.accumulation_steps == 2 * world_size  # micro-batches of a step: each gradient is sent once in it
+    assert sum(count for name, count in found[0]["sent"].items() if "reduce_scatter" in name) == sums_of_gradients
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path, world_size: int) -> None:
-    run_ranks("rank_parts.py", world_size, str(tmp_path))
-    sums = [json.loads((tmp_path / f"weights_{rank}.json").read_text()) for rank in range(world_size)]
-    assert all(found == sums[0] for found in sums)
-    alone = tiny_trainer(tmp_path / "alone", device_batch_size=4 // world_size, masked_every=3)
-    alone.fit()
-    alone.validate()
-    alone.close()
-    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
-    assert alone.last_validation is not None
-    assert sums[0]["validation"] == pytest.approx(alone.last_validation.bpb, rel=1e-5)
+    check_ranks(tmp_path, world_size, sums_of_gradients=5)  # three shapes of matrices, embedding, head
+
+
+def test_a_model_cut_over_ranks_trains_as_one_process_does_and_goes_on_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so does what every rank wrote for itself."""
+    check_ranks(tmp_path, 2, "parallel=fsdp", "checkpoint_format=sharded", sums_of_gradients=3)  # two blocks, the rest
+    folder = tmp_path / "run" / "checkpoints" / "step_00000003"
+    assert not list(folder.glob("*.safetensors"))
+    trainer = tiny_trainer(tmp_path / "resumed", device_batch_size=4, masked_every=3)
+    monkeypatch.setattr("nanofast.merge_states", lambda states: states[0])  # the stand-in's need no merging
+    trainer.restore(checkpoint.load(folder))
+    trainer.fit()
+    trainer.close()
+    assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "alone")[3:], rel=1e-5)
+    part = next((folder / "shards").glob("*.distcp"))
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(checkpoint.CheckpointError, match="its manifest says"):
+        checkpoint.check(folder)
 
 
 def test_alone_without_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:

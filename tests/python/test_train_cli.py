@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from nanofast.build import _claim_folder
-from nanofast.config import Config, derive
+from nanofast.config import Config
+from nanofast.derive import derive
 from nanofast.runlog import read_log
 from nanofast.train import run as train
 

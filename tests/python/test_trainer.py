@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -218,7 +219,13 @@ def test_a_step_without_a_finite_gradient_is_skipped_in_words(tmp_path: Path) ->
     skipped = [e.get("skipped") for e in read_log(tmp_path) if e["kind"] == "step"]
     assert skipped == [None, "its gradient norm is nan", None]
     (event,) = [e["message"] for e in read_log(tmp_path) if e["kind"] == "event"]
-    assert event.startswith("step 2 was skipped: its gradient norm is nan; it had batches 2 to 3")
+    path = tmp_path / "skipped" / "step_00000002_rank_0.jsonl"
+    assert event.startswith("step 2 was skipped: its gradient norm is nan; the 8 documents that process 0 had in it")
+    assert str(path) in event
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [trainer.loader.row(number) for number in range(8, 16)]  # two micro-batches of four rows
+    assert [entry["text"] for entry in kept] == [bytes(row[1:-1]).decode() for row in rows]
+    assert [(entry["batch"], entry["row"]) for entry in kept] == [(i // 4, i % 4) for i in range(8)]
     assert trainer.counters.skipped == 1
 
 

@@ -20,9 +20,10 @@ from nanofast.config import (
     OptimizerSettings,
     RunSettings,
     ScheduleSettings,
-    derive,
 )
+from nanofast.derive import derive
 from nanofast.distributed import connect
+from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
@@ -62,6 +63,8 @@ def tiny_trainer(
     torch.manual_seed(config.run.seed)
     model = GPT(model_config(config, ByteTokenizer.vocab_size))
     model.initialize(torch.Generator().manual_seed(config.run.seed))
+    if config.run.parallel == "fsdp":
+        shard_model(model, world.device)
     tokenizer = ByteTokenizer()
     place = {"rank": world.rank, "world_size": world.world_size}
     return Trainer(

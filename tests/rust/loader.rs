@@ -44,6 +44,7 @@ fn config(packing: Packing, plan: PlanConfig) -> LoaderConfig {
         num_threads: 3,
         num_slots: 3,
         memory_limit_bytes: 64 << 20,
+        chat: None,
     }
 }
 

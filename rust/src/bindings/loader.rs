@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::chat::ChatArguments;
 use super::error::to_py;
 use super::tokenizer::PyTokenizer;
 use crate::config::{BadData, Deal, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split};
@@ -17,7 +18,7 @@ use crate::metrics::Stage;
 use crate::plan::Plan;
 use crate::quarantine::Quarantined;
 use crate::ring::SlotMemory;
-use crate::source;
+use crate::source::{self, ConversationSource};
 use crate::state::LoaderState;
 use crate::sync::lock;
 
@@ -73,7 +74,8 @@ impl NativeLoader {
     #[new]
     #[pyo3(signature = (sources, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, weights=None, run_out="repeat"))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, weights = None, run_out = "repeat",
+        chat_json = None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -105,8 +107,10 @@ impl NativeLoader {
         invalid_utf8: &str,
         weights: Option<Vec<f64>>,
         run_out: &str,
+        chat_json: Option<&str>,
     ) -> PyResult<Self> {
         let make = || {
+            let chat = chat_json.map(ChatArguments::parse).transpose()?;
             let config = LoaderConfig {
                 plan: PlanConfig {
                     split: Split::parse(split)?,
@@ -135,20 +139,25 @@ impl NativeLoader {
                 num_threads,
                 num_slots,
                 memory_limit_bytes,
+                chat: chat.as_ref().map(ChatArguments::config).transpose()?,
             };
             config.validate()?;
             let tokenizer = tokenizer.inner().clone();
             py.detach(|| {
+                let conversations = chat.as_ref().map(ChatArguments::source).transpose()?;
                 let is_mixture = config.mixture.is_some();
                 let opened = sources.into_iter().map(|(name, paths)| {
-                    let opened = open(name.clone(), &paths, &config);
+                    let opened = open(name.clone(), &paths, &config, conversations.as_ref());
                     opened.map_err(|error| match is_mixture {
                         true => Error::Source { name, error: Box::new(error) },
                         false => error,
                     })
                 });
                 let sources = opened.collect::<Result<Vec<_>, _>>()?;
-                Loader::new(config, sources, tokenizer)
+                match chat {
+                    Some(chat) => Loader::new(config, sources, chat.renderer(tokenizer)?),
+                    None => Loader::new(config, sources, tokenizer),
+                }
             })
         };
         let mut loader = make().map_err(to_py)?;
@@ -333,6 +342,9 @@ impl NativeLoader {
             ("padding", ledger.padding),
             ("cropped", ledger.cropped),
             ("carried", ledger.carried),
+            ("cut", ledger.cut),
+            ("left_out_long", ledger.left_out_long),
+            ("left_out_unlearned", ledger.left_out_unlearned),
             ("waiting", ledger.waiting()),
         ] {
             counts.set_item(name, count)?;
@@ -353,6 +365,8 @@ impl NativeLoader {
         dict.set_item("ready_batches", queues.ready_batches)?;
         dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
         dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
+        let left_out = metrics.left_out_so_far().into_iter().map(|it| (it.place.to_string(), it.reason));
+        dict.set_item("left_out", left_out.collect::<Vec<_>>())?;
         let quarantined = PyList::empty(py);
         for file in bad_files {
             let part = PyDict::new(py);
@@ -385,7 +399,17 @@ impl NativeLoader {
     }
 }
 
-fn open(name: String, paths: &[PathBuf], config: &LoaderConfig) -> Result<SourceShards, Error> {
+/// The shards of one source.
+fn open(
+    name: String,
+    paths: &[PathBuf],
+    config: &LoaderConfig,
+    conversations: Option<&ConversationSource>,
+) -> Result<SourceShards, Error> {
+    if let Some(conversations) = conversations {
+        let shards = source::open_conversations(&source::find_conversations(paths)?, conversations)?;
+        return Ok(SourceShards { name, shards, bad_files: Vec::new() });
+    }
     let (paths, column) = (source::find_shards(paths)?, &config.text_column);
     let (shards, bad_files) = match config.bad_data.quarantine {
         true => source::open_readable_shards(&paths, column)?,

@@ -1,5 +1,6 @@
 //! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
 
+mod chat;
 mod error;
 mod loader;
 mod reading;
@@ -14,6 +15,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     tokenizer::register(module)?;
+    chat::register(module)?;
     loader::register(module)?;
     reading::register(module)?;
     writer::register(module)

@@ -61,7 +61,7 @@ impl PyTokenizer {
         &self.tokenizer
     }
 
-    fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
+    pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
         // A poisoned lock guards a list that is whole between any two calls.
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let encoder = idle().pop();

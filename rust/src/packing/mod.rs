@@ -13,6 +13,7 @@ mod best_fit;
 mod buffer;
 mod concat;
 mod crop;
+mod cut;
 mod held;
 pub mod naive;
 mod one_per_row;
@@ -23,15 +24,14 @@ use std::sync::Arc;
 pub use best_fit::Carry;
 pub use concat::Concat;
 pub use crop::Crop;
+pub use cut::Cut;
 pub use one_per_row::OnePerRow;
 pub use pad::Pad;
 
 use crate::error::Result;
+pub use crate::ragged::NOT_LEARNED;
 use crate::ragged::TokenBatch;
 use crate::state::{Address, Ledger, PackerState};
-
-/// Set in a token whose target is not learned (padding; the other side of a conversation).
-pub const NOT_LEARNED: u32 = 1 << 31;
 
 /// One document's tokens, without BOS where the packer adds it.
 #[derive(Clone, Debug)]
@@ -256,6 +256,38 @@ fn admit(ledger: &mut Ledger, document: &Document) {
     ledger.documents += 1;
     ledger.bytes += document.num_bytes;
     ledger.read += document.tokens().len() as u64;
+}
+
+/// Writes what the row at hand takes of a whole document, behind `bos` where there is one; returns how many tokens.
+fn write_whole(
+    document: &Document,
+    bos: Option<u32>,
+    cut: Cut,
+    rows: &mut Rows<'_>,
+    ledger: &mut Ledger,
+) -> usize {
+    let tokens = document.tokens();
+    let (front, back) = cut.kept(tokens, rows.space() - usize::from(bos.is_some()));
+    let mut start = rows.cursor();
+    if let Some(bos) = bos {
+        rows.push(&[bos]);
+        ledger.bos += 1;
+    }
+    rows.note(start, bos.is_some(), document, 0, front.len());
+    start.column += usize::from(bos.is_some()) + front.len();
+    if !back.is_empty() {
+        rows.note(start, false, document, tokens.len() - back.len(), back.len());
+    }
+    for part in [front, back] {
+        if !part.is_empty() {
+            rows.push(part);
+            deliver(ledger, part, bos.is_none());
+        }
+    }
+    let kept = front.len() + back.len();
+    ledger.cropped += (tokens.len() - kept) as u64;
+    ledger.cut += u64::from(kept < tokens.len());
+    usize::from(bos.is_some()) + kept
 }
 
 /// Counts a document's tokens that are written into a row. Only documents that bring their own BOS have masked ones.

@@ -6,7 +6,7 @@
 //!                                                           BOS c c c c c │           holds padding that none sees
 //! ```
 
-use super::{Document, Next, Packer, Progress, Rows, admit, deliver};
+use super::{Cut, Document, Next, Packer, Progress, Rows, admit, write_whole};
 use crate::error::Result;
 use crate::state::{Ledger, PackerState};
 
@@ -15,6 +15,7 @@ use crate::state::{Ledger, PackerState};
 pub struct OnePerRow {
     bos: Option<u32>,
     pad_id: u32,
+    cut: Cut,
     /// Tokens in the slot at hand that are not padding.
     num_tokens: usize,
     arrivals: u64,
@@ -24,22 +25,18 @@ pub struct OnePerRow {
 impl OnePerRow {
     /// With the BOS to put before each document, or none where documents bring their own.
     pub fn new(bos: Option<u32>, pad_id: u32) -> Self {
-        Self { bos, pad_id, num_tokens: 0, arrivals: 0, ledger: Ledger::default() }
+        Self { bos, pad_id, cut: Cut::End, num_tokens: 0, arrivals: 0, ledger: Ledger::default() }
+    }
+
+    /// Which side of a document longer than a row is dropped: without this, its end.
+    #[must_use]
+    pub fn cutting(self, cut: Cut) -> Self {
+        Self { cut, ..self }
     }
 
     fn write(&mut self, document: &Document, rows: &mut Rows<'_>) {
-        let (row, tokens) = (rows.cursor().row, document.tokens());
-        let added = usize::from(self.bos.is_some());
-        let taken = tokens.len().min(rows.row_length() - added);
-        rows.note(rows.cursor(), self.bos.is_some(), document, 0, taken);
-        if let Some(bos) = self.bos {
-            rows.push(&[bos]);
-            self.ledger.bos += 1;
-        }
-        rows.push(&tokens[..taken]);
-        deliver(&mut self.ledger, &tokens[..taken], self.bos.is_none());
-        self.ledger.cropped += (tokens.len() - taken) as u64;
-        self.num_tokens += added + taken;
+        let row = rows.cursor().row;
+        self.num_tokens += write_whole(document, self.bos, self.cut, rows, &mut self.ledger);
         if rows.cursor().row == row {
             rows.end_row(self.pad_id);
         }

@@ -10,7 +10,7 @@
 use super::best_fit::check_arrivals;
 use super::buffer::Buffer;
 use super::held::Held;
-use super::{Document, Next, Packer, Progress, Rows, admit, deliver, finish};
+use super::{Cut, Document, Next, Packer, Progress, Rows, admit, finish, write_whole};
 use crate::error::Result;
 use crate::state::{Ledger, PackerState};
 
@@ -25,6 +25,7 @@ const MAX_WAIT_DOCUMENTS: u64 = 512;
 pub struct Pad {
     bos: Option<u32>,
     pad_id: u32,
+    cut: Cut,
     /// Measured with BOS, truncated to `row_length`.
     buffer: Buffer,
     /// What the buffer is measured for; 0 before the first row.
@@ -36,7 +37,21 @@ pub struct Pad {
 impl Pad {
     /// With the BOS to put before each document, or none where documents bring their own.
     pub fn new(bos: Option<u32>, pad_id: u32) -> Self {
-        Self { bos, pad_id, buffer: Buffer::default(), row_length: 0, arrivals: 0, ledger: Ledger::default() }
+        Self {
+            bos,
+            pad_id,
+            cut: Cut::End,
+            buffer: Buffer::default(),
+            row_length: 0,
+            arrivals: 0,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Which side of a document longer than a row is dropped: without this, its end.
+    #[must_use]
+    pub fn cutting(self, cut: Cut) -> Self {
+        Self { cut, ..self }
     }
 
     fn length(&self, document: &Document) -> usize {
@@ -63,21 +78,6 @@ impl Pad {
         let arrival = if overtaken { oldest } else { self.buffer.longest_within(rows.space())? };
         self.buffer.take(arrival)
     }
-
-    fn write(&mut self, document: &Document, rows: &mut Rows<'_>) {
-        let tokens = document.tokens();
-        let taken = tokens.len().min(rows.space() - usize::from(self.bos.is_some()));
-        rows.note(rows.cursor(), self.bos.is_some(), document, 0, taken);
-        if let Some(bos) = self.bos {
-            rows.push(&[bos]);
-            self.ledger.bos += 1;
-        }
-        if taken > 0 {
-            rows.push(&tokens[..taken]);
-        }
-        deliver(&mut self.ledger, &tokens[..taken], self.bos.is_none());
-        self.ledger.cropped += (tokens.len() - taken) as u64;
-    }
 }
 
 impl Packer for Pad {
@@ -96,7 +96,9 @@ impl Packer for Pad {
                 }
             }
             match self.choose(rows) {
-                Some(held) => self.write(&held.document, rows),
+                Some(held) => {
+                    write_whole(&held.document, self.bos, self.cut, rows, &mut self.ledger);
+                }
                 None if rows.is_row_start() => return finish(rows, self.pad_id, &mut self.ledger),
                 None => self.ledger.padding += rows.pad(self.pad_id) as u64,
             }

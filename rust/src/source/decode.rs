@@ -44,6 +44,11 @@ impl Dictionary {
         let spans = (0..header.num_values).map(|_| plain(&bytes, &mut position)).collect::<Decoded<_>>()?;
         Ok(Self { bytes, spans })
     }
+
+    /// The text at a span that its indices gave.
+    pub(super) fn text(&self, (start, end): Span) -> &[u8] {
+        &self.bytes[start..end]
+    }
 }
 
 /// A decompressed data page, read from front to back.
@@ -56,8 +61,9 @@ pub(super) struct Page {
     values: Values,
 }
 
+/// The values of a data page, nulls left out.
 #[derive(Clone, Debug)]
-enum Values {
+pub(super) enum Values {
     Plain { position: usize },
     Dictionary { indices: Runs, dictionary: Arc<Dictionary> },
     Lengths { lengths: Deltas, position: usize },
@@ -94,7 +100,7 @@ fn take(bytes: &[u8], position: &mut usize, length: usize) -> Decoded<Span> {
 }
 
 impl Values {
-    fn new(
+    pub(super) fn new(
         header: &PageHeader,
         bytes: &Bytes,
         position: usize,
@@ -127,7 +133,7 @@ impl Values {
     }
 
     /// The next text's span, in the buffer that `Page::read` adds for this encoding.
-    fn next(&mut self, bytes: &[u8], written: &mut Vec<u8>) -> Decoded<Span> {
+    pub(super) fn next(&mut self, bytes: &[u8], written: &mut Vec<u8>) -> Decoded<Span> {
         match self {
             Self::Plain { position } => plain(bytes, position),
             Self::Dictionary { indices, dictionary } => {

@@ -11,10 +11,22 @@ use crate::error::{Error, Place, Result};
 /// # Errors
 /// A path that does not exist, and a folder or glob without a shard.
 pub fn find_shards(specs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    find(specs, &["parquet"])
+}
+
+/// As `find_shards`, for conversations: of a folder the `*.parquet`, `*.jsonl` and `*.ndjson` files.
+///
+/// # Errors
+/// As `find_shards`.
+pub fn find_conversations(specs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    find(specs, &["parquet", "jsonl", "ndjson"])
+}
+
+fn find(specs: &[PathBuf], extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut shards = Vec::new();
     for spec in specs {
         if spec.is_dir() {
-            shards.extend(in_folder(spec)?);
+            shards.extend(in_folder(spec, extensions)?);
         } else if spec.exists() {
             shards.push(spec.clone());
         } else if spec.to_string_lossy().contains(['*', '?', '[']) {
@@ -29,14 +41,14 @@ pub fn find_shards(specs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+fn in_folder(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let failed = |source| Error::io(Place::shard(folder), source);
     let (mut shards, mut num_files, mut num_folders) = (Vec::new(), 0, 0);
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
             num_folders += 1;
-        } else if is_shard(&path) {
+        } else if is_shard(&path, extensions) {
             shards.push(path);
         } else {
             num_files += 1;
@@ -51,9 +63,10 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(shards)
 }
 
-fn is_shard(path: &Path) -> bool {
+fn is_shard(path: &Path, extensions: &[&str]) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']));
-    !hidden && path.extension() == Some(OsStr::new("parquet"))
+    let is_known = |extension: &OsStr| extensions.iter().any(|known| extension == *known);
+    !hidden && path.extension().is_some_and(is_known)
 }
 
 fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {

@@ -1,4 +1,4 @@
-//! Parquet shards → documents. The only user of the parquet crate.
+//! Shards → documents: texts or conversations. The only user of the parquet crate.
 //!
 //! ```text
 //! find_shards ─▶ open_shards ─▶ Shard::reader(row group, rows) ─▶ next_batch ─▶ (first row, DocumentBatch)
@@ -9,6 +9,7 @@
 //! before anything is allocated; and a page that cannot be decoded costs its own rows and no others.
 
 mod codec;
+mod conversations;
 mod decode;
 mod delta;
 mod facts;
@@ -22,8 +23,12 @@ mod shard;
 mod thrift;
 mod writer;
 
+pub use conversations::{
+    ConversationReader, ConversationSource, DocumentReader, Layout, LineReader, WrappedRows,
+    open_conversations, push_json,
+};
 pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
-pub use find::find_shards;
+pub use find::{find_conversations, find_shards};
 pub use row_group::{Broken, RowGroupReader};
 pub use shard::{RowGroup, Shard, open_readable_shards, open_shard, open_shards};
 pub use writer::ParquetWriter;

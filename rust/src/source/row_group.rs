@@ -236,7 +236,7 @@ impl RowGroupReader {
 }
 
 /// A page's bytes as its header declares them: checked where it has a checksum, levels first, then the values.
-fn decompress(
+pub(super) fn decompress(
     decompressor: &mut Decompressor,
     pool: &Arc<Pool<u8>>,
     header: &PageHeader,

@@ -15,6 +15,7 @@ use parquet::file::metadata::{
 };
 use sha2::{Digest, Sha256};
 
+use super::conversations::Conversations;
 use super::file::{ShardFile, Stamp, size_changed};
 use super::page::Chunk;
 use super::row_group::{RowGroupReader, Target};
@@ -35,21 +36,23 @@ pub struct RowGroup {
     pub num_bytes: u64,
     /// Bytes of the column in the file.
     pub num_compressed_bytes: u64,
-    offset: u64,
-    codec: Compression,
+    pub(super) offset: u64,
+    pub(super) codec: Compression,
 }
 
 /// A parquet file with a text column.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    path: PathBuf,
-    stamp: Stamp,
-    footer_hash: String,
+    pub(super) path: PathBuf,
+    pub(super) stamp: Stamp,
+    pub(super) footer_hash: String,
     /// Whether no row can be null.
-    required: bool,
-    row_groups: Vec<RowGroup>,
+    pub(super) required: bool,
+    pub(super) row_groups: Vec<RowGroup>,
     /// Memory of pages, shared by the shards that were opened together.
-    pool: Arc<Pool<u8>>,
+    pub(super) pool: Arc<Pool<u8>>,
+    /// How its rows are conversations, where they are.
+    pub(super) conversations: Option<Arc<Conversations>>,
 }
 
 /// Opens shards one after the other; the first failure wins.
@@ -113,6 +116,7 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
         required,
         row_groups: row_groups.collect::<Result<_>>()?,
         pool: Pool::new(),
+        conversations: None,
     })
 }
 
@@ -182,7 +186,7 @@ impl Shard {
     }
 
     /// Size and time of writing tell at no cost; where only the time differs, the footer decides.
-    fn check_unchanged(&self, file: &ShardFile) -> Result<()> {
+    pub(super) fn check_unchanged(&self, file: &ShardFile) -> Result<()> {
         let (expected, found) = (self.stamp, file.stamp());
         if found == expected {
             return Ok(());
@@ -202,12 +206,13 @@ impl Shard {
     }
 }
 
-fn damaged(path: &Path, reason: impl Into<String>) -> Error {
+pub(super) fn damaged(path: &Path, reason: impl Into<String>) -> Error {
     Error::Parquet { place: Place::shard(path), reason: reason.into() }
 }
 
-fn hash(footer: &[u8]) -> String {
-    Sha256::digest(footer).iter().map(|byte| format!("{byte:02x}")).collect()
+/// SHA-256 in hexadecimal digits.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The footer with its length and magic number.
@@ -248,24 +253,38 @@ pub(super) fn decode_footer(path: &Path, footer: &[u8]) -> Result<ParquetMetaDat
 }
 
 /// What the footer says of a column chunk, when it can be so.
-fn row_group(num_rows: i64, chunk: &ColumnChunkMetaData) -> std::result::Result<RowGroup, String> {
+fn row_group(num_rows: i64, column: &ColumnChunkMetaData) -> std::result::Result<RowGroup, String> {
+    let (chunk, codec) = chunk_of(column)?;
+    let rows = u64::try_from(num_rows).map_err(|_| format!("{num_rows} rows"))?;
+    if rows != chunk.num_rows {
+        return Err(format!("{} values of the column for {rows} rows", chunk.num_rows));
+    }
+    Ok(RowGroup {
+        num_rows: rows,
+        num_bytes: chunk.uncompressed_bytes,
+        num_compressed_bytes: chunk.compressed_bytes,
+        offset: chunk.offset,
+        codec,
+    })
+}
+
+/// Where a column chunk lies, its values taken for rows, and how it is compressed.
+pub(super) fn chunk_of(chunk: &ColumnChunkMetaData) -> std::result::Result<(Chunk, Compression), String> {
     let size = |value: i64, what: &str| u64::try_from(value).map_err(|_| format!("{value} {what}"));
     let data = size(chunk.data_page_offset(), "as the offset of the first page")?;
     // Some writers put 0 where there is no dictionary.
     let dictionary = chunk.dictionary_page_offset().and_then(|offset| u64::try_from(offset).ok());
     let offset = dictionary.filter(|&offset| 0 < offset && offset < data).unwrap_or(data);
-    let (rows, values) = (size(num_rows, "rows")?, size(chunk.num_values(), "values")?);
-    if rows != values {
-        return Err(format!("{values} values of the column for {rows} rows"));
-    }
     if chunk.file_path().is_some_and(|path| !path.is_empty()) {
         return Err("a column in another file, which is not supported".into());
     }
-    Ok(RowGroup {
-        num_rows: rows,
-        num_bytes: size(chunk.uncompressed_size(), "uncompressed bytes")?,
-        num_compressed_bytes: size(chunk.compressed_size(), "compressed bytes")?,
+    let codec = chunk.compression();
+    let chunk = Chunk {
         offset,
-        codec: chunk.compression(),
-    })
+        compressed_bytes: size(chunk.compressed_size(), "compressed bytes")?,
+        uncompressed_bytes: size(chunk.uncompressed_size(), "uncompressed bytes")?,
+        num_rows: size(chunk.num_values(), "values")?,
+        is_compressed: codec != Compression::UNCOMPRESSED,
+    };
+    Ok((chunk, codec))
 }

@@ -68,6 +68,13 @@ pub enum EncodeError {
         /// The panic's message.
         reason: String,
     },
+    /// It is no conversation that can be rendered.
+    Conversation {
+        /// The message at fault, counted from 0; none where there is no message.
+        message: Option<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl fmt::Display for EncodeError {
@@ -77,6 +84,8 @@ impl fmt::Display for EncodeError {
             Self::TooLong { bytes } => write!(f, "a document of {bytes} bytes; the most are {}", u32::MAX),
             Self::Split { reason } => f.write_str(reason),
             Self::Panic { reason } => write!(f, "the encoder panicked: {reason}"),
+            Self::Conversation { message: Some(message), reason } => write!(f, "message {message}: {reason}"),
+            Self::Conversation { message: None, reason } => f.write_str(reason),
         }
     }
 }
@@ -227,14 +236,24 @@ impl Encoder {
         documents: &DocumentBatch,
         out: &mut TokenBatch,
     ) -> Result<(), DocumentError> {
-        let mut ends = Vec::with_capacity(documents.len());
+        self.encode_texts(documents.len(), |document| documents.document(document), out)
+    }
+
+    /// As [`encode_batch`](Self::encode_batch), for `num_texts` texts wherever they lie.
+    pub(super) fn encode_texts<'a>(
+        &mut self,
+        num_texts: usize,
+        text_of: impl Fn(usize) -> &'a [u8],
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
+        let mut ends = Vec::with_capacity(num_texts);
         let mut end = |at| ends.push(at);
-        let text_of = |document| documents.document(document);
         let values = out.values_mut();
         let before = values.len();
         let mut result = Ok(());
-        for (document, text) in documents.iter().enumerate() {
-            let added = validated(text).and_then(|text| self.add(document, text, &text_of, values, &mut end));
+        for document in 0..num_texts {
+            let added = validated(text_of(document))
+                .and_then(|text| self.add(document, text, &text_of, values, &mut end));
             if let Err(error) = added {
                 result = Err(DocumentError { document, error });
                 break;

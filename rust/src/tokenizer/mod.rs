@@ -18,9 +18,11 @@ pub mod bpe;
 mod bundled;
 mod byte_level;
 mod cache;
+mod chat;
 mod chunk;
 mod definition;
 mod encoder;
+mod encoding;
 mod hf_json;
 mod hf_json_parts;
 mod hf_json_write;
@@ -29,15 +31,19 @@ mod pattern;
 pub mod pretokenize;
 mod probe;
 mod rewrite;
+mod template;
 mod tiktoken_file;
 mod vocab;
 
 use std::sync::Arc;
 
+pub use chat::{ChatEncoder, Renderer};
 pub use definition::{Definition, Merges, Normalizer, SpecialToken};
 pub use encoder::{Border, DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encoding::{DocumentEncoder, Encoding};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
+pub use template::{ChatTemplate, Part as TemplatePart, Turn};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
@@ -245,6 +251,21 @@ impl Tokenizer {
             return Err(Error::Vocabulary { name: definition.name.clone(), reason });
         }
         Rewriter::new(definition, |special| contents.contains(&&*special.content))
+    }
+
+    /// This tokenizer with further special tokens, which get the ids behind its last. Those that it has stay as they are.
+    ///
+    /// # Errors
+    /// When ids run out.
+    pub fn with_special_tokens(&self, contents: &[String]) -> Result<Self> {
+        let mut definition = self.tables.definition.clone();
+        for content in contents {
+            if !definition.specials.iter().any(|special| special.content == *content) {
+                let id = self.vocab_size() + definition.specials.len() - self.special_tokens().len();
+                definition.specials.push(SpecialToken::new(content, id as u32));
+            }
+        }
+        Self::from_definition(definition)
     }
 
     /// What the tokenizer was built from.

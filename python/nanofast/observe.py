@@ -1,0 +1,86 @@
+"""Looking at a model while it trains: validation, and what xz and unigrams reach on the same text; samples.
+
+Nothing here moves weights or random state.
+
+    validate(trainer); sample(trainer)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+
+from nanofast.baselines import baselines
+from nanofast.evaluate import Validation, bits_per_byte
+from nanofast.fsdp import is_sharded
+from nanofast.generate import continue_text
+
+if TYPE_CHECKING:
+    from nanofast.trainer import Trainer
+
+
+def validate(trainer: Trainer) -> Validation:
+    """Bits per byte over the same validation tokens each time; told and logged."""
+    journal, step = trainer.journal, trainer.counters.step
+    journal.progress.phase("validation")
+    if trainer.last_validation is None:
+        _tell_baselines(trainer)
+    start = time.perf_counter()
+    trainer.model.eval()
+    found = trainer.parts.run(lambda parts: _measure(trainer, parts), trainer.rows, trainer.tell_memory)
+    seconds = time.perf_counter() - start
+    journal.write("validation", step=step, **_figures(found), seconds=seconds)
+    journal.progress.say(f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s")
+    return found
+
+
+def _figures(found: Validation) -> dict[str, float]:
+    return {"loss": found.loss, "bpb": found.bpb, "tokens": found.tokens, "bytes": found.bytes}
+
+
+def _measure(trainer: Trainer, parts: int) -> Validation:
+    loader, num_batches = trainer.open_validation()
+    with contextlib.closing(loader):
+        return bits_per_byte(trainer.model, iter(loader), trainer.token_bytes_V, num_batches, parts)
+
+
+def _tell_baselines(trainer: Trainer) -> None:
+    """Once a process: what the validation text takes without a language model."""
+    loader, num_batches = trainer.open_validation()
+    with contextlib.closing(loader):
+        found = baselines(iter(loader), num_batches, trainer.tokenizer, trainer.token_bytes_V.cpu().numpy())
+    if found is not None:
+        trainer.journal.write("baselines", step=trainer.counters.step, **asdict(found))
+        trainer.journal.progress.say(
+            f"for comparison: xz reaches {found.xz_bpb:.4f} bits/byte on this text, "
+            f"the best unigram model {found.unigram_bpb:.4f}"
+        )
+
+
+def sample(trainer: Trainer) -> None:
+    """A continuation of each prompt, on the main rank; where a model is cut over the ranks, all take part."""
+    if not trainer.world.is_main and not is_sharded(trainer.model):
+        return
+    journal, step, settings = trainer.journal, trainer.counters.step, trainer.config.evaluation
+    journal.progress.phase("sampling")
+    trainer.model.eval()
+    for seed, prompt in enumerate(settings.sample_prompts, start=trainer.config.run.seed):
+        start = time.perf_counter()
+        with torch.compiler.set_stance("force_eager"):  # each length would compile anew
+            text = continue_text(
+                trainer.model,
+                trainer.tokenizer,
+                prompt,
+                settings.sample_tokens,
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                seed=seed,
+            )
+        fields = {"text": text, "temperature": settings.temperature, "seed": seed}
+        journal.write("sample", step=step, prompt=prompt, **fields, seconds=time.perf_counter() - start)
+        if step == trainer.num_iterations:
+            journal.progress.say(f"\n--- {prompt!r}\n{prompt}{text}")

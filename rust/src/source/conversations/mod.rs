@@ -1,0 +1,312 @@
+//! Rows of messages → conversations: parquet columns, JSON in a text column, JSONL.
+//!
+//! ```text
+//! list<struct<role, content>> ─▶ leaves side by side ─┐
+//! JSON in a text column, JSONL ─▶ parsed row by row  ─┼─▶ DocumentBatch of conversations (see `conversation`)
+//! a text column                ─▶ as it is           ─┘
+//! ```
+//! A row that is no conversation is a document that says why; only what cannot be decoded is an error here.
+
+mod columns;
+mod json;
+mod layout;
+mod leaf;
+mod lines;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use columns::Columns;
+pub use columns::ConversationReader;
+pub use json::push_json;
+pub use layout::Layout;
+use leaf::LeafReader;
+use lines::LineIndex;
+pub use lines::LineReader;
+use parquet::basic::Compression;
+
+use super::codec::Decompressor;
+use super::file::ShardFile;
+use super::page::Chunk;
+use super::row_group::{Broken, RowGroupReader};
+use super::schema::holds_text;
+use super::shard::{
+    RowGroup, Shard, TAIL_BYTES, chunk_of, damaged, decode_footer, hash, open_shard, read_footer,
+};
+use crate::conversation::{Field, push_field};
+use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
+use crate::ragged::DocumentBatch;
+
+/// Bytes of a batch: as many as a batch of texts has (see `row_group`).
+const BATCH_BYTES: usize = 256 << 10;
+
+/// How conversations are read.
+#[derive(Clone, Debug)]
+pub struct ConversationSource {
+    /// How data names their parts.
+    pub layout: Layout,
+    /// The column of shards that hold plain text and may join; none where they may not.
+    pub text_column: Option<String>,
+    /// Where the indexes of JSONL files are kept; none: nowhere.
+    pub index_folder: Option<PathBuf>,
+}
+
+/// What the rows of a shard of conversations are.
+#[derive(Clone, Debug)]
+pub(super) struct Conversations {
+    layout: Arc<Layout>,
+    rows: Stored,
+}
+
+#[derive(Clone, Debug)]
+enum Stored {
+    /// Leaves of a column, with where they lie in each row group.
+    Columns(Arc<Columns>, Vec<Vec<(Chunk, Compression)>>),
+    /// JSON in a text column.
+    Json,
+    /// Plain text.
+    Texts,
+    Lines(LineIndex),
+}
+
+/// Opens shards of conversations one after the other; the first failure wins.
+pub fn open_conversations(paths: &[PathBuf], source: &ConversationSource) -> Result<Vec<Shard>> {
+    let pool = Pool::new();
+    paths.iter().map(|path| Ok(Shard { pool: pool.clone(), ..open(path, source)? })).collect()
+}
+
+/// Whether a file is taken as one row a line.
+pub(super) fn is_lines(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson")
+}
+
+fn open(path: &Path, source: &ConversationSource) -> Result<Shard> {
+    let layout = Arc::new(source.layout.clone());
+    let conversations = |rows| Some(Arc::new(Conversations { layout: layout.clone(), rows }));
+    if is_lines(path) {
+        return open_lines(path, source, layout);
+    }
+    let file = ShardFile::open(path)?;
+    let footer = read_footer(path, &file)?;
+    let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
+    let schema = metadata.file_metadata().schema_descr();
+    let fields = schema.root_schema().get_fields();
+    let text = |name: &str| fields.iter().any(|field| field.name() == name && holds_text(field));
+    if source.layout.keys().is_some() && text(&source.layout.column) {
+        let shard = open_shard(path, &source.layout.column)?;
+        return Ok(Shard { conversations: conversations(Stored::Json), ..shard });
+    }
+    let columns = match Columns::find(path, schema, &source.layout) {
+        Ok(columns) => columns,
+        Err(Error::MissingColumn { .. }) if source.text_column.as_deref().is_some_and(text) => {
+            let shard = open_shard(path, source.text_column.as_deref().unwrap_or_default())?;
+            return Ok(Shard { conversations: conversations(Stored::Texts), ..shard });
+        }
+        Err(error) => return Err(error),
+    };
+    let (mut row_groups, mut chunks) = (Vec::new(), Vec::new());
+    for (index, group) in metadata.row_groups().iter().enumerate() {
+        let leaves = columns.leaves().into_iter().map(|leaf| {
+            let column = group.columns().get(leaf.index).ok_or("a row group without the column")?;
+            chunk_of(column)
+        });
+        let leaves = leaves.collect::<super::Decoded<Vec<_>>>();
+        let num_rows = u64::try_from(group.num_rows()).map_err(|_| "a negative number of rows".to_string());
+        let (leaves, num_rows) = leaves.and_then(|leaves| Ok((leaves, num_rows?))).map_err(|reason| {
+            let place = Place::row_group(path, index);
+            Error::Parquet { place, reason }
+        })?;
+        row_groups.push(RowGroup {
+            num_rows,
+            num_bytes: leaves.iter().map(|(chunk, _)| chunk.uncompressed_bytes).sum(),
+            num_compressed_bytes: leaves.iter().map(|(chunk, _)| chunk.compressed_bytes).sum(),
+            offset: 0,
+            codec: Compression::UNCOMPRESSED,
+        });
+        chunks.push(leaves);
+    }
+    let num_rows = metadata.file_metadata().num_rows();
+    let found: u64 = row_groups.iter().map(|group| group.num_rows).sum();
+    if u64::try_from(num_rows) != Ok(found) {
+        return Err(damaged(path, format!("row groups of {found} rows in a file of {num_rows}")));
+    }
+    Ok(Shard {
+        path: path.into(),
+        stamp: file.stamp(),
+        footer_hash: hash(&footer),
+        required: false,
+        row_groups,
+        pool: Pool::new(),
+        conversations: conversations(Stored::Columns(Arc::new(columns), chunks)),
+    })
+}
+
+fn open_lines(path: &Path, source: &ConversationSource, layout: Arc<Layout>) -> Result<Shard> {
+    let file = ShardFile::open(path)?;
+    let index = LineIndex::of(path, &file, source.index_folder.as_deref())?;
+    let row_groups = index.row_counts().enumerate().map(|(group, num_rows)| {
+        let bytes = index.bytes_of(group);
+        let num_bytes = bytes.end - bytes.start;
+        let codec = Compression::UNCOMPRESSED;
+        RowGroup { num_rows, num_bytes, num_compressed_bytes: num_bytes, offset: bytes.start, codec }
+    });
+    Ok(Shard {
+        path: path.into(),
+        stamp: file.stamp(),
+        footer_hash: index.hash.clone(),
+        required: false,
+        row_groups: row_groups.collect(),
+        pool: Pool::new(),
+        conversations: Some(Arc::new(Conversations { layout, rows: Stored::Lines(index) })),
+    })
+}
+
+/// Reads documents of one row group from front to back, whatever they are.
+#[derive(Debug)]
+pub enum DocumentReader {
+    /// Texts.
+    Texts(Box<RowGroupReader>),
+    /// Conversations, as JSON in a text column, or texts among conversations.
+    Wrapped(Box<RowGroupReader>, WrappedRows),
+    /// Conversations in the leaves of a column.
+    Columns(Box<ConversationReader>),
+    /// Conversations a line.
+    Lines(Box<LineReader>),
+}
+
+/// What texts are made into.
+#[derive(Clone, Debug)]
+pub enum WrappedRows {
+    /// They are JSON.
+    Json(Arc<Layout>),
+    /// They are texts that join conversations.
+    Texts,
+}
+
+impl DocumentReader {
+    /// What the last call of `next_batch` could not decode, when that is why it failed and what follows can be read on.
+    pub fn broken(&self) -> Option<&Broken> {
+        match self {
+            Self::Texts(reader) | Self::Wrapped(reader, _) => reader.broken(),
+            Self::Columns(_) | Self::Lines(_) => None,
+        }
+    }
+
+    /// The next consecutive documents and the row of the first; `None` behind the last row.
+    ///
+    /// # Errors
+    /// Bytes that cannot be decoded, a file that changed, or a failure of the system.
+    pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
+        match self {
+            Self::Texts(reader) => reader.next_batch(),
+            Self::Columns(reader) => reader.next_batch(),
+            Self::Lines(reader) => reader.next_batch(),
+            Self::Wrapped(reader, rows) => {
+                let Some((first_row, texts)) = reader.next_batch()? else { return Ok(None) };
+                let mut batch = Rows::default();
+                for text in texts.iter() {
+                    match rows {
+                        WrappedRows::Json(layout) => push_json(&mut batch.bytes, text, layout),
+                        WrappedRows::Texts => push_field(&mut batch.bytes, Field::Document, text),
+                    }
+                    batch.end();
+                }
+                Ok(batch.finish().map(|batch| (first_row, batch)))
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// A reader of the documents in `rows` of a row group.
+    ///
+    /// # Errors
+    /// The file is gone, cannot be opened, or is not the one that was opened first.
+    pub fn documents(&self, row_group: usize, rows: Range<u64>) -> Result<DocumentReader> {
+        let Some(conversations) = &self.conversations else {
+            return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows)?)));
+        };
+        let layout = conversations.layout.clone();
+        let wrapped =
+            |kind| Ok(DocumentReader::Wrapped(Box::new(self.reader(row_group, rows.clone())?), kind));
+        match &conversations.rows {
+            Stored::Json => wrapped(WrappedRows::Json(layout)),
+            Stored::Texts => wrapped(WrappedRows::Texts),
+            Stored::Columns(columns, chunks) => {
+                let file = Arc::new(ShardFile::open(&self.path)?);
+                self.check_unchanged(&file)?;
+                let size = file.stamp().size_bytes;
+                let mut leaves = Vec::new();
+                for (leaf, &(chunk, codec)) in columns.leaves().into_iter().zip(&chunks[row_group]) {
+                    if chunk.offset.checked_add(chunk.compressed_bytes).is_none_or(|end| end > size) {
+                        let place = Place::row_group(&self.path, row_group);
+                        let reason = format!(
+                            "a column's {} bytes at {} lie outside of the file's {size}",
+                            chunk.compressed_bytes, chunk.offset
+                        );
+                        return Err(Error::Parquet { place, reason });
+                    }
+                    let (file, pool) = (file.clone(), self.pool.clone());
+                    leaves.push(LeafReader::new(leaf, file, chunk, Decompressor::new(codec), pool));
+                }
+                let num_rows = self.num_rows(row_group);
+                let reader = ConversationReader::new(
+                    self.path.clone(),
+                    row_group,
+                    (columns.clone(), layout),
+                    leaves,
+                    rows,
+                    num_rows,
+                );
+                Ok(DocumentReader::Columns(Box::new(reader)))
+            }
+            Stored::Lines(index) => {
+                let file = ShardFile::open(&self.path)?;
+                if file.stamp() != self.stamp {
+                    let found = LineIndex::of(&self.path, &file, None)?;
+                    if found.hash != index.hash {
+                        let (expected, found) = (index.hash.clone(), found.hash);
+                        let path = self.path.clone();
+                        return Err(Error::Changed { path, what: "content", expected, found });
+                    }
+                }
+                let (path, bytes) = (self.path.clone(), index.bytes_of(row_group));
+                Ok(DocumentReader::Lines(Box::new(LineReader::new(
+                    path, row_group, file, layout, bytes, rows,
+                ))))
+            }
+        }
+    }
+}
+
+/// Conversations that are being collected.
+#[derive(Debug, Default)]
+struct Rows {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    fn is_enough(&self) -> bool {
+        self.bytes.len() >= BATCH_BYTES
+    }
+
+    /// Ends the conversation at hand.
+    fn end(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    /// What was collected; none where nothing was.
+    fn finish(self) -> Option<DocumentBatch> {
+        let mut batch = DocumentBatch::new();
+        let buffer = batch.add_buffer(self.bytes.into());
+        let mut start = 0;
+        for end in self.ends {
+            batch.push(buffer, start, end);
+            start = end;
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+}

@@ -1,0 +1,69 @@
+//! How a loader's documents become ids: as texts, or as conversations.
+
+use super::{ChatEncoder, DocumentError, Encoder, Renderer, Tokenizer};
+use crate::ragged::{DocumentBatch, TokenBatch};
+
+/// What documents are, and with what they are encoded.
+#[derive(Clone, Debug)]
+pub enum Encoding {
+    /// Texts.
+    Texts(Tokenizer),
+    /// Conversations (see `conversation`).
+    Conversations(Renderer),
+}
+
+impl From<Tokenizer> for Encoding {
+    fn from(tokenizer: Tokenizer) -> Self {
+        Self::Texts(tokenizer)
+    }
+}
+
+impl From<Renderer> for Encoding {
+    fn from(renderer: Renderer) -> Self {
+        Self::Conversations(renderer)
+    }
+}
+
+impl Encoding {
+    /// The vocabulary.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        match self {
+            Self::Texts(tokenizer) => tokenizer,
+            Self::Conversations(renderer) => renderer.tokenizer(),
+        }
+    }
+
+    /// An encoder: one per thread.
+    pub fn encoder(&self) -> DocumentEncoder {
+        match self {
+            Self::Texts(tokenizer) => DocumentEncoder::Texts(tokenizer.encoder()),
+            Self::Conversations(renderer) => DocumentEncoder::Conversations(renderer.encoder()),
+        }
+    }
+}
+
+/// Encodes documents of either kind.
+#[derive(Debug)]
+pub enum DocumentEncoder {
+    /// Texts.
+    Texts(Encoder),
+    /// Conversations.
+    Conversations(ChatEncoder),
+}
+
+impl DocumentEncoder {
+    /// Appends each document of `documents` to `out`.
+    ///
+    /// # Errors
+    /// The first document that cannot be encoded; `out` then holds those before it.
+    pub fn encode_batch(
+        &mut self,
+        documents: &DocumentBatch,
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
+        match self {
+            Self::Texts(encoder) => encoder.encode_batch(documents, out),
+            Self::Conversations(encoder) => encoder.encode_batch(documents, out),
+        }
+    }
+}
