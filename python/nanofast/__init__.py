@@ -20,6 +20,7 @@ from nanofast.errors import (
 )
 from nanofast.loader import TokenLoader, merge_states
 from nanofast.mixture import Mixture
+from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",
+    "TokenDataset",
+    "TokenFileLoader",
     "TokenLoader",
     "Tokenizer",
     "WrongTypeError",

@@ -27,6 +27,7 @@ from torch import Tensor
 from nanofast import checkpoint
 from nanofast.command import exit_code, parse_settings
 from nanofast.config import Config, ConfigError, ModelSettings, to_dict
+from nanofast.derive import derive
 from nanofast.model import GPT, GPTConfig
 from nanofast.resume import TOKENIZER_FILE, home_folder, run_folder
 from nanofast.saved import load_model
@@ -176,7 +177,7 @@ def import_run(folder: Path, run: str, home: str | None) -> Path:
         rope_base=shape.rope_base,
         logit_soft_cap=shape.logit_soft_cap,
     )
-    config = dataclasses.replace(Config(), model=settings)
+    config = derive(dataclasses.replace(Config(), model=settings), world_size=1, device_type="cpu")
     state = {"config": to_dict(config), "stage": "imported", "imported_from": str(folder.absolute())}
     snapshot = checkpoint.Snapshot({"model": dict(model.state_dict())}, {"state": state})
     checkpoint.save(snapshot, target / "checkpoints", step=0)

@@ -40,10 +40,8 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 
+Arrays = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 Made = TypeVar("Made")
-
-ID_MASK = 0x7FFFFFFF
-IGNORE = -1
 
 _log = logging.getLogger("nanofast")
 _open_loaders: weakref.WeakSet[TokenLoader] = weakref.WeakSet()
@@ -83,7 +81,7 @@ class TokenLoader:
         pad_id: the token that fills rows; None: BOS.
         device: where tensors go: "cpu" (None), "cuda", "cuda:1" or a torch.device.
         num_threads: native threads, a budget for reading, tokenizing and packing together; None: the cores that this
-            process may use.
+            process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: text and tokens that may be held ahead of packing, about.
         on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
@@ -100,6 +98,7 @@ class TokenLoader:
     """
 
     _chat_json: str | None = None  # how conversations are read and rendered; None: the documents are texts
+    _end: SharedEnd | None
 
     def __init__(
         self,
@@ -141,13 +140,7 @@ class TokenLoader:
         if mixture is not None and mixture.run_out != "repeat" and epochs is None:
             epochs = 1
         worker = distributed.worker_and_count()
-        if rank is None or world_size is None:
-            found_rank, found_world_size = distributed.rank_and_world_size()
-            if worker is not None:
-                found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
-            rank = found_rank if rank is None else rank
-            world_size = found_world_size if world_size is None else world_size
-        _count("world_size", world_size)
+        rank, world_size = _place_among_all(rank, world_size, worker)
         shares_end = epochs is not None and world_size > (1 if worker is None else worker[1])
         if shares_end and epochs is not None:
             if worker is not None:
@@ -161,7 +154,7 @@ class TokenLoader:
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
-        self._native = _nanofast.NativeLoader(
+        native = _nanofast.NativeLoader(
             [(name, _paths(source)) for name, source in sources.items()],
             tokenizer._native,
             text_column=text_column,
@@ -183,7 +176,7 @@ class TokenLoader:
             shares_end=shares_end,
             bos_id=bos_id,
             pad_id=_count("pad_id", pad_id, least=0),
-            num_threads=distributed.available_cores() if num_threads is None else _count("num_threads", num_threads),
+            num_threads=distributed.own_cores() if num_threads is None else _count("num_threads", num_threads),
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
             on_bad_data=on_bad_data,
@@ -192,28 +185,35 @@ class TokenLoader:
             run_out="repeat" if mixture is None else mixture.run_out,
             chat_json=self._chat_json,
         )
-        self.batch_size = batch_size
-        self.sequence_length = sequence_length
-        self.num_slots = num_slots
-        self.rank = rank
-        self.world_size = world_size
-        self.weights = None if mixture is None else dict(mixture.weights)
         self.tokenizer = tokenizer
-        self.device = "cpu" if device is None else device
+        self._hold(native, {**arguments, "rank": rank, "world_size": world_size})
+        if shares_end:
+            from nanofast.shared_end import SharedEnd
+
+            self._end = SharedEnd(self._native, drop_last)
+
+    def _hold(self, native: _nanofast.NativeLoader, arguments: dict[str, Any]) -> None:
+        """Begins with a native loader that was made from `arguments`, which a copy of this one is made from too."""
+        self._native = native
+        self._arguments = arguments
+        mixture = arguments.get("data")
+        self.weights = dict(mixture.weights) if isinstance(mixture, Mixture) else None
+        self.batch_size: int = arguments["batch_size"]
+        self.sequence_length: int = arguments["sequence_length"]
+        self.num_slots: int = arguments["num_slots"]
+        self.rank: int = arguments["rank"]
+        self.world_size: int = arguments["world_size"]
+        self.device = "cpu" if arguments["device"] is None else arguments["device"]
         self._closed = False
-        self._arguments = {**arguments, "rank": rank, "world_size": world_size}
-        self._is_in_worker = worker is not None
+        self._is_in_worker = distributed.worker_and_count() is not None
         self._in_worker: TokenLoader | None = None
         self._identity: State | None = None
         self._slots: Any = None  # [S, B, T+1] int32, torch tensor or numpy array
         self._copies: DeviceCopies | None = None
         self._lock = threading.RLock()  # one thread at a time asks for a batch
         self._started: float | None = None
-        self._end: SharedEnd | None = None
-        if shares_end:
-            from nanofast.shared_end import SharedEnd
-
-            self._end = SharedEnd(self._native, drop_last)
+        self._seconds_copying = 0.0
+        self._end = None
         _be_a_torch_dataset()
 
     def _bos_and_pad(self, tokenizer: Tokenizer, bos_token: str | None, pad_id: int | None) -> tuple[int, int]:
@@ -242,28 +242,34 @@ class TokenLoader:
             raise StopIteration
         return batch
 
-    def numpy(self, copy: bool = True) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    def numpy(self, copy: bool = True) -> Iterator[Arrays]:
         """An iterator of numpy `(inputs int32 [B, T], targets [B, T])`, without torch.
 
         With `copy` targets are int64 and both belong to the caller. Without, both are int32 views of the ring's memory,
         valid until the next batch is asked for; a batch with targets that are not learned (-1) is copied all the same.
         """
 
-        def make(sequence: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        def make(sequence: int) -> Arrays | None:
             fetched = self._fetch(sequence)
             if not fetched:
                 return None
             _, slot, width, _, masked = fetched
+            if copy or masked:
+                return self._owned_arrays(fetched)
             tokens_BC = self._numpy_slots()[slot][:, :width]
-            if not (copy or masked):
-                return tokens_BC[:, :-1], tokens_BC[:, 1:]
-            inputs_BT, targets_BT = tokens_BC[:, :-1] & ID_MASK, tokens_BC[:, 1:].astype(np.int64)
-            if masked:
-                targets_BT[targets_BT < 0] = IGNORE
-            return inputs_BT, targets_BT
+            return tokens_BC[:, :-1], tokens_BC[:, 1:]
 
         while (batch := self._hand_over(make)) is not None:
             yield batch
+
+    def _owned_arrays(self, fetched: Any) -> Arrays:
+        """A fetched batch as inputs int32 and targets int64 with memory of their own, written in one pass."""
+        start = time.perf_counter()
+        shape = (self.batch_size, fetched[2] - 1)
+        inputs_BT, targets_BT = np.empty(shape, np.int32), np.empty(shape, np.int64)
+        self._native.split(fetched, inputs_BT, targets_BT)
+        self._seconds_copying += time.perf_counter() - start
+        return inputs_BT, targets_BT
 
     def _hand_over(self, make: Callable[[int], Made | None]) -> Made | None:
         """Makes the next batch and counts it as the caller's; not when the caller is interrupted on the way."""
@@ -310,16 +316,14 @@ class TokenLoader:
     def _numpy_slots(self) -> np.ndarray[Any, Any]:
         return self._slots if isinstance(self._slots, np.ndarray) else self._slots.numpy()
 
-    def _torch_slots(self, pin_memory: bool) -> Any:
-        """The ring's memory as a tensor, lent to Rust where it has none yet."""
+    def _pinned_slots(self) -> Any:
+        """The ring's memory as a pinned tensor, lent to Rust where it has none yet."""
         import torch
 
         if self._slots is None:
-            self._lend_memory(torch.zeros(self._slots_shape(), dtype=torch.int32, pin_memory=pin_memory))
+            self._lend_memory(torch.zeros(self._slots_shape(), dtype=torch.int32, pin_memory=True))
         elif isinstance(self._slots, np.ndarray):
-            if pin_memory:
-                raise LoaderError("numpy() was used on this loader: make another one for tensors on a GPU")
-            self._slots = torch.from_numpy(self._slots)
+            raise LoaderError("numpy() was used on this loader: make another one for tensors on a GPU")
         return self._slots
 
     def _device_copies(self) -> DeviceCopies:
@@ -428,7 +432,7 @@ class TokenLoader:
                 f"device = {self.device}: in a DataLoader's worker tensors stay on the CPU; move them later"
             )
         state = self.state_dict()
-        cores = max(1, distributed.available_cores() // num_workers)
+        cores = max(1, distributed.own_cores() // num_workers)
         arguments = {**self._arguments, "num_threads": self._arguments["num_threads"] or cores, "lanes": self.lanes}
         arguments["rank"] = self.rank + worker * self.world_size
         arguments["world_size"] = self.world_size * num_workers
@@ -445,13 +449,15 @@ class TokenLoader:
         """Counters: the token `ledger` of delivered batches, seconds by stage, waits in `next()`.
 
         `ledger`: documents, bytes, read, learned, masked, bos, padding, cropped, carried, waiting (tokens).
-        `tokens`: tokens tokenized so far, read-ahead included; `stage_seconds`: decode, tokenize, pack, idle, summed
-        over threads; `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`;
-        `tokens_per_second`: since the first `next()`; `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`:
-        what lies in the queues; `quarantine`: what was left out up to the last batch, each part with its file, row
-        group, rows (first, behind the last) and reason; `shares`: for each source of a mixture the tokens admitted (BOS
-        included) and trained, and what share of all sources' they are; `bottleneck`: "consumer" when batches were there
-        before they were asked for (the ring was full), else the busiest stage.
+        `tokens`: tokens tokenized so far, read-ahead included. `stage_seconds`: read, decode, tokenize, pack, ring_full
+        (nothing to do, since every slot is full), idle (nothing to do otherwise), summed over threads, and copy, of the
+        caller's thread. `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`.
+        `tokens_per_second`: since the first `next()`. `cache_hit_rate`: the part of all pretokens that a cache of the
+        tokenizer knew. `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`: what lies in the queues.
+        `quarantine`: what was left out up to the last batch, each part with its file, row group, rows (first, behind
+        the last) and reason. `shares`: for each source of a mixture the tokens admitted (BOS included) and trained, and
+        what share of all sources' they are. `bottleneck`: the stage that kept batches from coming faster; "ring_full"
+        when they were there before they were asked for.
         """
         metrics = self._native.metrics()
         documents, num_bytes, tokens = metrics.pop("tokenized")
@@ -462,9 +468,8 @@ class TokenLoader:
         rounds, turn = self._native.position()
         metrics.update(round=rounds, turn=turn)
         seconds = metrics["stage_seconds"]
-        busy = {stage: seconds[stage] for stage in ("decode", "tokenize", "pack")}
-        idle = seconds["idle"] > sum(busy.values())
-        metrics["bottleneck"] = "consumer" if idle else max(busy, key=lambda stage: busy[stage])
+        seconds["copy"] = self._seconds_copying
+        metrics["bottleneck"] = bottleneck(seconds, seconds_running)
         return metrics
 
     def close(self) -> None:
@@ -486,9 +491,19 @@ class TokenLoader:
     def __repr__(self) -> str:
         units, documents, _ = self._native.plan
         return (
-            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
-            f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
+            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, "
+            f"rank={self.rank} of {self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
+
+
+def bottleneck(stage_seconds: Mapping[str, float], seconds_running: float) -> str:
+    """The stage that kept batches from coming faster: see `TokenLoader.metrics`."""
+    if stage_seconds["copy"] > seconds_running / 2:
+        return "copy"
+    busy = {stage: stage_seconds[stage] for stage in ("read", "decode", "tokenize", "pack")}
+    if stage_seconds["ring_full"] > sum(busy.values()):
+        return "ring_full"
+    return max(busy, key=lambda stage: busy[stage])
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
@@ -525,6 +540,17 @@ def _count(field: str, value: int, least: int = 1) -> int:
     if value < least:
         raise InvalidError(f"{field} = {value}: must be at least {least}")
     return value.__index__()
+
+
+def _place_among_all(rank: int | None, world_size: int | None, worker: tuple[int, int] | None) -> tuple[int, int]:
+    """Rank and world size, found out where they are not given; `worker` of a rank is a rank of its own."""
+    if rank is None or world_size is None:
+        found_rank, found_world_size = distributed.rank_and_world_size()
+        if worker is not None:
+            found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
+        rank = found_rank if rank is None else rank
+        world_size = found_world_size if world_size is None else world_size
+    return rank, _count("world_size", world_size)
 
 
 def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:

@@ -62,7 +62,7 @@ class Optimizers:
             kind: {"params": [arena.part for arena in arenas], "lr": rates[kind], "weight_decay": 0.0}
             for kind, arenas in by_kind.items()
         }
-        groups["matrices"]["weight_decay"] = settings.weight_decay
+        groups["matrices"]["weight_decay"] = settings.weight_decay or 0.0
         self.members: list[torch.optim.Optimizer] = []
         if settings.optimizer == "muon":
             assert settings.matrix_lr is not None

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from nanofast import checkpoint, observe, snapshots
 from nanofast.background import BackgroundWriter, Written
+from nanofast.compiling import compile_now
 from nanofast.config import Config, ConfigError
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
 from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, sum_dtype
@@ -64,6 +65,7 @@ class Trainer:
     token_bytes_V: Tensor
     run_dir: Path
     journal: Journal
+    is_compiled: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     phase_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     last_validation: Validation | None = None
@@ -268,9 +270,19 @@ class Trainer:
                 raise
             self.journal.event(f"{name} at step {self.counters.step} failed: {error}; training goes on", "warning")
 
+    def _compile(self) -> None:
+        """Compile in a phase of its own, so that no step is as slow as that."""
+        self.journal.progress.phase("compiling")
+        with self._timed("compile"):
+            device = self.world.device
+            self.parts.run(lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory)
+            self.optimizers.zero_grad()
+
     def fit(self) -> str:
         """Train to the horizon, or until asked to stop; the reason for the end, `finished` or `interrupted`."""
         self.started = time.perf_counter()
+        if self.is_compiled:
+            self._compile()
         self.journal.restart_clock()
         first_step = self.counters.step
         reason, message = "error", "the process ended unexpectedly"
@@ -312,6 +324,9 @@ class Trainer:
                 gc.collect()
             if self._due(evaluation.sample_every):
                 self._guarded(self.sample, "sampling")
+        if self.config.chat.tasks:
+            self.flush()
+            self._guarded(lambda: observe.ask_tasks(self), "asking the tasks' questions")
         self.flush()
         return "finished"
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The result of everything in this crate that can fail.
@@ -215,6 +215,28 @@ pub enum Error {
         found: String,
     },
 
+    /// A token file whose length, header or type is not what its format says.
+    #[error("bad token file `{}`: {reason}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found, and what to do.
+        reason: String,
+    },
+
+    /// A token that the vocabulary does not have.
+    #[error("token {id} at offset {offset} of `{}` is outside of the vocabulary of {vocab_size}; the file was made with another tokenizer, or has another dtype", path.display())]
+    TokenId {
+        /// The file.
+        path: PathBuf,
+        /// Which token of the file, counted from 0.
+        offset: u64,
+        /// The token.
+        id: u32,
+        /// One past the largest id.
+        vocab_size: u32,
+    },
+
     /// A vocabulary that cannot be used.
     #[error("vocabulary `{name}`: {reason}")]
     Vocabulary {
@@ -316,6 +338,12 @@ impl Error {
             io::ErrorKind::NotFound => Self::NotFound { path: place.path },
             _ => Self::Io { place, source: Arc::new(source) },
         }
+    }
+
+    /// A file that is not as long as it was.
+    pub(crate) fn size_changed(path: &Path, expected: u64, found: u64) -> Self {
+        let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
+        Self::Changed { path: path.into(), what: "size", expected, found }
     }
 
     /// The Python exception it becomes.

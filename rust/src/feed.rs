@@ -34,7 +34,14 @@ pub(crate) struct Step {
     /// See `Document::group`.
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
-    pub(crate) wanted: Option<Arc<Vec<u64>>>,
+    pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
+}
+
+/// A row that is needed, from byte `byte_offset` of its text on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wanted {
+    pub(crate) row: u64,
+    pub(crate) byte_offset: u64,
 }
 
 /// Where a finished piece belongs.
@@ -52,7 +59,7 @@ struct UnitRead {
     group: u64,
     /// `None` while a thread reads with it, and once every row was read.
     reader: Option<UnitReader>,
-    wanted: Option<Arc<Vec<u64>>>,
+    wanted: Option<Arc<Vec<Wanted>>>,
     finished: bool,
     /// Documents found in it.
     num_documents: u64,
@@ -149,9 +156,10 @@ impl Feed {
             empty_since: None,
         };
         if !waiting.is_empty() {
-            let mut rows: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+            let mut rows: BTreeMap<u64, Vec<Wanted>> = BTreeMap::new();
             for document in waiting {
-                rows.entry(document.address.ordinal).or_default().push(document.address.row);
+                let wanted = Wanted { row: document.address.row, byte_offset: document.byte_offset };
+                rows.entry(document.address.ordinal).or_default().push(wanted);
             }
             let units = rows.into_iter().filter_map(|(ordinal, mut rows)| {
                 rows.sort_unstable();
@@ -167,10 +175,10 @@ impl Feed {
         feed
     }
 
-    fn read_unit(&self, plan: &Plan, ordinal: u64, wanted: Option<Vec<u64>>) -> Option<UnitRead> {
+    fn read_unit(&self, plan: &Plan, ordinal: u64, wanted: Option<Vec<Wanted>>) -> Option<UnitRead> {
         let unit = plan.unit(self.lane, ordinal)?;
         let (start, end) = match &wanted {
-            Some(rows) => (*rows.first()?, rows.last()? + 1),
+            Some(rows) => (rows.first()?.row, rows.last()?.row + 1),
             None => (unit.start, unit.end),
         };
         Some(UnitRead {
@@ -266,7 +274,7 @@ impl Feed {
             let mut wanted = vec![Vec::new(); units.len()];
             for place in (from..num_documents).map(|index| permuted(index, num_documents, window.key)) {
                 let at = starts.partition_point(|start| start.place <= place) - 1;
-                wanted[at].push(starts[at].row + place - starts[at].place);
+                wanted[at].push(Wanted { row: starts[at].row + place - starts[at].place, byte_offset: 0 });
             }
             wanted.iter_mut().for_each(|rows| rows.sort_unstable());
             wanted

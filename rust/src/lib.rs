@@ -10,10 +10,12 @@
 mod admission;
 #[cfg(feature = "python")]
 mod bindings;
+mod budget;
 pub mod config;
 pub mod conversation;
 pub mod error;
 mod feed;
+mod giants;
 pub mod lane;
 pub mod loader;
 pub mod metrics;
@@ -25,6 +27,7 @@ pub mod plan;
 pub mod pool;
 pub mod quarantine;
 pub mod ragged;
+mod read_at;
 pub mod reorder;
 pub mod ring;
 mod row_groups;
@@ -32,6 +35,9 @@ pub mod source;
 mod sources;
 pub mod state;
 mod sync;
+pub mod token_file;
 pub mod tokenizer;
+mod window_pipeline;
+pub mod windows;
 
 pub use error::{Error, Result};

@@ -8,9 +8,12 @@
 //! place, since places are counted by rows.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
+use crate::feed::Wanted;
+use crate::giants::encode;
 use crate::packing::Document;
 use crate::plan::Unit;
 use crate::pool::Pool;
@@ -52,6 +55,14 @@ impl Piece {
     }
 }
 
+/// Documents to be tokenized.
+struct Picked {
+    rows: Vec<u64>,
+    /// Where each begins in its text; empty: all at their beginning.
+    begins: Vec<u64>,
+    documents: DocumentBatch,
+}
+
 /// Makes the pieces of one unit.
 pub(crate) struct PieceMaker<'a> {
     pub(crate) source: u32,
@@ -61,13 +72,13 @@ pub(crate) struct PieceMaker<'a> {
     /// See `Document::group`.
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
-    pub(crate) wanted: Option<Arc<Vec<u64>>>,
+    pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
     pub(crate) bad_data: BadData,
     pub(crate) shard: &'a Shard,
 }
 
 impl PieceMaker<'_> {
-    /// The piece of what was found, its tokens in memory of `pool`.
+    /// The piece of what was found, its tokens in memory of `pool`; `None` when `stopping` was set meanwhile.
     ///
     /// # Errors
     /// Bad data, unless it is to be left out.
@@ -76,16 +87,27 @@ impl PieceMaker<'_> {
         found: Found,
         encoder: &mut DocumentEncoder,
         pool: &Arc<Pool<u32>>,
-    ) -> Result<Piece> {
+        stopping: &AtomicBool,
+    ) -> Result<Option<Piece>> {
         match found {
-            Found::Documents(first_row, documents) => self.tokenize(first_row, documents, encoder, pool),
-            Found::Broken(broken) => self.broken(broken),
+            Found::Broken(broken) => self.broken(broken).map(Some),
+            Found::Documents(first_row, documents) => {
+                let mut picked = self.pick(first_row, documents)?;
+                let mut tokens = TokenBatch::pooled(pool);
+                let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
+                Ok(left_out.map(|left_out| {
+                    let num_bytes = picked.documents.iter().map(|document| document.len() as u64).collect();
+                    let (rows, tokens) = (picked.rows, Arc::new(tokens));
+                    Piece { rows, num_bytes, tokens, left_out, ..self.empty() }
+                }))
+            }
         }
     }
 
     fn broken(&self, broken: BrokenRows) -> Result<Piece> {
         let BrokenRows { rows, reason, error } = broken;
-        let is_wanted = self.wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|row| rows.contains(row)));
+        let is_wanted =
+            self.wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|wanted| rows.contains(&wanted.row)));
         if is_wanted && !self.bad_data.quarantine {
             return Err(error);
         }
@@ -93,29 +115,57 @@ impl PieceMaker<'_> {
         Ok(Piece { left_out, ..self.empty() })
     }
 
+    /// Of documents from `first_row` on those that are wanted, from where they are wanted.
+    fn pick(&self, first_row: u64, documents: DocumentBatch) -> Result<Picked> {
+        let rows = first_row..first_row + documents.len() as u64;
+        let Some(wanted) = &self.wanted else {
+            return Ok(Picked { rows: rows.collect(), begins: Vec::new(), documents });
+        };
+        let wanted = wanted.iter().filter(|wanted| rows.contains(&wanted.row));
+        let mut picked = documents.select(wanted.clone().map(|wanted| (wanted.row - first_row) as usize));
+        for (index, wanted) in wanted.clone().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
+            let length = picked.document(index).len();
+            picked = picked.begun_at(index, wanted.byte_offset).ok_or_else(|| {
+                let place = Place::row(self.shard.path(), self.unit.row_group, wanted.row);
+                let byte = wanted.byte_offset;
+                let reason =
+                    format!("a document of {length} bytes is to be continued at byte {byte}: {place}");
+                Error::State { reason }
+            })?;
+        }
+        Ok(Picked {
+            rows: wanted.clone().map(|wanted| wanted.row).collect(),
+            begins: wanted.map(|wanted| wanted.byte_offset).collect(),
+            documents: picked,
+        })
+    }
+
+    /// Appends the tokens of every document that has any, and takes the others out; `None` when `stopping` was set.
     fn tokenize(
         &self,
-        first_row: u64,
-        mut documents: DocumentBatch,
+        picked: &mut Picked,
         encoder: &mut DocumentEncoder,
-        pool: &Arc<Pool<u32>>,
-    ) -> Result<Piece> {
-        let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
-        if let Some(wanted) = &self.wanted {
-            rows.retain(|row| wanted.binary_search(row).is_ok());
-            documents = documents.select(rows.iter().map(|row| (row - first_row) as usize));
-        }
-        let mut tokens = TokenBatch::pooled(pool);
-        let (mut is_bad, mut left_out) = (vec![false; documents.len()], Vec::new());
-        let mut done = 0;
-        while let Err(failed) = encoder.encode_batch(&documents.slice(done..documents.len()), &mut tokens) {
+        tokens: &mut TokenBatch,
+        stopping: &AtomicBool,
+    ) -> Result<Option<Vec<Quarantined>>> {
+        let Picked { rows, begins, documents } = picked;
+        let (mut is_bad, mut left_out, mut done) = (vec![false; documents.len()], Vec::new(), 0);
+        loop {
+            let is_rest = |index: usize| begins.get(done + index).is_some_and(|&byte| byte > 0);
+            let rest = documents.slice(done..documents.len());
+            let failed = match encode(&rest, is_rest, encoder, tokens, stopping) {
+                Ok(true) => break,
+                Ok(false) => return Ok(None),
+                Err(failed) => failed,
+            };
+            tokens.discard_unended();
             let index = done + failed.document;
             done = index + 1;
             match failed.error {
                 EncodeError::InvalidUtf8 { .. } if self.bad_data.replace_invalid_utf8 => {
                     let text = String::from_utf8_lossy(documents.document(index));
                     let replaced = DocumentBatch::from_texts([text.as_bytes()]);
-                    let encoded = encoder.encode_batch(&replaced, &mut tokens);
+                    let encoded = encoder.encode_batch(&replaced, tokens);
                     encoded.map_err(|failed| self.error(rows[index], failed.error))?;
                 }
                 error @ EncodeError::Panic { .. } => return Err(self.error(rows[index], error)),
@@ -127,13 +177,11 @@ impl PieceMaker<'_> {
             }
         }
         if !left_out.is_empty() {
-            let good = (0..documents.len()).filter(|&index| !is_bad[index]);
-            documents = documents.select(good);
+            *documents = documents.select((0..documents.len()).filter(|&index| !is_bad[index]));
             let mut is_bad = is_bad.into_iter();
             rows.retain(|_| is_bad.next() == Some(false));
         }
-        let num_bytes = documents.iter().map(|document| document.len() as u64).collect();
-        Ok(Piece { rows, num_bytes, tokens: Arc::new(tokens), left_out, ..self.empty() })
+        Ok(Some(left_out))
     }
 
     fn empty(&self) -> Piece {

@@ -13,6 +13,7 @@
 //! `check` is a hash of what stands beside it, so that a torn or flipped state is refused and never half-loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -284,8 +285,8 @@ fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, Stri
 /// A rank's state, or that of several ranks together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderState {
-    /// What it belongs to.
-    pub identity: Identity,
+    /// What it belongs to: one object for all states of a loader.
+    pub identity: Arc<Identity>,
     /// The rank that it was taken on; `None` when it holds those of all ranks.
     pub rank: Option<usize>,
     /// Number of ranks when it was taken.
@@ -407,7 +408,7 @@ impl LoaderState {
                 Value::Null => Vec::new(),
                 weights => serde_json::from_value(weights.clone()).map_err(|_| damaged("weights"))?,
             },
-            identity,
+            identity: Arc::new(identity),
             lanes: BTreeMap::new(),
         };
         if value["check"] != json!(hash(&state.head_json(&digest))) || value["identity_digest"] != digest {
@@ -555,6 +556,7 @@ mod tests {
             bos_id: 1,
             pad_id: 1,
             text_column: "text".into(),
+            chat: None,
             packing: "concat".into(),
             lanes: 2,
             unit_documents: 0,
@@ -583,7 +585,7 @@ mod tests {
         let entry = LaneEntry { sources, packer, ledger: Ledger::default(), quarantine };
         let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
         LoaderState {
-            identity,
+            identity: Arc::new(identity),
             rank: Some(0),
             world_size: 1,
             round: 4,
@@ -597,7 +599,7 @@ mod tests {
 
     fn whole_json(state: &LoaderState) -> Value {
         let mut value = state.to_json(&state.identity.digest());
-        value["identity"] = json!(state.identity);
+        value["identity"] = json!(*state.identity);
         value
     }
 
@@ -639,7 +641,8 @@ mod tests {
 
     #[test]
     fn what_differs_is_named_with_both_values() {
-        let (expected, mut found) = (state(vec![]).identity, state(vec![]).identity);
+        let identity = || Identity::clone(&state(vec![]).identity);
+        let (expected, mut found) = (identity(), identity());
         found.seed = 5;
         assert!(
             found

@@ -123,7 +123,8 @@ JINJA = {
 def test_ids_and_mask_are_those_of_apply_chat_template(name: str, tmp_path: Any):
     transformers = pytest.importorskip("transformers")
     template = TEMPLATES[name]
-    tokenizer = nanofast.Tokenizer.from_name("cl100k_base").with_special_tokens(template.special_tokens)
+    # a vocabulary without holes among its ids: Hugging Face gives added tokens behind a hole other ids
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(template.special_tokens)
     tokenizer.save(tmp_path / "tokenizer.json", format="huggingface")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     conversations = [

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use nanofast::config::{BadData, LoaderConfig, Overflow, Packing, PlanConfig};
-use nanofast::loader::{Loader, NextBatch, SourceShards};
+use nanofast::loader::{Loader, NextBatch};
 use nanofast::source::{ParquetWriter, find_shards, open_shards};
 use nanofast::state::LoaderState;
 use nanofast::tokenizer::Tokenizer;
@@ -51,12 +51,7 @@ fn config(packing: Packing, plan: PlanConfig) -> LoaderConfig {
 fn loader(paths: &[PathBuf], config: LoaderConfig) -> Loader {
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::from_name("r50k_base").unwrap());
     let shards = open_shards(paths, &config.text_column).unwrap();
-    Loader::new(
-        config,
-        vec![SourceShards { name: String::new(), shards, bad_files: vec![] }],
-        TOKENIZER.clone(),
-    )
-    .unwrap()
+    Loader::new(config, shards, TOKENIZER.clone()).unwrap()
 }
 
 /// The next batch's tokens, `None` at the end.

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanofast.data import inspect_chat
+
 if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
@@ -181,10 +183,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="processes of the run to plan for (1)")
     parser.add_argument("--sample-mb", type=float, default=64.0, metavar="MB", help="text to read for lengths (64)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    inspect_chat.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
+    if arguments.chat:
+        return inspect_chat.run(arguments, _tokenizer(arguments.tokenizer))
     if arguments.world_size < 1:
         raise ValueError(f"--world-size must be at least 1; found {arguments.world_size}")
     if not arguments.sample_mb > 0:
@@ -192,7 +197,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = inspect(
         arguments.path,
         text_column=arguments.text_column,
-        tokenizer=_tokenizer(arguments.tokenizer),
+        tokenizer=named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
         world_size=arguments.world_size,
         sample_bytes=int(1e6 * arguments.sample_mb),
     )
@@ -200,9 +205,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tokenizer(name: str | None) -> Tokenizer | None:
-    if name is None:
-        return None
+def named_tokenizer(name: str) -> Tokenizer:
+    """A bundled vocabulary, or one from a file."""
     from nanofast.tokenizer import Tokenizer
 
     return Tokenizer.from_file(name) if Path(name).exists() else Tokenizer.from_name(name)

@@ -5,14 +5,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::chat::ChatArguments;
 use super::error::to_py;
+use super::token_files;
 use super::tokenizer::PyTokenizer;
 use crate::config::{BadData, Deal, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split};
 use crate::error::Error;
+use crate::lane::BatchShape;
 use crate::loader::{Loader, NextBatch, SourceShards};
 use crate::metrics::Stage;
 use crate::plan::Plan;
@@ -21,6 +24,7 @@ use crate::ring::SlotMemory;
 use crate::source::{self, ConversationSource};
 use crate::state::LoaderState;
 use crate::sync::lock;
+use crate::windows::Shuffle;
 
 /// How long a wait holds out before Python may handle a signal.
 const WAIT_SLICE: Duration = Duration::from_millis(50);
@@ -54,6 +58,19 @@ impl NativeLoader {
             Err(_) => py.detach(|| work(&mut lock(&self.loader))),
         };
         result.map_err(to_py)
+    }
+
+    fn over(loader: Loader) -> Self {
+        let plans = loader.plans();
+        let num_units = plans.iter().map(Plan::num_units).sum();
+        let num_documents = plans.iter().map(Plan::num_documents).sum();
+        Self {
+            lanes: loader.config().plan.lanes,
+            plan: (num_units, num_documents, plans[0].unit_documents()),
+            loader: Mutex::new(loader),
+            owner: Mutex::new(None),
+            process: AtomicU32::new(0),
+        }
     }
 
     fn refuse_forked(&self) -> PyResult<()> {
@@ -155,8 +172,8 @@ impl NativeLoader {
                 });
                 let sources = opened.collect::<Result<Vec<_>, _>>()?;
                 match chat {
-                    Some(chat) => Loader::new(config, sources, chat.renderer(tokenizer)?),
-                    None => Loader::new(config, sources, tokenizer),
+                    Some(chat) => Loader::over_sources(config, sources, chat.renderer(tokenizer)?),
+                    None => Loader::over_sources(config, sources, tokenizer),
                 }
             })
         };
@@ -164,16 +181,65 @@ impl NativeLoader {
         if shares_end {
             loader.share_end();
         }
-        let plans = loader.plans();
-        let (num_units, num_documents) =
-            (plans.iter().map(Plan::num_units).sum(), plans.iter().map(Plan::num_documents).sum());
-        Ok(Self {
-            lanes: loader.config().plan.lanes,
-            plan: (num_units, num_documents, plans[0].unit_documents()),
-            loader: Mutex::new(loader),
-            owner: Mutex::new(None),
-            process: AtomicU32::new(0),
-        })
+        Ok(Self::over(loader))
+    }
+
+    /// A loader over token files.
+    #[staticmethod]
+    #[pyo3(signature = (paths, *, format, dtype, vocab_size, split, batch_size, sequence_length, shuffle, rank,
+        world_size, lanes, seed, epochs, drop_last, pad_id, num_threads, num_slots))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
+    fn over_token_files(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        format: Option<&str>,
+        dtype: Option<&str>,
+        vocab_size: u32,
+        split: Option<&str>,
+        batch_size: usize,
+        sequence_length: usize,
+        shuffle: &str,
+        rank: usize,
+        world_size: usize,
+        lanes: Option<usize>,
+        seed: u64,
+        epochs: Option<u64>,
+        drop_last: bool,
+        pad_id: u32,
+        num_threads: usize,
+        num_slots: usize,
+    ) -> PyResult<Self> {
+        let make = || {
+            let config = LoaderConfig {
+                plan: PlanConfig {
+                    split: Split::parse(split)?,
+                    lanes: lanes.unwrap_or_else(|| LoaderConfig::default_lanes(world_size)),
+                    seed,
+                    epochs,
+                    drop_last,
+                    ..PlanConfig::default()
+                },
+                batch_size,
+                sequence_length,
+                packing: Packing::Concat,
+                text_column: String::new(),
+                bos_id: pad_id,
+                pad_id,
+                rank,
+                world_size,
+                num_threads,
+                num_slots,
+                memory_limit_bytes: 0,
+                bad_data: BadData::default(),
+                mixture: None,
+                chat: None,
+            };
+            config.validate()?;
+            let shuffle = Shuffle::parse(shuffle)?;
+            let files = token_files::open(&paths, format, dtype)?;
+            Loader::over_token_files(config, files, shuffle, vocab_size)
+        };
+        py.detach(make).map(Self::over).map_err(to_py)
     }
 
     /// The number of lanes as resolved.
@@ -245,6 +311,22 @@ impl NativeLoader {
                 NextBatch::Pending => py.check_signals()?,
             }
         }
+    }
+
+    /// Writes fetched batch `sequence` as inputs and targets, both `[B, width - 1]`; targets are -1 where nothing is learned.
+    fn split<'py>(
+        &self,
+        py: Python<'py>,
+        fetched: Fetched,
+        mut inputs: PyReadwriteArray2<'py, i32>,
+        mut targets: PyReadwriteArray2<'py, i64>,
+    ) -> PyResult<()> {
+        let (sequence, _, width, num_targets, masked) = fetched;
+        let (inputs, targets) = (inputs.as_slice_mut()?, targets.as_slice_mut()?);
+        self.refuse_forked()?;
+        let shape = BatchShape { lane: 0, width, num_targets, masked };
+        let split = || lock(&self.loader).split(sequence, shape, inputs, targets);
+        py.detach(split).map_err(to_py)
     }
 
     /// Number of the next batch to accept, counted since the threads started.
@@ -357,6 +439,7 @@ impl NativeLoader {
             stages.set_item(stage.name(), metrics.stage_seconds(stage))?;
         }
         dict.set_item("stage_seconds", stages)?;
+        dict.set_item("cache_hit_rate", metrics.cache_hit_rate())?;
         let waits = metrics.waits();
         dict.set_item("wait_seconds", waits.total_seconds())?;
         dict.set_item("wait_p50_seconds", waits.quantile_seconds(0.5))?;

@@ -105,7 +105,8 @@ impl Packer for Concat {
     }
 
     fn state(&self) -> PackerState {
-        PackerState { arrivals: self.arrivals, waiting: self.held.iter().map(Held::waiting).collect() }
+        let waiting = self.held.iter().map(|held| held.waiting(self.added()));
+        PackerState { arrivals: self.arrivals, waiting: waiting.collect() }
     }
 
     fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger) -> Result<()> {

@@ -1,13 +1,24 @@
 //! A shard's bytes by position: reads that share no cursor, and a file that must stay what it was.
 
+use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use crate::error::{Error, Place, Result};
+use crate::read_at::read_exact_at;
+
+thread_local! {
+    static TIME_READING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// What this thread spent on reading files since the last call.
+pub fn take_time_reading() -> Duration {
+    TIME_READING.take()
+}
 
 /// What tells a file from another one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +64,17 @@ impl ShardFile {
             reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
         })?;
         bytes.resize(length, 0);
-        retried(|| read_exact_at(&self.file, bytes, offset)).map_err(|source| self.failed(source))
+        let start = Instant::now();
+        let read = retried(|| read_exact_at(&self.file, bytes, offset));
+        TIME_READING.set(TIME_READING.get() + start.elapsed());
+        read.map_err(|source| self.failed(source))
     }
 
     /// A read beyond the end is a file that was cut since it was opened.
     fn failed(&self, source: io::Error) -> Error {
         let expected = self.stamp.size_bytes;
         match self.file.metadata().map(|metadata| metadata.len()) {
-            Ok(found) if found != expected => size_changed(&self.path, expected, found),
+            Ok(found) if found != expected => Error::size_changed(&self.path, expected, found),
             _ => Error::io(Place::shard(&self.path), source),
         }
     }
@@ -80,32 +94,8 @@ fn retried(mut read: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     read()
 }
 
-/// The file is not as long as it was.
-pub(super) fn size_changed(path: &Path, expected: u64, found: u64) -> Error {
-    let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
-    Error::Changed { path: path.into(), what: "size", expected, found }
-}
-
 fn stamp(metadata: &Metadata) -> Stamp {
     Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok() }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => (bytes, offset) = (&mut bytes[count..], offset + count as u64),
-            Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(source),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub use conversations::{
     open_conversations, push_json,
 };
 pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
+pub use file::take_time_reading;
 pub use find::{find_conversations, find_shards};
 pub use row_group::{Broken, RowGroupReader};
 pub use shard::{RowGroup, Shard, open_readable_shards, open_shard, open_shards};

@@ -17,7 +17,7 @@ use super::decode::{Dictionary, Page};
 use super::file::ShardFile;
 use super::page::{Chunk, PageHeader, PageKind, PageLocation, PageWalk, Stop};
 use crate::error::{Error, Place, Result};
-use crate::pool::Pool;
+use crate::pool::{Pool, Pooled};
 use crate::ragged::DocumentBatch;
 
 /// Text a batch: small enough to be tokenized while it lies in a core's L2 cache, large enough that what a batch costs
@@ -185,7 +185,14 @@ impl RowGroupReader {
                 return Err(error.into());
             }
         };
-        match self.decode(&location, &stored) {
+        let room = match self.room(&location.header) {
+            Ok(room) => room,
+            Err(error) => {
+                self.location = Some(location);
+                return Err(error.into());
+            }
+        };
+        match self.decode(&location, &stored, room) {
             Ok(()) => {}
             Err(reason) if is_dictionary => return Err(Stop::Broken(reason)),
             Err(reason) => {
@@ -210,11 +217,31 @@ impl RowGroupReader {
         Ok(bytes::Bytes::from_owner(stored))
     }
 
+    /// Memory for a decompressed page. That there is none is no fault of the page's.
+    fn room(&self, header: &PageHeader) -> Result<Pooled<u8>> {
+        let mut room = self.pool.take();
+        room.clear();
+        if !self.decompressor.is_compressed() {
+            return Ok(room);
+        }
+        room.try_reserve_exact(header.uncompressed_bytes).map_err(|source| {
+            let place = Place::row(&self.path, self.row_group, self.next_row);
+            let reason = format!("{} bytes for a page in {place}: {source}", header.uncompressed_bytes);
+            Error::Resource { what: "memory", reason }
+        })?;
+        Ok(room)
+    }
+
     /// Makes a page or a dictionary of stored bytes. A panic in a codec is a page that cannot be decoded.
-    fn decode(&mut self, location: &PageLocation, stored: &bytes::Bytes) -> std::result::Result<(), String> {
+    fn decode(
+        &mut self,
+        location: &PageLocation,
+        stored: &bytes::Bytes,
+        room: Pooled<u8>,
+    ) -> std::result::Result<(), String> {
         let skip = self.next_row.saturating_sub(location.first_row);
         let decoded = catch_unwind(AssertUnwindSafe(|| {
-            let bytes = decompress(&mut self.decompressor, &self.pool, &location.header, stored)?;
+            let bytes = decompress(&mut self.decompressor, room, &location.header, stored)?;
             if location.header.kind == PageKind::Dictionary {
                 self.dictionary = Some(Arc::new(Dictionary::decode(&location.header, bytes)?));
                 return Ok(());
@@ -238,7 +265,7 @@ impl RowGroupReader {
 /// A page's bytes as its header declares them: checked where it has a checksum, levels first, then the values.
 pub(super) fn decompress(
     decompressor: &mut Decompressor,
-    pool: &Arc<Pool<u8>>,
+    mut bytes: Pooled<u8>,
     header: &PageHeader,
     stored: &bytes::Bytes,
 ) -> std::result::Result<bytes::Bytes, String> {
@@ -253,8 +280,6 @@ pub(super) fn decompress(
         return Ok(stored.clone());
     }
     let num_levels = header.level_bytes.iter().sum::<usize>();
-    let mut bytes = pool.take();
-    bytes.clear();
     bytes.extend_from_slice(&stored[..num_levels]);
     decompressor.decompress(&stored[num_levels..], header.uncompressed_bytes - num_levels, &mut bytes)?;
     Ok(bytes::Bytes::from_owner(bytes))

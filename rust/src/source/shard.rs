@@ -16,7 +16,7 @@ use parquet::file::metadata::{
 use sha2::{Digest, Sha256};
 
 use super::conversations::Conversations;
-use super::file::{ShardFile, Stamp, size_changed};
+use super::file::{ShardFile, Stamp};
 use super::page::Chunk;
 use super::row_group::{RowGroupReader, Target};
 use super::schema;
@@ -192,7 +192,7 @@ impl Shard {
             return Ok(());
         }
         if found.size_bytes != expected.size_bytes {
-            return Err(size_changed(&self.path, expected.size_bytes, found.size_bytes));
+            return Err(Error::size_changed(&self.path, expected.size_bytes, found.size_bytes));
         }
         match hash(&read_footer(&self.path, file)?) {
             found if found == self.footer_hash => Ok(()),
