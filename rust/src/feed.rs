@@ -225,9 +225,7 @@ impl Feed {
     }
 
     fn open_segment(&mut self, plan: &Plan) -> bool {
-        let Some(position) = self.opens.take() else {
-            return false;
-        };
+        let Some(position) = self.opens.take() else { return false };
         let segment = if plan.config().shuffle {
             self.open_window(plan, position)
         } else {

@@ -182,9 +182,7 @@ impl LanePacker {
         if let Some(writer) = writer {
             self.target = Some(Target::Slot(writer));
         }
-        let Some(Target::Slot(writer)) = &mut self.target else {
-            return Outcome::Pending;
-        };
+        let Some(Target::Slot(writer)) = &mut self.target else { return Outcome::Pending };
         let mut rows = Rows::new(writer.tokens_mut(), self.row_length, Cursor::default());
         while !rows.is_full() {
             self.beside.padding += rows.pad(self.pad_id) as u64;
@@ -195,25 +193,19 @@ impl LanePacker {
 
     /// Restores the packer once its documents are there; whether it may pack.
     fn take_up(&mut self) -> Result<bool> {
-        let Some(entry) = &self.restoring else {
-            return Ok(true);
-        };
+        let Some(entry) = &self.restoring else { return Ok(true) };
         let documents = match entry.packer.waiting.is_empty() {
             true => Some(Vec::new()),
             false => self.inboxes.take_restored(&entry.packer.waiting),
         };
-        let Some(documents) = documents else {
-            return Ok(false);
-        };
+        let Some(documents) = documents else { return Ok(false) };
         self.packer.restore(&entry.packer, documents, entry.ledger)?;
         self.restoring = None;
         Ok(true)
     }
 
     fn deliver(&mut self) -> Outcome {
-        let Some(Target::Slot(mut writer)) = self.target.take() else {
-            return Outcome::Pending;
-        };
+        let Some(Target::Slot(mut writer)) = self.target.take() else { return Outcome::Pending };
         self.count_trained(writer.tokens_mut());
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;

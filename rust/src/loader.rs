@@ -338,9 +338,7 @@ impl Loader {
     /// Tells that the caller's user holds the next of the batches that were fetched: from here on `state()` is its
     /// state. A caller that copies batches ahead accepts them when it hands them on.
     pub fn accept(&mut self) {
-        let Some(header) = self.fetched.front_mut() else {
-            return;
-        };
+        let Some(header) = self.fetched.front_mut() else { return };
         // Lanes of this rank take turns, in the order of their numbers.
         let entry = std::mem::take(&mut header.entry);
         let before = std::mem::replace(&mut self.entries[self.turn as usize], entry);

@@ -239,9 +239,7 @@ impl Batches for Pipeline {
             Seen::Batch => {
                 let sequence = schedule.next;
                 let slot = self.shared.work.ring.slot_of(sequence);
-                let Some(header) = schedule.headers[slot].take() else {
-                    return Ok(Poll::Pending);
-                };
+                let Some(header) = schedule.headers[slot].take() else { return Ok(Poll::Pending) };
                 let ready = self.shared.work.ring.read_slot(sequence);
                 debug_assert!(ready, "a header is stored after its slot is committed");
                 schedule.next += 1;

@@ -153,9 +153,7 @@ impl Inboxes {
 
     /// The next document.
     pub(crate) fn next(&mut self) -> Next {
-        let Some(shares) = &mut self.shares else {
-            return self.inboxes[0].next(&mut self.quarantine);
-        };
+        let Some(shares) = &mut self.shares else { return self.inboxes[0].next(&mut self.quarantine) };
         while let Some(source) = shares.rule.next() {
             match (self.inboxes[source].next(&mut self.quarantine), shares.run_out) {
                 (Next::Document(document), _) => {

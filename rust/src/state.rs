@@ -322,9 +322,7 @@ impl LoaderState {
     pub fn merge(states: Vec<Self>) -> Result<Self> {
         let refuse = |reason: String| Err(Error::State { reason });
         let mut states = states.into_iter();
-        let Some(mut whole) = states.next() else {
-            return refuse("no states to merge".into());
-        };
+        let Some(mut whole) = states.next() else { return refuse("no states to merge".into()) };
         for state in states {
             state.identity.require(&whole.identity)?;
             for (field, one, other) in [
