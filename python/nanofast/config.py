@@ -60,6 +60,10 @@ class DataSettings:
     """What best_fit does when no document fits: cut and keep the rest, cut and drop it, or pad."""
     shuffle: bool = False
     """Read row groups and documents in a seeded random order."""
+    on_bad_data: Literal["raise", "quarantine"] = "raise"
+    """End the run where data is damaged, or leave out the smallest part that is bad and list it in log and report."""
+    invalid_utf8: Literal["refuse", "replace"] = "refuse"
+    """Take a document that is not UTF-8 for damaged data, or put U+FFFD where it is not."""
     lanes: int | None = None
     """Independent streams that the data is dealt to. Derived: 8, 4, 2 or 1, so that a step ends at a round's end."""
     loader_threads: int | None = None
