@@ -126,6 +126,8 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     # absolute, so that a resumed run finds them from any folder
     if config.data.documents == "conversations":
         data = conversations.spelled(conversations.data_sets(data))
+    elif (mixture := nanofast.Mixture.parse(data)) is not None:
+        data = mixture.spelled()
     else:
         data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
     name = str(Path(name).absolute()) if Path(name).exists() else name
@@ -160,7 +162,7 @@ def open_loader(
             num_threads=config.data.loader_threads,
         )
     return nanofast.TokenLoader(
-        data,
+        nanofast.Mixture.parse(data) or data,
         tokenizer,
         batch_size=rows,
         sequence_length=config.model.sequence_length,
