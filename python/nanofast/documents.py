@@ -1,10 +1,10 @@
 """What lies where in a batch and where it came from: for attention within documents, for logs, and for leaving out.
 
     for inputs_BT, targets_BT, documents in TokenLoader(…, return_documents=True):
-        documents.cu_seqlens[: documents.num_segments + 1], documents.max_seqlen     # varlen attention, over B·T tokens
-        documents.document_ids_BT                                                    # flex attention's mask
-        documents.positions_BT                                                       # rotary positions
-        documents.pieces[n], documents.name(n)                                       # where segment n came from
+        documents.cu_seqlens[: documents.num_segments + 1], documents.max_seqlen  # varlen attention, over B·T tokens
+        documents.document_ids_BT  # flex attention's mask
+        documents.positions_BT  # rotary positions
+        documents.pieces[n], documents.name(n)  # where piece n came from
 
 A segment is a stretch of a row that is one piece of a document, its BOS included, or padding. Segments tile every row, so
 none crosses a row's end.
@@ -26,8 +26,8 @@ PADDING = -1
 
 _FIELDS = "row column num_positions has_bos file row_group document_row first_token num_tokens".split()
 PIECE = np.dtype([(name, np.int64) for name in _FIELDS])
-"""Of a piece: its row in the batch, first column, positions (its BOS among them) and whether a BOS of the loader's is the
-first; then index of the file, row group, row, first token and number of tokens of the document."""
+"""Of a piece: its row in the batch, first column, positions (its BOS among them), and whether a BOS of the loader's is
+the first; then index of the file, row group, row, first token and number of tokens of the document."""
 
 DocumentName = tuple[str, int, int]
 Excluded = str | os.PathLike[str] | Iterable[str | DocumentName]
@@ -101,7 +101,7 @@ def batch_documents(numbers: np.ndarray[Any, Any], shape: tuple[int, int], files
 
 
 def document_names(exclude: Excluded | None) -> list[DocumentName]:
-    """What `exclude=` names: a file with a name on each line, or names, as `FILE:ROW_GROUP:ROW` or as (file, row group, row).
+    """What `exclude=` names: names as `FILE:ROW_GROUP:ROW` or as (file, row group, row), or a file of such lines.
 
     Raises:
         nanofast.Error: a file that cannot be read, or a name that is none.
@@ -120,7 +120,7 @@ def document_names(exclude: Excluded | None) -> list[DocumentName]:
 
 
 def _document_name(name: str | DocumentName) -> DocumentName:
-    parts = tuple(name.rsplit(":", 2)) if isinstance(name, str) else tuple(name)
+    parts: tuple[Any, ...] = tuple(name.rsplit(":", 2)) if isinstance(name, str) else tuple(name)
     if len(parts) != 3:
         raise InvalidError(f"exclude: `{name}` names no document; expected FILE:ROW_GROUP:ROW")
     file, row_group, row = parts

@@ -247,7 +247,7 @@ class TokenLoader:
         copies = self._copies
         if copies is None:
             copies = self._device_copies()
-        batch = self._hand_over(copies.make)
+        batch: tuple[torch.Tensor, torch.Tensor] | None = self._hand_over(copies.make)
         if batch is None:
             raise StopIteration
         return batch

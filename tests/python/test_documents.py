@@ -1,4 +1,4 @@
-"""return_documents: what lies where in a batch and where it came from; exclude: what is left out, all else in its place."""
+"""return_documents: what lies where in a batch and where it came from; exclude: all else keeps its place."""
 
 from __future__ import annotations
 
