@@ -1,13 +1,13 @@
 """What lies where in a batch and where it came from: for attention within documents, for logs, and for leaving out.
 
     for inputs_BT, targets_BT, documents in TokenLoader(…, return_documents=True):
-        documents.cu_seqlens[: documents.num_segments + 1], documents.max_seqlen  # varlen attention, over B·T tokens
+        documents.cu_seqlens[: documents.num_segments + 1], documents.max_seqlen  # varlen attention
         documents.document_ids_BT  # flex attention's mask
         documents.positions_BT  # rotary positions
         documents.pieces[n], documents.name(n)  # where piece n came from
 
-A segment is a stretch of a row that is one piece of a document, its BOS included, or padding. Segments tile every row, so
-none crosses a row's end.
+A segment is a stretch of a row that is one piece of a document, its BOS included, or padding. Segments tile every row:
+none crosses the end of one.
 """
 
 from __future__ import annotations

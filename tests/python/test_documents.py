@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,24 @@ def test_names_of_no_document_are_refused(paths: list[str], tokenizer: nanofast.
         with pytest.raises(ValueError, match=words) as caught:
             nanofast.TokenLoader(paths, tokenizer, 2, 16, exclude=exclude)
         assert isinstance(caught.value, nanofast.Error)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_example_attends_within_documents_by_mask_and_by_lengths(
+    paths: list[str], tokenizer: nanofast.Tokenizer
+) -> None:
+    torch = pytest.importorskip("torch")
+    path = Path(__file__).resolve().parents[2] / "examples" / "document_attention.py"
+    spec = importlib.util.spec_from_file_location("document_attention", path)
+    assert spec and spec.loader
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    with nanofast.TokenLoader(paths, tokenizer, 2, 64, return_documents=True) as loader:
+        _, _, documents = next(loader)
+    q, k, v = torch.randn(3, 2, 2, 64, 16, generator=torch.Generator().manual_seed(1)).unbind()
+    ids = documents.document_ids_BT
+    sees = torch.ones(64, 64).tril().bool() & (ids[:, :, None] == ids[:, None, :])
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=sees[:, None])
+    assert documents.num_segments > 2
+    for attend in (example.attend_by_mask, example.attend_by_lengths):
+        torch.testing.assert_close(attend(q, k, v, documents), expected, rtol=1e-4, atol=1e-5)
