@@ -275,7 +275,9 @@ class Trainer:
         self.journal.progress.phase("compiling")
         with self._timed("compile"):
             device = self.world.device
-            self.parts.run(lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory)
+            self.parts.run(
+                lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory
+            )
             self.optimizers.zero_grad()
 
     def fit(self) -> str:

@@ -202,7 +202,7 @@ impl Shared {
             let filled = filled.unwrap_or_else(|panic| {
                 Err(Error::Panic { stage: "filling a batch", place: None, reason: message(&*panic) })
             });
-            self.metrics.spent(Stage::Decode, start);
+            self.metrics.spent(Stage::Read, start);
             lock(&self.schedule).filled[slot] = Some(filled);
             self.batch.notify_all();
         }
@@ -223,7 +223,7 @@ impl Shared {
             }
             let start = Instant::now();
             schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
-            self.metrics.spent(Stage::Idle, start);
+            self.metrics.spent(if is_wanted { Stage::RingFull } else { Stage::Idle }, start);
         }
     }
 

@@ -239,8 +239,17 @@ pub(super) fn read_footer(path: &Path, file: &ShardFile) -> Result<bytes::Bytes>
 
 /// The parquet crate parses the footer; statistics are left out. A panic of it is a footer that cannot be read.
 pub(super) fn decode_footer(path: &Path, footer: &[u8]) -> Result<ParquetMetaData> {
+    decode_footer_with(path, footer, ParquetStatisticsPolicy::SkipAll)
+}
+
+/// As `decode_footer`, with the statistics of columns that `statistics` names.
+pub(super) fn decode_footer_with(
+    path: &Path,
+    footer: &[u8],
+    statistics: ParquetStatisticsPolicy,
+) -> Result<ParquetMetaData> {
     let options = ParquetMetaDataOptions::new()
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_column_stats_policy(statistics)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     let decoded =
