@@ -57,7 +57,7 @@ def test_what_is_no_conversation_is_left_out_and_listed(tokenizer: nanofast.Toke
         assert listed == {(0, 4, 5), (2, 6, 7)}
     with (
         nanofast.ChatLoader(path, tokenizer, **shared) as loader,
-        pytest.raises(ValueError, match="row group [02], row [46]"),
+        pytest.raises(ValueError, match=r"row group [02], row [46]"),
     ):
         following(loader, 30)
     with pytest.raises(ValueError, match="conversations are not repaired"):
