@@ -20,7 +20,8 @@ use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 #[cfg(test)]
 use crate::metrics::Stage;
-use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad};
+use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad, Span};
+use crate::piece::DocumentPlace;
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Batches, Ending, Lane, Pipeline, Poll, Work};
 use crate::plan::{Plan, Unit, key_of};
