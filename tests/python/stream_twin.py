@@ -212,6 +212,9 @@ class Stream:
                 chosen = waiting[0] if overtaken else sorted(fits, key=lambda item: (-len(item[1]), item[0]))[0]
                 waiting.remove(chosen)
                 row += chosen[1]
+                if len(row) == length:
+                    yield row
+                    row = []
             elif row:
                 yield self.filled(row)
                 row = []
