@@ -7,6 +7,7 @@
 //! The smallest part that is bad is left out: a document, a page's rows, or the rest of a row group. All else keeps its
 //! place, since places are counted by rows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -63,6 +64,20 @@ struct Picked {
     documents: DocumentBatch,
 }
 
+impl Picked {
+    /// Takes out all rows but those that `is_kept`.
+    fn retain(&mut self, is_kept: impl Fn(u64) -> bool) {
+        let kept: Vec<usize> = (0..self.rows.len()).filter(|&index| is_kept(self.rows[index])).collect();
+        if kept.len() < self.rows.len() {
+            self.documents = self.documents.select(kept.iter().copied());
+            self.rows.retain(|&row| is_kept(row));
+        }
+    }
+}
+
+/// Shard, row group, row.
+pub(crate) type DocumentPlace = (usize, usize, u64);
+
 /// Makes the pieces of one unit.
 pub(crate) struct PieceMaker<'a> {
     pub(crate) source: u32,
@@ -73,7 +88,10 @@ pub(crate) struct PieceMaker<'a> {
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
     pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
+    /// Whether these are documents that a restored packer holds: they were admitted, whatever is left out since.
+    pub(crate) is_restoring: bool,
     pub(crate) bad_data: BadData,
+    pub(crate) excluded: &'a HashSet<DocumentPlace>,
     pub(crate) shard: &'a Shard,
 }
 
@@ -93,6 +111,10 @@ impl PieceMaker<'_> {
             Found::Broken(broken) => self.broken(broken).map(Some),
             Found::Documents(first_row, documents) => {
                 let mut picked = self.pick(first_row, documents)?;
+                if !(self.excluded.is_empty() || self.is_restoring) {
+                    picked
+                        .retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
+                }
                 let mut tokens = TokenBatch::pooled(pool);
                 let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
                 Ok(left_out.map(|left_out| {
