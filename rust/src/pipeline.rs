@@ -496,7 +496,10 @@ impl Shared {
         let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
         let mut begins = Vec::new();
         if let Some(wanted) = &step.wanted {
-            (rows, documents, begins) = self.pick(&step, first_row, &documents, wanted)?;
+            let (found, picked) = self.pick(&step, first_row, &documents, wanted)?;
+            rows = found.iter().map(|wanted| wanted.row).collect();
+            begins = found.iter().map(|wanted| wanted.byte_offset).collect();
+            documents = picked;
         }
         let (unit, ordinal, group) = (step.reader.unit(), step.ordinal, step.group);
         let finished = step.reader.is_finished();
@@ -555,35 +558,27 @@ impl Shared {
         Ok(Instant::now())
     }
 
-    /// Of documents from `first_row` on those that are wanted: their rows, their texts from where they are wanted, and
-    /// which bytes these are.
-    fn pick(
+    /// Of documents from `first_row` on those that are wanted, each from the byte from which it is wanted.
+    fn pick<'a>(
         &self,
-        step: &Step,
+        step: &'a Step,
         first_row: u64,
         documents: &DocumentBatch,
-        wanted: &[Wanted],
-    ) -> Result<(Vec<u64>, DocumentBatch, Vec<u64>)> {
-        let rows = first_row..first_row + documents.len() as u64;
-        let wanted = wanted.iter().filter(|wanted| rows.contains(&wanted.row));
-        let mut picked = documents.select(wanted.clone().map(|wanted| (wanted.row - first_row) as usize));
-        for (index, wanted) in wanted.clone().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
+        wanted: &'a [Wanted],
+    ) -> Result<(&'a [Wanted], DocumentBatch)> {
+        let place_of = |row| wanted.partition_point(|wanted| wanted.row < row);
+        let wanted = &wanted[place_of(first_row)..place_of(first_row + documents.len() as u64)];
+        let mut picked = documents.select(wanted.iter().map(|wanted| (wanted.row - first_row) as usize));
+        for (index, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
             let length = picked.document(index).len();
             picked = picked.begun_at(index, wanted.byte_offset).ok_or_else(|| {
                 let place = Place { row: Some(wanted.row), ..self.place(step.reader.unit()) };
                 let byte = wanted.byte_offset;
-                Error::State {
-                    reason: format!(
-                        "a document of {length} bytes is to be continued at byte {byte}: {place}"
-                    ),
-                }
+                let reason = format!("{place} has {length} bytes and is to be continued at byte {byte}");
+                Error::State { reason }
             })?;
         }
-        Ok((
-            wanted.clone().map(|wanted| wanted.row).collect(),
-            picked,
-            wanted.map(|wanted| wanted.byte_offset).collect(),
-        ))
+        Ok((wanted, picked))
     }
 
     /// Lists the documents that a lane passed over; an error when there was nothing else in a whole epoch.

@@ -45,7 +45,7 @@ impl Encoding {
     pub fn encoder(&self) -> DocumentEncoder {
         match self {
             Self::Texts(tokenizer) => DocumentEncoder::Texts(tokenizer.take_encoder()),
-            Self::Conversations(renderer) => DocumentEncoder::Conversations(renderer.encoder()),
+            Self::Conversations(renderer) => DocumentEncoder::Conversations(Box::new(renderer.encoder())),
         }
     }
 }
@@ -56,7 +56,7 @@ pub enum DocumentEncoder {
     /// Texts.
     Texts(Encoder),
     /// Conversations.
-    Conversations(ChatEncoder),
+    Conversations(Box<ChatEncoder>),
 }
 
 impl DocumentEncoder {
