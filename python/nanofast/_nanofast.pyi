@@ -1,6 +1,6 @@
 """Types of the compiled extension; one block for each file under `rust/src/bindings`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Never, Self, final
@@ -10,10 +10,14 @@ import numpy.typing as npt
 
 __all__ = [
     "DEBUG_BUILD",
+    "DocumentReader",
     "NativeLoader",
     "ParquetWriter",
+    "PretokenCounts",
+    "TokenFiles",
     "Tokenizer",
     "__version__",
+    "count_rows",
     "find_conversations",
     "find_shards",
     "merge_states",
@@ -36,8 +40,8 @@ class Tokenizer:
     @staticmethod
     def from_json(data: bytes, name: str) -> Tokenizer: ...
     @staticmethod
-    def from_tiktoken_file(
-        data: bytes, pattern: str, special_tokens: Sequence[tuple[str, int]], name: str
+    def from_file(
+        path: str | PathLike[str], pattern: str | None = None, special_tokens: Sequence[tuple[str, int]] | None = None
     ) -> Tokenizer: ...
     @staticmethod
     def from_ranks(
@@ -46,11 +50,30 @@ class Tokenizer:
     def to_bytes(self) -> bytes: ...
     def to_tiktoken(self) -> bytes: ...
     def to_hf_json(self) -> bytes: ...
-    def encode(self, text: str | bytes, allowed_special: Sequence[str] = ...) -> npt.NDArray[np.uint32]: ...
-    def encode_to(self, text: str | bytes, out: npt.NDArray[np.uint32]) -> int: ...
-    def count_tokens(self, text: str | bytes) -> int: ...
-    def encode_batch(self, texts: Sequence[str | bytes]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
-    def decode_bytes(self, ids: Sequence[int] | npt.NDArray[Any]) -> bytes: ...
+    def encode(
+        self, text: str | bytes, allowed_special: Sequence[str] = ..., replace_invalid: bool = False
+    ) -> npt.NDArray[np.uint32]: ...
+    def encode_to(
+        self,
+        text: str | bytes,
+        out: npt.NDArray[np.uint32],
+        allowed_special: Sequence[str] = ...,
+        replace_invalid: bool = False,
+    ) -> int: ...
+    def encode_with_offsets(
+        self, text: str | bytes, allowed_special: Sequence[str] = ..., replace_invalid: bool = False
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+    def count_tokens(
+        self, text: str | bytes, allowed_special: Sequence[str] = ..., replace_invalid: bool = False
+    ) -> int: ...
+    def encode_batch(
+        self,
+        texts: Any,
+        num_threads: int = 1,
+        allowed_special: Sequence[str] = ...,
+        replace_invalid: bool = False,
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+    def decode_bytes(self, ids: npt.NDArray[np.uint32]) -> bytes: ...
     def token_bytes(self) -> npt.NDArray[np.int32]: ...
     @property
     def name(self) -> str: ...
@@ -61,6 +84,8 @@ class Tokenizer:
     @property
     def special_tokens(self) -> list[tuple[str, int]]: ...
     @property
+    def frame(self) -> tuple[list[int], list[int]]: ...
+    @property
     def fingerprint(self) -> str: ...
     def __reduce__(self) -> Never: ...
 
@@ -70,7 +95,7 @@ class Tokenizer:
 class NativeLoader:
     def __new__(
         cls,
-        paths: Sequence[str],
+        sources: Sequence[tuple[str, Sequence[str]]],
         tokenizer: Tokenizer,
         *,
         text_column: str,
@@ -95,8 +120,33 @@ class NativeLoader:
         num_threads: int,
         num_slots: int,
         memory_limit_bytes: int,
+        on_bad_data: str,
+        invalid_utf8: str,
+        weights: Sequence[float] | None = None,
+        run_out: str = "repeat",
         chat_json: str | None = None,
     ) -> Self: ...
+    @staticmethod
+    def over_token_files(
+        paths: Sequence[str | PathLike[str]],
+        *,
+        format: str | None,
+        dtype: str | None,
+        vocab_size: int,
+        split: str | None,
+        batch_size: int,
+        sequence_length: int,
+        shuffle: str,
+        rank: int,
+        world_size: int,
+        lanes: int | None,
+        seed: int,
+        epochs: int | None,
+        drop_last: bool,
+        pad_id: int,
+        num_threads: int,
+        num_slots: int,
+    ) -> NativeLoader: ...
     @property
     def lanes(self) -> int: ...
     @property
@@ -117,7 +167,7 @@ class NativeLoader:
     def release(self, sequence: int) -> None: ...
     def known_rounds(self, than: int, timeout_seconds: float) -> tuple[int, bool]: ...
     def grant(self, rounds: int) -> None: ...
-    def reconfigure(self, batch_size: int, sequence_length: int) -> None: ...
+    def reconfigure(self, batch_size: int, sequence_length: int, weights: Sequence[float] | None = None) -> None: ...
     def state_json(self) -> str: ...
     def identity_json(self) -> str: ...
     def restore(self, state_json: str) -> None: ...
@@ -133,8 +183,32 @@ Rendered = tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]
 
 def render(tokenizer: Tokenizer, chat_json: str, conversation_json: str, prompts: bool) -> Rendered: ...
 def render_rows(tokenizer: Tokenizer, chat_json: str, path: str | PathLike[str], count: int) -> list[Rendered]: ...
+def count_rows(path: str | PathLike[str], chat_json: str) -> int: ...
 def find_conversations(path: str | PathLike[str]) -> list[Path]: ...
 def with_special_tokens(tokenizer: Tokenizer, contents: Sequence[str]) -> Tokenizer: ...
+
+# bindings/token_files.rs
+
+@final
+class TokenFiles:
+    def __new__(
+        cls, paths: Sequence[str | PathLike[str]], format: str | None = None, dtype: str | None = None
+    ) -> Self: ...
+    def facts(self) -> list[tuple[str, str, int, int]]: ...
+    def read(self, places: Sequence[tuple[int, int]], length: int, vocab_size: int) -> npt.NDArray[np.int32]: ...
+
+# bindings/training.rs
+
+@final
+class PretokenCounts:
+    def __new__(cls, pattern: str, vocab_size: int, special_tokens: Sequence[str], limit_bytes: int) -> Self: ...
+    def add(self, texts: Sequence[bytes]) -> None: ...
+    def absorb(self, other: PretokenCounts) -> None: ...
+    def train(self, progress: Callable[[int], None]) -> Tokenizer: ...
+    @property
+    def num_text_bytes(self) -> int: ...
+    @property
+    def num_pretokens(self) -> int: ...
 
 # bindings/writer.rs
 
@@ -145,6 +219,12 @@ class ParquetWriter:
     def close(self) -> None: ...
 
 # bindings/reading.rs
+
+@final
+class DocumentReader:
+    def __new__(cls, path: str | PathLike[str], column: str = "text") -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...
 
 def find_shards(path: str | PathLike[str]) -> list[Path]: ...
 def read_footer(path: str | PathLike[str]) -> str: ...

@@ -39,3 +39,14 @@ def compile_blocks(model: GPT, wanted: str, device: torch.device) -> tuple[bool,
         assert isinstance(block, nn.Module)
         block.compile(dynamic=False)
     return True, "block by block, static shapes"
+
+
+def compile_now(model: GPT, rows: int, device: torch.device) -> None:
+    """Have done with compiling before the first step: pass `rows` rows through, with gradients and without.
+
+    Weights stay as they are; gradients have to be set to zero.
+    """
+    ids_BT = torch.zeros(rows, model.config.sequence_length, dtype=torch.int64, device=device)
+    torch.autograd.backward(model.loss(ids_BT.to(torch.int32), ids_BT)[0])
+    with torch.no_grad():
+        model.loss(ids_BT.to(torch.int32), ids_BT)

@@ -90,6 +90,14 @@ def _check_types(path: Path, group: Any, settings: dict[str, Any]) -> None:
             raise ConfigError(f"`{path}`: {field.name} must be {field.type}; found {value!r}")
 
 
+def in_lines(config: Config) -> list[str]:
+    """A line for each group of settings, for the user; what is not set is left out."""
+    return [
+        f"{group}: " + ", ".join(f"{name} {json.dumps(value)}" for name, value in values.items() if value is not None)
+        for group, values in dataclasses.asdict(config).items()
+    ]
+
+
 def write_toml(config: Config, path: Path) -> None:
     """Write a configuration; settings that are None are left out, since TOML has no such value."""
     lines = []

@@ -10,21 +10,25 @@ with each checkpoint. Nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from nanofast.config import Config, ConfigError, ModelSettings, OptimizerSettings, ScheduleSettings
 
 # The default run: a depth-4 model on the sample corpus. Steps and batch were chosen on a 2-core Zen 4 server VM so that
 # the whole of it, set-up, evaluation and report included, stays under four minutes.
 DEFAULT_ITERATIONS = 200
-DEFAULT_TOTAL_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 524_288}
+# Tokens of a step that are known to be good at a depth. The best batch grows with the tokens of a run to the power 0.38
+# (Bergsma et al. 2025), and these with the cube of the depth.
+DEFAULT_TOTAL_BATCH_TOKENS = {"cpu": (4096, 4), "mps": (16_384, 4), "cuda": (524_288, 12)}
+BATCH_EXPONENT = 3 * 0.383
 # Tokens in one forward pass when nobody says: on the CPU more than this leaves the cache, on a GPU less leaves it idle.
 DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65_536}
 # Hoffmann et al. 2022 (Chinchilla): about 20 tokens for each parameter train best for a given amount of compute.
 DEFAULT_TOKENS_PER_PARAMETER = 20.0
 
 # Where learning rates are known to be good, and from where they are moved by width and batch. cpu: chosen by runs of
-# the default configuration. cuda: nanochat's published rates for its width 768 at half a million
-# tokens a step.
+# the default configuration. cuda: nanochat's published rates for its width 768 at half a million tokens a step. Weight
+# decay goes with the inverse square of the width, as nanochat's author found it to.
 REFERENCE_RATES = {
     "cpu": {
         "n_embd": 256,
@@ -33,6 +37,7 @@ REFERENCE_RATES = {
         "adamw_lr": 0.003,
         "embedding_lr": 0.2,
         "head_lr": 0.004,
+        "weight_decay": 0.0,
     },
     "cuda": {
         "n_embd": 768,
@@ -41,6 +46,7 @@ REFERENCE_RATES = {
         "adamw_lr": 0.001,
         "embedding_lr": 0.2,
         "head_lr": 0.004,
+        "weight_decay": 0.2,
     },
 }
 
@@ -106,17 +112,23 @@ def largest_divisor(number: int, most: int) -> int:
     return next(d for d in range(max(1, min(number, most)), 0, -1) if number % d == 0)
 
 
+def default_total_batch(depth: int, device_type: str) -> int:
+    """Tokens of a step at a depth: a power of two."""
+    tokens, reference_depth = DEFAULT_TOTAL_BATCH_TOKENS.get(device_type, DEFAULT_TOTAL_BATCH_TOKENS["mps"])
+    return 1 << int(math.log2(tokens) + BATCH_EXPONENT * math.log2(depth / reference_depth))
+
+
 def _derive_batch(
-    schedule: ScheduleSettings, sequence_length: int, world_size: int, device_type: str
+    schedule: ScheduleSettings, model: ModelSettings, world_size: int, device_type: str
 ) -> ScheduleSettings:
     """Fill in total and device batch. total = device batch x sequence length x processes x accumulation steps."""
-    total, rows = schedule.total_batch_size, schedule.device_batch_size
+    total, rows, sequence_length = schedule.total_batch_size, schedule.device_batch_size, model.sequence_length
     wanted_rows = max(1, DEFAULT_MICRO_BATCH_TOKENS.get(device_type, 8192) // sequence_length)
     if rows is not None:
         _at_least("device_batch_size", rows, 1, "row")
     if total is None:
         portion = (rows or 1) * sequence_length * world_size
-        wanted = DEFAULT_TOTAL_BATCH_TOKENS.get(device_type, 16_384)
+        wanted = default_total_batch(model.depth, device_type)
         total = max(1, round(wanted / portion)) * portion
     _at_least("total_batch_size", total, 1, "token")
     if rows is None:
@@ -135,7 +147,7 @@ def _derive_batch(
 def _derive_rates(
     optimizer: OptimizerSettings, model: ModelSettings, total_batch_size: int, device_type: str
 ) -> OptimizerSettings:
-    """Learning rates where none are given: the reference's, moved by width and by the square root of the batch."""
+    """Rates where none are given: the reference's, moved by width, and by the square root of the batch."""
     assert model.n_embd is not None
     reference = REFERENCE_RATES[device_type if device_type in REFERENCE_RATES else "cpu"]
     batch_factor = (total_batch_size / reference["total_batch_size"]) ** 0.5
@@ -145,6 +157,7 @@ def _derive_rates(
         "matrix_lr": matrix_lr * batch_factor,
         "embedding_lr": reference["embedding_lr"] * batch_factor * width_factor,
         "head_lr": reference["head_lr"] * batch_factor * width_factor,
+        "weight_decay": reference["weight_decay"] * (reference["n_embd"] / model.n_embd) ** 2,
     }
     missing = {name: float(f"{rate:.4g}") for name, rate in derived.items() if getattr(optimizer, name) is None}
     return dataclasses.replace(optimizer, **missing)  # type: ignore[arg-type]  # only rates are missing
@@ -192,7 +205,8 @@ def _check_rest(config: Config) -> None:
         if text is not None and not text.strip():  # most often a shell variable that is not set
             raise ConfigError(f"{name} is empty; expected a name or a path; give one, or leave the flag out")
     _positive("scale_lr", optimizer.scale_lr, 0.01)
-    _at_least("weight_decay", optimizer.weight_decay, 0)
+    if optimizer.weight_decay is not None:
+        _at_least("weight_decay", optimizer.weight_decay, 0)
     _at_least("grad_clip", optimizer.grad_clip, 0)
     for name in ("beta1", "beta2", "momentum"):
         if not 0 <= getattr(optimizer, name) < 1:
@@ -222,7 +236,7 @@ def derive(config: Config, *, world_size: int, device_type: str) -> Config:
     """Check every rule and fill in what is derived without building a model (the horizon needs one: see plan.py)."""
     _check_rest(config)
     model = _derive_model(config.model)
-    schedule = _derive_batch(config.schedule, model.sequence_length, world_size, device_type)
+    schedule = _derive_batch(config.schedule, model, world_size, device_type)
     assert schedule.total_batch_size is not None
     assert schedule.device_batch_size is not None
     batches_per_step = schedule.total_batch_size // (schedule.device_batch_size * model.sequence_length)

@@ -27,6 +27,7 @@ from torch import Tensor
 from nanofast import checkpoint
 from nanofast.command import exit_code, parse_settings
 from nanofast.config import Config, ConfigError, ModelSettings, to_dict
+from nanofast.derive import derive
 from nanofast.model import GPT, GPTConfig
 from nanofast.resume import TOKENIZER_FILE, home_folder, run_folder
 from nanofast.saved import load_model
@@ -53,8 +54,7 @@ def _names(n_layer: int) -> dict[str, str]:
 
 def _turned(matrix: Tensor, n_head: int) -> Tensor:
     """A query or key matrix with the halves of each head's channels swapped; its own inverse."""
-    heads = matrix.unflatten(0, (n_head, 2, -1))
-    return heads.flip(1).flatten(0, 2).contiguous()
+    return matrix.view(n_head, 2, -1, matrix.size(-1)).flip(1).reshape(matrix.shape)
 
 
 def to_huggingface(model: GPT, bos_id: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -67,7 +67,9 @@ def to_huggingface(model: GPT, bos_id: int) -> tuple[dict[str, Any], dict[str, T
     }
     if any(extras.values()):
         found = ", ".join(name for name, is_there in extras.items() if is_there)
-        raise ConfigError(f"this model has {found}, for which no shape exists in transformers; train with --shape plain")
+        raise ConfigError(
+            f"this model has {found}, for which no shape exists in transformers; train with --shape plain"
+        )
     values = {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
@@ -174,7 +176,7 @@ def import_run(folder: Path, run: str, home: str | None) -> Path:
         rope_base=shape.rope_base,
         logit_soft_cap=shape.logit_soft_cap,
     )
-    config = dataclasses.replace(Config(), model=settings)
+    config = derive(dataclasses.replace(Config(), model=settings), world_size=1, device_type="cpu")
     state = {"config": to_dict(config), "stage": "imported", "imported_from": str(folder.absolute())}
     snapshot = checkpoint.Snapshot({"model": dict(model.state_dict())}, {"state": state})
     checkpoint.save(snapshot, target / "checkpoints", step=0)

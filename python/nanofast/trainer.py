@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from nanofast import checkpoint, observe, snapshots
 from nanofast.background import BackgroundWriter, Written
+from nanofast.compiling import compile_now
 from nanofast.config import Config, ConfigError
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
 from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, sum_dtype
@@ -63,6 +65,7 @@ class Trainer:
     token_bytes_V: Tensor
     run_dir: Path
     journal: Journal
+    is_compiled: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     phase_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     last_validation: Validation | None = None
@@ -85,6 +88,7 @@ class Trainer:
         self.log_every = self.config.run.log_every
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
         self.accumulation_steps = self.tokens_per_step // (batch_tokens * self.world.world_size)
+        self.num_quarantined = 0
         self.journal.keep_documents = self._keep_documents
         self.stop = StopRequest()
         self.started = time.perf_counter()
@@ -192,7 +196,21 @@ class Trainer:
 
     def _write_ledger(self) -> None:
         metrics = self.loader.metrics()
+        self._tell_quarantine(metrics.pop("quarantine", []))
         self.journal.write("ledger", step=self.counters.step, ledger=metrics.get("ledger"), loader=metrics)
+
+    def _tell_quarantine(self, parts: list[dict[str, Any]]) -> None:
+        """What the loaders of all ranks have left out, once for each time that it grew."""
+        found: list[dict[str, Any]] = []
+        for part in itertools.chain.from_iterable(gather_objects(parts)):
+            if part not in found:  # a whole file is on every rank's list
+                found.append(part)
+        if len(found) > self.num_quarantined:
+            self.num_quarantined = len(found)
+            rows = sum(part["rows"][1] - part["rows"][0] for part in found if "rows" in part)
+            files = sum("rows" not in part for part in found)
+            self.journal.write("quarantine", step=self.counters.step, parts=found)
+            self.journal.event(f"left out as bad data so far: {rows} rows and {files} whole files", "warning")
 
     # ------------------------------------------------------------------ every so often
 
@@ -252,9 +270,21 @@ class Trainer:
                 raise
             self.journal.event(f"{name} at step {self.counters.step} failed: {error}; training goes on", "warning")
 
+    def _compile(self) -> None:
+        """Compile in a phase of its own, so that no step is as slow as that."""
+        self.journal.progress.phase("compiling")
+        with self._timed("compile"):
+            device = self.world.device
+            self.parts.run(
+                lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory
+            )
+            self.optimizers.zero_grad()
+
     def fit(self) -> str:
         """Train to the horizon, or until asked to stop; the reason for the end, `finished` or `interrupted`."""
         self.started = time.perf_counter()
+        if self.is_compiled:
+            self._compile()
         self.journal.restart_clock()
         first_step = self.counters.step
         reason, message = "error", "the process ended unexpectedly"
@@ -296,6 +326,9 @@ class Trainer:
                 gc.collect()
             if self._due(evaluation.sample_every):
                 self._guarded(self.sample, "sampling")
+        if self.config.chat.tasks:
+            self.flush()
+            self._guarded(lambda: observe.ask_tasks(self), "asking the tasks' questions")
         self.flush()
         return "finished"
 

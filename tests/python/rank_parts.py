@@ -1,6 +1,6 @@
 """One rank of a tiny run; see test_distributed.py. Leaves a digest of its weights, and what was sent in a step.
 
-python rank_parts.py FOLDER [SETTING=VALUE …]        # settings of the run, like parallel=fsdp
+python rank_parts.py FOLDER [poisoned=STEP] [SETTING=VALUE …]        # settings of the run, like parallel=fsdp
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 from nanofast.distributed import connect
 from nanofast.fsdp import whole_weights
-from trainer_parts import tiny_trainer
+from trainer_parts import poison, tiny_trainer
 
 
-def main(folder: Path, **settings: str) -> None:
-    """Train, validate, sample, write down what this rank ended with."""
+def main(folder: Path, poisoned: str = "", **settings: str) -> None:
+    """Train, validate, sample, write down what this rank ended with. One rank's gradients are spoiled in a step."""
     world = connect("cpu")
     trainer = tiny_trainer(
         folder / "run", device_batch_size=4 // world.world_size, masked_every=3, save_every=3, **settings
     )
+    if poisoned and world.rank == 1:
+        poison(trainer, int(poisoned))
     with CommDebugMode() as sent:
         trainer.train_step()
     counts = {str(operation).rpartition(".")[2]: count for operation, count in sent.get_comm_counts().items()}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from nanofast import compiling
 from nanofast.compiling import compile_blocks, probe
 from nanofast.model import GPT, GPTConfig
+from nanofast.runlog import read_log
+from trainer_parts import losses, tiny_trainer
 
 CPU = torch.device("cpu")
 
@@ -49,3 +53,17 @@ def test_compiled_blocks_give_the_same_losses_and_gradients() -> None:
         torch.autograd.backward(model.loss(inputs, targets)[0])
     for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_compiling_is_a_phase_before_the_first_step_and_changes_nothing(tmp_path: Path) -> None:
+    plain, compiled = (
+        tiny_trainer(tmp_path / "plain", num_iterations=3),
+        tiny_trainer(tmp_path / "compiled", num_iterations=3),
+    )
+    compiled.is_compiled = True
+    for trainer in (plain, compiled):
+        trainer.fit()
+        trainer.close()
+    assert losses(tmp_path / "compiled") == losses(tmp_path / "plain")
+    phases = [read_log(tmp_path / name)[-1]["phase_seconds"] for name in ("plain", "compiled")]
+    assert ["compile" in each for each in phases] == [False, True]

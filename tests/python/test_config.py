@@ -32,6 +32,15 @@ def test_depth_alone_decides_the_shape() -> None:
         assert (model.n_embd, model.n_head) == (width, heads)
 
 
+def test_the_batch_grows_with_depth_and_weight_decay_falls_with_width() -> None:
+    assert [parsed("--depth", depth).schedule.total_batch_size for depth in "2468"] == [1024, 4096, 4096, 8192]
+    gpu = [derive(parse(["--depth", depth], Config()), world_size=8, device_type="cuda") for depth in ("12", "24")]
+    assert [config.schedule.total_batch_size for config in gpu] == [524_288, 1_048_576]
+    assert [config.optimizer.weight_decay for config in gpu] == [0.2, 0.05]
+    assert parsed().optimizer.weight_decay == 0.0
+    assert parsed("--weight-decay=0.3").optimizer.weight_decay == 0.3
+
+
 def test_every_derived_value_can_be_set() -> None:
     config = parsed(
         "--n-embd", "96", "--n-head", "3", "--total-batch-size", "1024", "--device-batch-size", "2", "--lanes", "4"
@@ -117,6 +126,12 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         (["--data="], "data is empty; expected a name or a path"),
         (["--run", " "], "run is empty"),
         (["--rope-base=inf"], "rope_base must be more than 0"),
+        (["--window-pattern=SLX"], "window_pattern must be letters S and L; found `SLX`"),
+        (["--window-pattern="], "window_pattern must be letters"),
+        (["--scale-lr=0"], "scale_lr must be more than 0"),
+        (["--shape=nanogpt"], "'nanochat'"),
+        (["--target-flops=-1e9"], "target_flops must be more than 0"),
+        (["--price-per-hour=-1"], "price_per_hour must be at least 0"),
     ],
 )
 def test_mistakes_are_one_line_with_the_rule(words: list[str], message: str) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from nanofast import checkpoint
 from nanofast.distributed import Threads, available_cores, rank_and_world_size, share_cores
+from nanofast.runlog import read_log
 from nanofast.trainer import Trainer
-from trainer_parts import losses, tiny_trainer
+from trainer_parts import losses, poison, tiny_trainer
 
 HERE = Path(__file__).parent
 
@@ -43,21 +44,22 @@ def run_ranks(script: str, world_size: int, *words: str) -> None:
                 process.wait()
 
 
-def alone(folder: Path, world_size: int) -> Trainer:
+def alone(folder: Path, world_size: int, poisoned: int) -> Trainer:
     """One process that does what `world_size` of them do."""
     trainer = tiny_trainer(folder, device_batch_size=4 // world_size, masked_every=3)
+    poison(trainer, poisoned)
     trainer.fit()
     trainer.validate()
     trainer.close()
     return trainer
 
 
-def check_ranks(folder: Path, world_size: int, *settings: str, sums_of_gradients: int) -> None:
+def check_ranks(folder: Path, world_size: int, *settings: str, sums_of_gradients: int, poisoned: int = 0) -> None:
     """Run ranks; they end as each other and as one process that did their work."""
-    run_ranks("rank_parts.py", world_size, str(folder), *settings)
+    run_ranks("rank_parts.py", world_size, str(folder), *settings, *([f"poisoned={poisoned}"] if poisoned else []))
     found = [json.loads((folder / f"weights_{rank}.json").read_text()) for rank in range(world_size)]
     assert all(each == found[0] for each in found)
-    single = alone(folder / "alone", world_size)
+    single = alone(folder / "alone", world_size, poisoned)
     assert losses(folder / "run") == pytest.approx(losses(folder / "alone"), rel=1e-5)
     assert single.last_validation is not None
     assert found[0]["validation"] == pytest.approx(single.last_validation.bpb, rel=1e-5)
@@ -65,9 +67,16 @@ def check_ranks(folder: Path, world_size: int, *settings: str, sums_of_gradients
     assert sum(count for name, count in found[0]["sent"].items() if "reduce_scatter" in name) == sums_of_gradients
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path, world_size: int) -> None:
-    check_ranks(tmp_path, world_size, sums_of_gradients=5)  # three shapes of matrices, embedding, head
+def test_four_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path) -> None:
+    check_ranks(tmp_path, 4, sums_of_gradients=5)  # three shapes of matrices, embedding, head
+
+
+def test_two_ranks_do_too_and_a_step_that_one_of_them_spoils_is_skipped_by_both(tmp_path: Path) -> None:
+    check_ranks(tmp_path, 2, poisoned=2, sums_of_gradients=5)
+    steps = [entry for entry in read_log(tmp_path / "run") if entry["kind"] == "step"]
+    assert [entry["skipped"] for entry in steps] == [None, "its gradient norm is nan", None, None, None, None]
+    kept = sorted(path.name for path in (tmp_path / "run" / "skipped").iterdir())
+    assert kept == ["step_00000002_rank_0.jsonl", "step_00000002_rank_1.jsonl"]
 
 
 def test_a_model_cut_over_ranks_trains_as_one_process_does_and_goes_on_in_one(

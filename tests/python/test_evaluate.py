@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import nanofast
+from nanofast.build import open_validation_loader
+from nanofast.config import Config, DataSettings, ModelSettings, ScheduleSettings
+from nanofast.derive import derive
+from nanofast.distributed import World
 from nanofast.evaluate import Validation, batch_sums, bits_per_byte
 from nanofast.model import GPT, GPTConfig
 from stand_in import BOS, ByteTokenizer, RowLoader
@@ -57,6 +63,41 @@ def test_is_the_same_at_any_batch_size() -> None:
     found = [bits_per_byte(model, RowLoader(rows, 16), token_bytes, num_batches=8 // rows) for rows in (1, 2, 8)]
     assert len({(f.tokens, f.bytes) for f in found}) == 1
     assert found[0].bpb == pytest.approx(found[1].bpb, rel=1e-6) == pytest.approx(found[2].bpb, rel=1e-6)
+
+
+def rank_sums(corpus: tuple[Path, Path], world_size: int, rows: int, model: GPT) -> list[float]:
+    """The sums of all ranks' validation batches, rank after rank in this process."""
+    tokenizer = nanofast.Tokenizer.from_file(corpus[1])
+    token_bytes_V = torch.from_numpy(tokenizer.token_bytes())
+    settings = Config(
+        model=ModelSettings(depth=1, n_embd=32, sequence_length=32),
+        schedule=ScheduleSettings(device_batch_size=rows),
+        data=DataSettings(data=str(corpus[0]), loader_threads=1),
+    )
+    config = derive(settings, world_size=world_size, device_type="cpu")
+    sums = torch.zeros(4, dtype=torch.float64)
+    for rank in range(world_size):
+        world = World(rank, world_size, rank, world_size, torch.device("cpu"))
+        loader, num_batches = open_validation_loader(config, None, tokenizer, world, tokens=2100)
+        with loader, torch.no_grad():
+            for _ in range(num_batches):
+                inputs, targets = next(loader)
+                assert inputs.size(0) <= rows
+                sums += batch_sums(model.loss(inputs, targets)[1], targets, token_bytes_V)
+    return sums.tolist()
+
+
+def test_validation_is_the_same_at_any_batch_size_and_world_size(sample_corpus: tuple[Path, Path]) -> None:
+    """The same targets, not only as many: their losses add up to the same."""
+    vocab_size = nanofast.Tokenizer.from_file(sample_corpus[1]).vocab_size
+    model = GPT(GPTConfig(vocab_size=vocab_size, sequence_length=32, n_layer=1, n_head=1, n_embd=32))
+    model.initialize(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.head.weight.mul_(1000)  # losses that tell targets apart
+    expected = rank_sums(sample_corpus, 1, 8, model)
+    assert expected[1] == 8 * 16 * 32, "2,100 tokens rounded up to whole rows of eight lanes, and to eight rows of each"
+    for world_size, rows in ((1, 3), (2, 40), (4, 2), (8, 5)):
+        assert rank_sums(sample_corpus, world_size, rows, model) == pytest.approx(expected, rel=1e-6)
 
 
 def test_nothing_to_learn_is_not_a_number_but_no_error() -> None:

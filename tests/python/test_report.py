@@ -145,6 +145,28 @@ def test_says_what_the_log_says(tmp_path: Path):
     assert "an earlier one" in page.text
 
 
+def test_shows_what_xz_and_unigrams_reach_the_cost_core_and_what_stood_out(tmp_path: Path):
+    entries = whole_log()
+    entries[0]["config"]["run"]["price_per_hour"] = 3.6
+    entries[10].update(spike=True, momentum=0.9)
+    found = {"accuracy": 0.31, "centered": 0.08, "centered_v2": 0.02}
+    entries[-1:-1] = [
+        {"kind": "baselines", "step": 40, "xz_bpb": 1.9876, "unigram_bpb": 3.4567, "bytes": 100_000},
+        {"kind": "core", "step": 40, "core_v1": 0.1234, "core_v2": 0.0987, "tasks": {"copa": found}, "max_per_task": 0},
+    ]
+    page = Page(write_report(write_log(tmp_path / "run", entries)))
+    markdown = (tmp_path / "run" / "report.md").read_text("utf-8")
+    for text in (page.text, markdown):
+        for figure in ("1.9876", "3.4567", "0.1234", "0.0987", "copa", "0.3100", "0.0800", "0.0200"):
+            assert figure in text
+        assert "0.22" in text, "221 s at 3.6 an hour"
+    assert "On the same 100 kB of text" in page.text
+    assert page.text.count("spike") >= 2, "on the losses and among what is worth knowing"
+    assert "unigram" in page.text
+    assert "momentum of the matrices" in page.text
+    assert page.open == []
+
+
 def test_the_ledger_is_checked_not_believed(tmp_path: Path):
     entries = whole_log()
     good = Page(write_report(write_log(tmp_path / "good", entries))).text

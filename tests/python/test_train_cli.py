@@ -1,7 +1,13 @@
-"""`python -m nanofast.train` as a user runs it: real processes, the real loader, a very small model."""
+"""`python -m nanofast.train` as a user runs it: the real loader, a very small model.
+
+A process of its own only where that is the point; starting one takes longer than training in it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import signal
@@ -11,10 +17,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanofast.build import _claim_folder
-from nanofast.config import Config
+from nanofast.config import Config, ConfigError
 from nanofast.derive import derive
+from nanofast.evaluate import EvaluateSettings, evaluate
+from nanofast.huggingface import export_run, import_run
 from nanofast.runlog import read_log
 from nanofast.train import run as train
 
@@ -25,11 +34,17 @@ SMALL = [
 
 
 def run(corpus: tuple[Path, Path], *words: str, small: bool = True) -> subprocess.CompletedProcess[str]:
+    """Train in this process, as a process would: exit code, what it printed, what it complained of."""
     data, tokenizer = corpus
     place = ["--data", str(data), "--tokenizer", str(tokenizer)] if small else []
-    command = [sys.executable, "-m", "nanofast.train", *place, *(SMALL if small else []), *words]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    whole = [*place, *(SMALL if small else []), *words]
+    threads = torch.get_num_threads()
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            code = train(whole)
+        finally:
+            torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(whole, code, out.getvalue(), err.getvalue())
 
 
 def step_losses(run_dir: Path) -> list[str]:
@@ -37,12 +52,18 @@ def step_losses(run_dir: Path) -> list[str]:
 
 
 def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
-    done = run(sample_corpus, "--run", str(tmp_path / "run"), "--num-iterations", "3")
+    place = ["--data", str(sample_corpus[0]), "--tokenizer", str(sample_corpus[1])]
+    command = [sys.executable, "-m", "nanofast.train", *place, *SMALL, "--run", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80"}
+    done = subprocess.run(
+        [*command, "--num-iterations=3"], capture_output=True, text=True, env=environment, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert "step 3/3" in done.stdout
+    assert "for comparison: xz reaches" in done.stdout
     entries = read_log(tmp_path / "run")
     kinds = [entry["kind"] for entry in entries]
-    assert {"run", "step", "ledger", "checkpoint", "validation", "sample", "end"} == set(kinds)
+    assert {"run", "step", "ledger", "checkpoint", "baselines", "validation", "sample", "end"} == set(kinds)
     ledger = next(entry["ledger"] for entry in entries if entry["kind"] == "ledger")
     assert ledger["learned"] + ledger["masked"] + ledger["bos"] + ledger["padding"] >= 3 * 256
     assert entries[-1]["reason"] == "finished"
@@ -52,15 +73,27 @@ def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tupl
     assert "torch_threads = " in written
 
 
-def test_a_finished_run_can_be_sampled_and_evaluated(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def run_folder(sample_corpus: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
     words = ("--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
     assert run(sample_corpus, "--run", str(folder), *words).returncode == 0
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return folder
+
+
+def test_a_finished_run_can_be_sampled_evaluated_exported_and_imported(run_folder: Path, tmp_path: Path) -> None:
+    folder = run_folder
 
     def module(name: str, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", f"nanofast.{name}", *more]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(sys, "argv", [name, *more])
+            code = importlib.import_module(f"nanofast.{name}").main()
+        return subprocess.CompletedProcess(more, code, out.getvalue(), err.getvalue())
 
     done = module("generate", str(folder), "--prompt", "def ", "--num-samples", "2", "--num-tokens", "8")
     assert done.returncode == 0, done.stderr
@@ -71,9 +104,12 @@ def test_a_finished_run_can_be_sampled_and_evaluated(sample_corpus: tuple[Path, 
     found = json.loads(done.stdout)
     assert found["tokens"] >= 500
     assert 2 < found["bpb"] < 6
-    done = module("generate", str(tmp_path / "nowhere"))
-    assert done.returncode == 2
-    assert "nothing to resume in" in done.stderr
+    imported = import_run(export_run(str(folder), tmp_path / "there", None), str(tmp_path / "back"), None)
+    data = read_log(folder)[0]["config"]["data"]["data"]
+    same = evaluate(EvaluateSettings(str(imported), data=data, tokens=512, device="cpu"))
+    assert same["bpb"] == pytest.approx(found["bpb"], rel=1e-6)
+    with pytest.raises(ConfigError, match="is in use; name another"):
+        import_run(tmp_path / "there", str(imported), None)
 
 
 def test_resume_auto_continues_bit_for_bit_and_says_what_it_skipped(
@@ -126,6 +162,40 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: 
     assert all(folder.is_dir() for folder in folders)
 
 
+def test_dry_run_prints_the_plan_and_writes_nothing(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["--run", str(tmp_path / "run"), "--target-flops=1e9", "--price-per-hour=36000", "--dry-run"]
+    done = run(sample_corpus, *words)
+    assert done.returncode == 0, done.stderr
+    told = {line.split(" ")[0]: line for line in done.stdout.splitlines()}
+    assert "parameters (embedding" in told["model"]
+    assert "MFLOP a token" in told["compute"]
+    # 1e9 FLOP at 6 · (12·32² + 4096·32) + 12·32·32 a token, in steps of 256 tokens
+    assert told["horizon"].startswith("horizon    4 steps, 1,024 tokens")
+    assert " GB a process, about 0:0" in told["estimate"]
+    assert "at 36000 an hour" in told["estimate"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_twice_ends_at_once() -> None:
+    """The first is remembered; the second does not wait for what is being done."""
+    code = (
+        "import time\nfrom nanofast.interrupts import StopRequest\n"
+        "with StopRequest() as stop:\n"
+        "    print('begun', flush=True)\n"
+        "    while not stop.signal_number: time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 128 + signal.SIGINT
+
+
 def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple[Path, Path], tmp_path: Path) -> None:
     data, tokenizer = sample_corpus
     command = [sys.executable, "-m", "nanofast.train", "--data", str(data), "--tokenizer", str(tokenizer), *SMALL]
@@ -147,6 +217,68 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(sample_corpus: tuple
     last = max(entry["step"] for entry in entries if entry["kind"] == "step")
     assert (tmp_path / "run" / "checkpoints" / f"step_{last:08d}").is_dir()
     assert entries[-1]["reason"] == "interrupted"
+
+
+@pytest.mark.parametrize("module", ["generate", "evaluate"])
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        (["{run}", "--device", "cuda:77"], {"CUDA_VISIBLE_DEVICES": ""}, "sees no CUDA device"),
+        (["{run}", "--device", "no-such"], {}, "device `no-such` is not known"),
+        (["{run}", "--seeed", "3"], {}, "--help lists all flags"),
+        (["{folder}/nowhere"], {}, "nothing to resume in"),
+        (["--home", "{folder}"], {}, "no checkpoint under"),
+    ],
+)
+def test_a_mistake_with_a_trained_model_is_one_line_and_exit_code_2(
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    words: list[str],
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    filled = [word.format(run=run_folder, folder=tmp_path) for word in words]
+    monkeypatch.setattr(sys, "argv", [module, *filled])
+    assert importlib.import_module(f"nanofast.{module}").main() == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.startswith("error: ")
+    assert len(told.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "environment", "message"),
+    [
+        ("evaluate", ["{run}"], {"RANK": "first"}, "RANK must be a number; found `first`"),
+        ("evaluate", ["{run}"], {"RANK": "1"}, "RANK is 1 but WORLD_SIZE is 1"),
+        ("evaluate", ["{run}"], {"WORLD_SIZE": "2"}, "process 0 of 2 on `cpu` could not be set up"),
+        ("evaluate", ["{run}", "--core", "{folder}"], {}, "has no `core.yaml`"),
+        ("evaluate", ["{run}", "--tokens", "0"], {}, "tokens must be at least 1"),
+        ("evaluate", ["{run}", "--data", "{folder}/none"], {}, "none"),
+        ("generate", ["{run}", "--top-p", "0"], {}, "top_p must be more than 0"),
+        ("generate", ["{run}", "--temperature", "nan"], {}, "temperature must be at least 0 and finite"),
+        ("huggingface", ["import", "{folder}", "x", "--home", "{folder}"], {}, "has no config.json"),
+        ("huggingface", ["send", "{run}", "x"], {}, "--help lists all flags"),
+    ],
+)
+def test_and_so_is_each_of_its_own(
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    words: list[str],
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    test_a_mistake_with_a_trained_model_is_one_line_and_exit_code_2(
+        run_folder, tmp_path, monkeypatch, capsys, module, words, environment, message
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ python trainer_parts.py RUN_DIR NUM_ITERATIONS [resume]     # trains, prints the
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def tiny_trainer(
             device=world.device,
         ),
     )
+
+
+def poison(trainer: Trainer, step: int) -> None:
+    """Let the gradients of one step be not a number."""
+    head = trainer.model.head.weight
+    head.register_hook(lambda gradient: gradient * math.nan if trainer.counters.step == step - 1 else gradient)
 
 
 def losses(run_dir: Path) -> list[float]:

@@ -36,7 +36,7 @@ impl Encoding {
     /// Keeps an encoder's caches for whoever asks for one next.
     pub fn give_back(&self, encoder: DocumentEncoder) {
         self.tokenizer().give_back(match encoder {
-            DocumentEncoder::Texts(encoder) => encoder,
+            DocumentEncoder::Texts(encoder) => *encoder,
             DocumentEncoder::Conversations(encoder) => encoder.into_inner(),
         });
     }
@@ -44,7 +44,7 @@ impl Encoding {
     /// An encoder: one per thread.
     pub fn encoder(&self) -> DocumentEncoder {
         match self {
-            Self::Texts(tokenizer) => DocumentEncoder::Texts(tokenizer.take_encoder()),
+            Self::Texts(tokenizer) => DocumentEncoder::Texts(Box::new(tokenizer.take_encoder())),
             Self::Conversations(renderer) => DocumentEncoder::Conversations(Box::new(renderer.encoder())),
         }
     }
@@ -54,7 +54,7 @@ impl Encoding {
 #[derive(Debug)]
 pub enum DocumentEncoder {
     /// Texts.
-    Texts(Encoder),
+    Texts(Box<Encoder>),
     /// Conversations.
     Conversations(Box<ChatEncoder>),
 }
