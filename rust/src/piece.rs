@@ -139,13 +139,14 @@ impl PieceMaker<'_> {
 
     /// Of documents from `first_row` on those that are wanted, from where they are wanted.
     fn pick(&self, first_row: u64, documents: DocumentBatch) -> Result<Picked> {
-        let rows = first_row..first_row + documents.len() as u64;
+        let end_row = first_row + documents.len() as u64;
         let Some(wanted) = &self.wanted else {
-            return Ok(Picked { rows: rows.collect(), begins: Vec::new(), documents });
+            return Ok(Picked { rows: (first_row..end_row).collect(), begins: Vec::new(), documents });
         };
-        let wanted = wanted.iter().filter(|wanted| rows.contains(&wanted.row));
-        let mut picked = documents.select(wanted.clone().map(|wanted| (wanted.row - first_row) as usize));
-        for (index, wanted) in wanted.clone().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
+        let place_of = |row| wanted.partition_point(|wanted| wanted.row < row);
+        let wanted = &wanted[place_of(first_row)..place_of(end_row)];
+        let mut picked = documents.select(wanted.iter().map(|wanted| (wanted.row - first_row) as usize));
+        for (index, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
             let length = picked.document(index).len();
             picked = picked.begun_at(index, wanted.byte_offset).ok_or_else(|| {
                 let place = Place::row(self.shard.path(), self.unit.row_group, wanted.row);
@@ -156,8 +157,8 @@ impl PieceMaker<'_> {
             })?;
         }
         Ok(Picked {
-            rows: wanted.clone().map(|wanted| wanted.row).collect(),
-            begins: wanted.map(|wanted| wanted.byte_offset).collect(),
+            rows: wanted.iter().map(|wanted| wanted.row).collect(),
+            begins: wanted.iter().map(|wanted| wanted.byte_offset).collect(),
             documents: picked,
         })
     }
