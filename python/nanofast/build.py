@@ -29,7 +29,6 @@ from nanofast.config_file import in_lines, write_toml
 from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
-from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
@@ -214,7 +213,17 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     counts, flops = counted.count_parameters(), counted.flops_per_token()
     config = with_horizon(config, counts["matrices"] + counts["head"], flops)
     rate, source = object_from_main(peak_flops(world.device, dtype))
-    plan = Plan(config, world.world_size, counts, flops, shape.vocab_size, dtype.itemsize, rate, source)
+    plan = Plan(
+        config,
+        world.world_size,
+        counts,
+        flops,
+        shape.vocab_size,
+        dtype.itemsize,
+        rate,
+        source,
+        world.device.type == "cpu",
+    )
     # resolved only here, since whether data was named decides the horizon
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=data, tokenizer=tokenizer_name))
     reasons = {"dtype": dtype_reason, "threads": thread_reason}
@@ -289,6 +298,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
     model.use_window_kernel(kernels.window)
     is_compiled, compile_reason = compile_blocks(model, config.run.compile, world.device)
     if config.run.parallel == "fsdp":
+        from nanofast.fsdp import shard_model
+
         shard_model(model, world.device)
     torch.manual_seed(config.run.seed)
 

@@ -16,7 +16,6 @@ import torch
 
 from nanofast.baselines import baselines
 from nanofast.evaluate import Validation, bits_per_byte
-from nanofast.fsdp import is_sharded
 from nanofast.generate import continue_text
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _tell_baselines(trainer: Trainer) -> None:
 
 def sample(trainer: Trainer) -> None:
     """A continuation of each prompt, on the main rank; where a model is cut over the ranks, all take part."""
-    if not trainer.world.is_main and not is_sharded(trainer.model):
+    if not trainer.world.is_main and not trainer.model.is_cut:
         return
     journal, step, settings = trainer.journal, trainer.counters.step, trainer.config.evaluation
     journal.progress.phase("sampling")

@@ -20,7 +20,6 @@ from nanofast.config import Config, ConfigError
 from nanofast.distributed import find_device
 from nanofast.model import GPT
 from nanofast.resume import TOKENIZER_FILE, find, home_folder
-from nanofast.sharded import by_file, read_shards, whole
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,10 @@ def load_model(name: str, home: str | None, device: str) -> SavedModel:
     dtype = torch.bfloat16 if found.config.run.dtype == "bfloat16" else torch.float32
     model = GPT(model_config(found.config, tokenizer.vocab_size), dtype)
     snapshot = checkpoint.load(found.path)
-    tensors = snapshot.tensors if snapshot.shards is None else by_file(read_shards(snapshot.shards, whole, alone=True))
+    tensors = snapshot.tensors
+    if snapshot.shards is not None:
+        from nanofast.sharded import read_whole
+
+        tensors = read_whole(snapshot.shards)
     model.load_state_dict(tensors["model"])
     return SavedModel(model.to(place).eval(), tokenizer, found.config, found.path)

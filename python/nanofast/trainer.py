@@ -33,7 +33,6 @@ from nanofast.compiling import compile_now
 from nanofast.config import Config, ConfigError
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
 from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, sum_dtype
-from nanofast.fsdp import is_sharded, sum_gradients_next
 from nanofast.interrupts import StopRequest
 from nanofast.journal import Counters, Journal, StepRecord
 from nanofast.memory import Parts
@@ -111,7 +110,7 @@ class Trainer:
         self.model.train()
         batches: list[tuple[Tensor, Tensor]] = []  # kept for the case that memory runs out and the step begins again
         # where a model is cut over the ranks, one of them cannot begin a step again by itself
-        rows = 1 if is_sharded(self.model) else self.rows
+        rows = 1 if self.model.is_cut else self.rows
         sums = self.parts.run(lambda count: self._accumulate(batches, count, phases), rows, self.tell_memory)
         with self._timed("optimizer", phases):
             sums[NUM_SUMS] = float(self.stop.signal_number)
@@ -162,8 +161,11 @@ class Trainer:
                 inputs_BT, targets_BT = batches[number]
                 pieces = list(zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True))
                 for place, (inputs, targets) in enumerate(pieces, start=1):
-                    is_last = number + 1 == self.accumulation_steps and place == len(pieces)
-                    sum_gradients_next(self.model, is_last)
+                    if self.model.is_cut:
+                        from nanofast.fsdp import sum_gradients_next
+
+                        is_last = number + 1 == self.accumulation_steps and place == len(pieces)
+                        sum_gradients_next(self.model, is_last)
                     loss, loss_BT = self.model.loss(inputs, targets)
                     # divided by the positions of the step, so that sums stay small; put right by the factor later
                     torch.autograd.backward(loss / self.tokens_per_step)

@@ -24,7 +24,6 @@ from nanofast.config import (
 )
 from nanofast.derive import derive
 from nanofast.distributed import connect
-from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
@@ -65,6 +64,8 @@ def tiny_trainer(
     model = GPT(model_config(config, ByteTokenizer.vocab_size))
     model.initialize(torch.Generator().manual_seed(config.run.seed))
     if config.run.parallel == "fsdp":
+        from nanofast.fsdp import shard_model
+
         shard_model(model, world.device)
     tokenizer = ByteTokenizer()
     place = {"rank": world.rank, "world_size": world.world_size}
