@@ -167,6 +167,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sample_corpus: tuple[Path, P
     done = run(sample_corpus, *words)
     assert done.returncode == 0, done.stderr
     told = {line.split(" ")[0]: line for line in done.stdout.splitlines()}
+    assert "settings   model: depth 1, shape \"plain\", sequence_length 32, n_embd 32, n_head 1" in done.stdout
     assert "parameters (embedding" in told["model"]
     assert "MFLOP a token" in told["compute"]
     # 1e9 FLOP at 6 · (12·32² + 4096·32) + 12·32·32 a token, in steps of 256 tokens

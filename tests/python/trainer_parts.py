@@ -54,7 +54,7 @@ def tiny_trainer(
             schedule=ScheduleSettings(
                 num_iterations=num_iterations, total_batch_size=total_batch_size, device_batch_size=device_batch_size
             ),
-            evaluation=EvaluationSettings(eval_every=-1, sample_every=-1),
+            evaluation=EvaluationSettings(eval_every=-1, sample_every=-1, sample_tokens=8),
             run=RunSettings(**{"save_every": -1, **run}),
         ),
         world_size=world.world_size,
