@@ -7,10 +7,11 @@ ARGS ?=
 PYTHON_HERE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long bench lint ci clean setup-base setup-test setup-bench setup-dev
+.PHONY: help train chat-demo test test-long bench lint ci clean setup-base setup-test setup-bench setup-dev
 
 help:
 	@echo 'make train      set up, then train on the sample corpus   (ARGS="--depth 6" for flags)'
+	@echo 'make chat-demo  a base model, mid-training, SFT and a chat, on questions about Python'
 	@echo 'make test       set up, then every test                   (ARGS="-k name" for pytest)'
 	@echo 'make test-long  the same tests with many more cases'
 	@echo 'make bench      side by side with other loaders           (ARGS="--smoke" for once, on little data)'
@@ -20,6 +21,9 @@ help:
 
 train: setup-base
 	@$(PYTHON_HERE) -m nanofast.train $(ARGS)
+
+chat-demo: setup-base
+	@$(PYTHON_HERE) examples/chat_demo.py $(ARGS)
 
 test: setup-test
 	cargo test --locked

@@ -19,6 +19,8 @@ from nanofast.errors import (
     WrongTypeError,
 )
 from nanofast.loader import TokenLoader, merge_states
+from nanofast.mixture import Mixture
+from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer
 
 __all__ = [
@@ -27,9 +29,12 @@ __all__ = [
     "Error",
     "InvalidError",
     "LoaderError",
+    "Mixture",
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",
+    "TokenDataset",
+    "TokenFileLoader",
     "TokenLoader",
     "Tokenizer",
     "WrongTypeError",

@@ -15,7 +15,7 @@ import re
 from nanofast.command import parse_settings
 from nanofast.config import Config, ConfigError
 
-# Names that users of nanochat's base trainer type, and what they are called here.
+# Names that users of nanochat's base trainer type, and words that Python keeps for itself, and what they are here.
 ALIASES = {
     "max-seq-len": "sequence-length",
     "unembedding-lr": "head-lr",
@@ -23,6 +23,7 @@ ALIASES = {
     "device-type": "device",
     "model-tag": "run",
     "n-layer": "depth",
+    "from": "from-run",
 }
 
 
@@ -35,7 +36,7 @@ def flag_names() -> list[str]:
 def normalise(argv: list[str]) -> list[str]:
     """Our spelling of each flag; unknown ones are refused with near names."""
     known = flag_names()
-    switches = ["report", "shuffle", "dry-run"]
+    switches = ["report", "shuffle", "dry-run", "add-special-tokens", "only-last-turn", "warm-optimizer"]
     accepted = [*known, *(f"no-{name}" for name in switches), "help"]
     words = []
     for word in argv:

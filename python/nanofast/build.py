@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 import torch
 
-from nanofast import checkpoint
+from nanofast import checkpoint, conversations
 from nanofast.attention import choose_kernels
+from nanofast.chat_tasks import read_task
 from nanofast.compiling import compile_blocks
 from nanofast.config import Config, ConfigError, RunSettings, to_dict
 from nanofast.config_file import in_lines, write_toml
@@ -40,6 +41,8 @@ from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
 from nanofast.runlog import FILE_NAME as LOG_NAME
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
+from nanofast.start import load_weights, read_tensors, warm_start
+from nanofast.token_files import is_token_data, require_tokenizer, tokenizer_beside
 from nanofast.tracking import Tracker
 from nanofast.trainer import Trainer
 
@@ -101,6 +104,10 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     import nanofast
 
     data, name = config.data.data, config.data.tokenizer
+    if config.data.documents == "conversations" and data is None:
+        raise ConfigError("no conversations are named; pass --data PATH[:COUNT],… (parquet or JSONL)")
+    if data is not None and is_token_data(data):
+        name = tokenizer_beside(data) if name is None else name
     if data is None or name is None:
         made: tuple[str, str] | Exception | None = None
         if world.is_main:
@@ -116,7 +123,10 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     if Path(name).is_dir():
         raise ConfigError(f"tokenizer `{name}` is a folder; expected a file; pass --tokenizer {name}/tokenizer.json")
     # absolute, so that a resumed run finds them from any folder
-    data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
+    if config.data.documents == "conversations":
+        data = conversations.spelled(conversations.data_sets(data))
+    else:
+        data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
     name = str(Path(name).absolute()) if Path(name).exists() else name
     tokenizer = nanofast.Tokenizer.from_file(name) if Path(name).exists() else nanofast.Tokenizer.from_name(name)
     return data, tokenizer, name
@@ -129,6 +139,25 @@ def open_loader(
     import nanofast
 
     assert rows is not None
+    if config.data.documents == "conversations":
+        named = None if data == config.data.data else data
+        return conversations.open_loader(config, tokenizer, world, split, lanes, rows, named)
+    if is_token_data(data):
+        require_tokenizer(data, tokenizer)
+        return nanofast.TokenFileLoader(
+            data,
+            rows,
+            config.model.sequence_length,
+            "window" if config.data.shuffle and split == "train" else "none",
+            split=split,
+            vocab_size=tokenizer.vocab_size,
+            rank=world.rank,
+            world_size=world.world_size,
+            lanes=lanes,
+            seed=config.run.seed,
+            device=world.device,
+            num_threads=config.data.loader_threads,
+        )
     return nanofast.TokenLoader(
         data,
         tokenizer,
@@ -145,6 +174,8 @@ def open_loader(
         seed=config.run.seed,
         device=world.device,
         num_threads=config.data.loader_threads,
+        on_bad_data=config.data.on_bad_data,
+        invalid_utf8=config.data.invalid_utf8,
     )
 
 
@@ -180,6 +211,7 @@ class Prepared:
     data: str
     tokenizer: Any
     tokenizer_name: str
+    num_known: int  # ids of the vocabulary before special tokens were added to it
     shape: GPTConfig
     dtype: torch.dtype
     plan: Plan
@@ -199,6 +231,12 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
         check_same_model(resumed.config, config)
     config, thread_reason = _set_threads(config, world)
     data, tokenizer, tokenizer_name = _data_and_tokenizer(config, home, world)
+    num_known = tokenizer.vocab_size
+    if config.data.documents == "conversations":
+        for task in config.chat.tasks:
+            read_task(Path(task))  # refused before anything is trained
+        tokenizer = conversations.with_template(tokenizer, config.chat)
+        config = conversations.with_one_pass(config, tokenizer)
     assert config.model.n_embd is not None
     assert config.schedule.device_batch_size is not None
     shape = model_config(config, tokenizer.vocab_size)
@@ -227,7 +265,9 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     # resolved only here, since whether data was named decides the horizon
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=data, tokenizer=tokenizer_name))
     reasons = {"dtype": dtype_reason, "threads": thread_reason}
-    return Prepared(config, world, home, data, tokenizer, tokenizer_name, shape, dtype, plan, reasons, started)
+    return Prepared(
+        config, world, home, data, tokenizer, tokenizer_name, num_known, shape, dtype, plan, reasons, started
+    )
 
 
 def announce(prepared: Prepared) -> list[str]:
@@ -284,13 +324,16 @@ def _open_run(config: Config, home: Path, world: World, resumed: Found | None) -
     return dataclasses.replace(config, run=run), found
 
 
-def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list[str]) -> Trainer:
+def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found | None, command: list[str]) -> Trainer:
     """Everything that `Trainer.fit` needs. Raises the loader's errors before anything is written."""
     config, world, tokenizer, plan = prepared.config, prepared.world, prepared.tokenizer, prepared.plan
     assert config.data.lanes is not None
     snapshot = checkpoint.load(resumed.path) if resumed is not None else None
     model = GPT(prepared.shape, prepared.dtype)
     model.initialize(torch.Generator().manual_seed(config.run.seed))
+    begun_from = {} if start is None else read_tensors(start.path)
+    if start is not None:
+        load_weights(model, begun_from["model"], prepared.num_known)
     if config.run.parallel == "data":
         model.to(world.device)
         broadcast_from_main([parameter.data for parameter in model.parameters()])
@@ -341,6 +384,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         is_compiled=is_compiled,
         facts={"stage": stage.name, "world_size": world.world_size, "versions": versions()},
     )
+    if start is not None and config.run.warm_optimizer:
+        warm_start(trainer.optimizers, model, begun_from["optimizer"])
     abandoned: list[Path] = []
     if snapshot is not None and resumed is not None:
         trainer.restore(snapshot)
@@ -352,6 +397,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, command: list
         **trainer.facts,
         run_dir=str(run_dir),
         resumed_from=str(resumed.path) if resumed else None,
+        begun_from=str(start.path) if start else None,
         step=trainer.counters.step,
         command=command,
         config=to_dict(config),

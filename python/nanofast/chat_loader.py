@@ -3,13 +3,13 @@
     messages ──▶ rendered by a template: ids, each learned or not ──▶ packed as documents that bring their own BOS
     inputs_BT int32, targets_BT int64, -1 wherever the loss mask is 0 and on padding
 
-Everything that `TokenLoader` promises holds: the stream is a function, resume is exact and elastic, epochs end together.
+What `TokenLoader` promises holds: the stream is a function, resume is exact and elastic, epochs end together.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nanofast import _nanofast

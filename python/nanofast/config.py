@@ -24,14 +24,14 @@ class ModelSettings:
 
     depth: int = 4
     """The one dial (layers): width, heads, learning rates and batch follow from it where they are not set."""
-    shape: Literal["plain", "nanochat"] = "plain"
-    """nanochat adds value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
+    shape: Literal["plain", "nanochat"] = "nanochat"
+    """nanochat has value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
     sequence_length: int = 256
     """Tokens that the model sees at once (tokens)."""
     n_embd: int | None = None
     """Width of the residual stream (channels). Derived: 64 x depth."""
     n_head: int | None = None
-    """Attention heads of a layer. Derived: heads of 128 channels from width 512 on, of 64 below."""
+    """Attention heads of a layer. Derived: heads of 128 channels; in the plain shape of 64 below width 512."""
     window_pattern: str | None = None
     """What layers see, in turn: L all positions, S the last quarter; the last layer is L. Derived from the shape."""
     rope_base: float = 10_000.0
@@ -45,21 +45,56 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet file, folder or glob. Derived: a sample corpus made from this Python's standard library."""
+    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's standard library.
+    Conversations: PATH[:COUNT],… of parquet or JSONL, each listed COUNT times in a pass."""
+    documents: Literal["text", "conversations"] = "text"
+    """What the documents are; midtrain and sft set it."""
     tokenizer: str | None = None
-    """Name of a bundled vocabulary or a tokenizer file. Derived: one of 4,096 tokens trained on the sample corpus."""
+    """Name of a bundled vocabulary or a tokenizer file. Derived: the one beside token files, else one of 4,096 tokens
+    trained on the sample corpus."""
     text_column: str = "text"
     """Column that holds the text."""
-    packing: Literal["best_fit", "concat"] = "best_fit"
+    packing: Literal["best_fit", "concat", "one_per_row"] = "best_fit"
     """How documents become rows."""
     overflow: Literal["carry", "crop", "pad"] = "carry"
     """What best_fit does when no document fits: cut and keep the rest, cut and drop it, or pad."""
     shuffle: bool = False
     """Read row groups and documents in a seeded random order."""
+    on_bad_data: Literal["raise", "quarantine"] = "raise"
+    """End the run where data is damaged, or leave out the smallest part that is bad and list it in log and report."""
+    invalid_utf8: Literal["refuse", "replace"] = "refuse"
+    """Take a document that is not UTF-8 for damaged data, or put U+FFFD where it is not."""
     lanes: int | None = None
     """Independent streams that the data is dealt to. Derived: 8, 4, 2 or 1, so that a step ends at a round's end."""
     loader_threads: int | None = None
     """Threads that read and tokenize. Derived from the cores that torch leaves over."""
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """What midtrain and sft need to know of conversations."""
+
+    template: str = "nanochat"
+    """What stands around messages: nanochat, chatml or llama3."""
+    add_special_tokens: bool = False
+    """Add the template's special tokens where the tokenizer lacks them, and rows for them to the model."""
+    layout: Literal["messages", "sharegpt", "alpaca"] = "messages"
+    """How the data names roles and what is said."""
+    messages_column: str | None = None
+    """Column of the messages. Derived: messages, or conversations with sharegpt."""
+    too_long: Literal["cut_end", "cut_left", "leave_out"] = "cut_end"
+    """What becomes of a conversation that is longer than a row."""
+    learned_roles: tuple[str, ...] = ("assistant",)
+    """Roles whose messages are learned (sft)."""
+    only_last_turn: bool = False
+    """Learn only the last message of these roles (sft)."""
+    val_data: str | None = None
+    """Conversations to validate on, as for data. Derived: the last file of the data, or the last twentieth of a single
+    one."""
+    tasks: tuple[str, ...] = ()
+    """JSONL files of questions, asked at the end: a question with choices, or with an answer that is to be matched."""
+    questions: tuple[str, ...] = ("What is a list?", "How do I open a file?")
+    """What the samples ask."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +182,10 @@ class RunSettings:
     """Folder of the sample corpus. Derived: HOME/data."""
     tokenizer_home: str | None = None
     """Folder of the vocabulary trained on the sample corpus. Derived: HOME/tokenizers."""
+    from_run: str | None = None
+    """Run or checkpoint folder that midtrain or sft begins from (also --from)."""
+    warm_optimizer: bool = False
+    """Take over the checkpoint's optimizer state too."""
     resume: str | None = None
     """`auto`, a run folder or a checkpoint folder to continue exactly."""
     save_every: int = 100
@@ -185,6 +224,7 @@ class Config:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -43,24 +43,24 @@ class DeviceCopies:
         self.loader = loader
         self.device = device
         self.cuda = device.type == "cuda"
-        self.slots = loader._torch_slots(pin_memory=self.cuda)
+        self.slots: Any = loader._pinned_slots() if self.cuda else None
         self.stream = torch.cuda.Stream(device) if self.cuda else None  # type: ignore[no-untyped-call]
         self.ahead: dict[int, Copied] = {}  # by the number of the batch, oldest first
         self.copying: dict[int, torch.cuda.Event] = {}  # slots that are not given back yet
 
     def make(self, sequence: int) -> Batch | None:
         """The tensors of batch `sequence`; None behind the last one."""
-        return self._make_on_cuda(sequence) if self.cuda else self._make_on_cpu(sequence)
+        return self._make_on_cuda(sequence) if self.cuda else self._make_here(sequence)
 
-    def _make_on_cpu(self, sequence: int) -> Batch | None:
+    def _make_here(self, sequence: int) -> Batch | None:
+        """On the CPU. torch's own copies would take its threads, which fight the loader's for the cores."""
         fetched = self.loader._fetch(sequence)
         if not fetched:
             return None
-        _, slot, width, _, masked = fetched
-        tokens_BC = self.slots[slot][:, :width]
+        inputs_BT, targets_BT = map(self.torch.from_numpy, self.loader._owned_arrays(fetched))
         if self.device.type != "cpu":
-            tokens_BC = tokens_BC.to(self.device)
-        return self._split(tokens_BC, masked)
+            return inputs_BT.to(self.device), targets_BT.to(self.device)
+        return inputs_BT, targets_BT
 
     def _make_on_cuda(self, sequence: int) -> Batch | None:
         for done in [number for number in self.ahead if number < sequence]:

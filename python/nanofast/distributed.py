@@ -158,14 +158,14 @@ def broadcast_from_main(tensors: list[torch.Tensor]) -> None:
             dist.broadcast(tensor, src=0)
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """Each rank's value, on every rank, in order of rank."""
+def gather_objects(value: Any, group: Any = None) -> list[Any]:
+    """Each rank's value, on every rank, in order of rank; over `group`, or over all there are."""
     if not is_connected():
         return [value]
     import torch.distributed as dist
 
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, value, group=group)
     return gathered
 
 
@@ -201,6 +201,11 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def own_cores() -> int:
+    """Cores of this process: those it may use, shared with the others that torchrun started on this machine."""
+    return max(1, available_cores() // max(1, _from_environment("LOCAL_WORLD_SIZE", 1)))
 
 
 def share_cores(device_type: str, local_world_size: int) -> Threads:

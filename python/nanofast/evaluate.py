@@ -97,6 +97,8 @@ class EvaluateSettings:
     """Validation tokens, rounded up to whole rows of every lane (tokens)."""
     core: str | None = None
     """Folder of the unpacked CORE bundle; nothing is downloaded."""
+    tasks: tuple[str, ...] = ()
+    """JSONL files of questions to ask a chat model (see chat_tasks.py)."""
     max_per_task: int = 0
     """Items of each CORE task; 0 means all."""
     device: str = "auto"
@@ -108,6 +110,8 @@ class EvaluateSettings:
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """What the command line prints, as plain values; every rank gets the same."""
     from nanofast.build import open_validation_loader
+    from nanofast.chat_tasks import ask, read_task
+    from nanofast.conversations import template_of, with_template
     from nanofast.core_metric import core, read_tasks
     from nanofast.saved import load_model
 
@@ -117,6 +121,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             f"{settings.max_per_task}"
         )
     tasks = read_tasks(Path(settings.core)) if settings.core else []
+    questions = [read_task(Path(path)) for path in settings.tasks]
     world = connect(settings.device)
     saved = load_model(settings.model, settings.home, str(world.device))
     token_bytes_V = torch.from_numpy(saved.tokenizer.token_bytes()).to(world.device)
@@ -124,6 +129,12 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     with contextlib.closing(loader):
         found = bits_per_byte(saved.model, iter(loader), token_bytes_V, num_batches)
     result: dict[str, Any] = {"checkpoint": str(saved.path), **asdict(found)}
+    if questions:
+        template = template_of(saved.config.chat)
+        scores = [
+            ask(saved.model, with_template(saved.tokenizer, saved.config.chat), template, task) for task in questions
+        ]
+        result["questions"] = [asdict(score) for score in scores]
     if tasks:
         tell = print if world.is_main else lambda line: None
         scored = core(tasks, saved.model, saved.tokenizer, max_per_task=settings.max_per_task, tell=tell)

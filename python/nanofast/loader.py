@@ -29,6 +29,7 @@ import numpy as np
 
 from nanofast import _nanofast, distributed
 from nanofast.errors import InvalidError, LoaderError, WrongTypeError
+from nanofast.mixture import Data, Mixture, checked_weights
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +39,9 @@ if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
 State = dict[str, Any]
-Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+Arrays = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 Made = TypeVar("Made")
-
-ID_MASK = 0x7FFFFFFF
-IGNORE = -1
 
 _log = logging.getLogger("nanofast")
 _open_loaders: weakref.WeakSet[TokenLoader] = weakref.WeakSet()
@@ -59,7 +57,7 @@ class TokenLoader:
 
     Args:
         data: a parquet file, a folder of them, a glob, or a list of these; shards are read in the order of their names
-            (a list keeps its own).
+            (a list keeps its own). Or a `nanofast.Mixture` of several such data sets.
         tokenizer: a `nanofast.Tokenizer`.
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T.
@@ -83,9 +81,13 @@ class TokenLoader:
         pad_id: the token that fills rows; None: BOS.
         device: where tensors go: "cpu" (None), "cuda", "cuda:1" or a torch.device.
         num_threads: native threads, a budget for reading, tokenizing and packing together; None: the cores that this
-            process may use.
+            process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: text and tokens that may be held ahead of packing, about.
+        on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
+            part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
+            and lists it in `metrics()` and in the state.
+        invalid_utf8: "refuse" takes a document that is not UTF-8 for bad data; "replace" puts U+FFFD where it is not.
 
     A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
     batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
@@ -96,10 +98,11 @@ class TokenLoader:
     """
 
     _chat_json: str | None = None  # how conversations are read and rendered; None: the documents are texts
+    _end: SharedEnd | None
 
     def __init__(
         self,
-        data: Data,
+        data: Data | Mixture,
         tokenizer: Tokenizer,
         batch_size: int,
         sequence_length: int,
@@ -124,16 +127,20 @@ class TokenLoader:
         num_threads: int | None = None,
         num_slots: int = 4,
         memory_limit_bytes: int = 1 << 30,
+        on_bad_data: str = "raise",
+        invalid_utf8: str = "refuse",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
+        mixture = data if isinstance(data, Mixture) else None
+        sources: dict[str, Data] = {}
+        if isinstance(data, Mixture):
+            sources = {name: source for name, (source, _) in data.sources.items()}
+        else:
+            sources = {"": data}
+        if mixture is not None and mixture.run_out != "repeat" and epochs is None:
+            epochs = 1
         worker = distributed.worker_and_count()
-        if rank is None or world_size is None:
-            found_rank, found_world_size = distributed.rank_and_world_size()
-            if worker is not None:
-                found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
-            rank = found_rank if rank is None else rank
-            world_size = found_world_size if world_size is None else world_size
-        _count("world_size", world_size)
+        rank, world_size = _place_among_all(rank, world_size, worker)
         shares_end = epochs is not None and world_size > (1 if worker is None else worker[1])
         if shares_end and epochs is not None:
             if worker is not None:
@@ -147,8 +154,8 @@ class TokenLoader:
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
-        self._native = _nanofast.NativeLoader(
-            _paths(data),
+        native = _nanofast.NativeLoader(
+            [(name, _paths(source)) for name, source in sources.items()],
             tokenizer._native,
             text_column=text_column,
             split=split,
@@ -169,32 +176,44 @@ class TokenLoader:
             shares_end=shares_end,
             bos_id=bos_id,
             pad_id=_count("pad_id", pad_id, least=0),
-            num_threads=distributed.available_cores() if num_threads is None else _count("num_threads", num_threads),
+            num_threads=distributed.own_cores() if num_threads is None else _count("num_threads", num_threads),
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
+            on_bad_data=on_bad_data,
+            invalid_utf8=invalid_utf8,
+            weights=None if mixture is None else list(mixture.weights.values()),
+            run_out="repeat" if mixture is None else mixture.run_out,
             chat_json=self._chat_json,
         )
-        self.batch_size = batch_size
-        self.sequence_length = sequence_length
-        self.num_slots = num_slots
-        self.rank = rank
-        self.world_size = world_size
         self.tokenizer = tokenizer
-        self.device = "cpu" if device is None else device
+        self._hold(native, {**arguments, "rank": rank, "world_size": world_size})
+        if shares_end:
+            from nanofast.shared_end import SharedEnd
+
+            self._end = SharedEnd(self._native, drop_last)
+
+    def _hold(self, native: _nanofast.NativeLoader, arguments: dict[str, Any]) -> None:
+        """Begins with a native loader that was made from `arguments`, which a copy of this one is made from too."""
+        self._native = native
+        self._arguments = arguments
+        mixture = arguments.get("data")
+        self.weights = dict(mixture.weights) if isinstance(mixture, Mixture) else None
+        self.batch_size: int = arguments["batch_size"]
+        self.sequence_length: int = arguments["sequence_length"]
+        self.num_slots: int = arguments["num_slots"]
+        self.rank: int = arguments["rank"]
+        self.world_size: int = arguments["world_size"]
+        self.device = "cpu" if arguments["device"] is None else arguments["device"]
         self._closed = False
-        self._arguments = {**arguments, "rank": rank, "world_size": world_size}
-        self._is_in_worker = worker is not None
+        self._is_in_worker = distributed.worker_and_count() is not None
         self._in_worker: TokenLoader | None = None
         self._identity: State | None = None
         self._slots: Any = None  # [S, B, T+1] int32, torch tensor or numpy array
         self._copies: DeviceCopies | None = None
         self._lock = threading.RLock()  # one thread at a time asks for a batch
         self._started: float | None = None
-        self._end: SharedEnd | None = None
-        if shares_end:
-            from nanofast.shared_end import SharedEnd
-
-            self._end = SharedEnd(self._native, drop_last)
+        self._seconds_copying = 0.0
+        self._end = None
         _be_a_torch_dataset()
 
     def _bos_and_pad(self, tokenizer: Tokenizer, bos_token: str | None, pad_id: int | None) -> tuple[int, int]:
@@ -223,28 +242,34 @@ class TokenLoader:
             raise StopIteration
         return batch
 
-    def numpy(self, copy: bool = True) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    def numpy(self, copy: bool = True) -> Iterator[Arrays]:
         """An iterator of numpy `(inputs int32 [B, T], targets [B, T])`, without torch.
 
         With `copy` targets are int64 and both belong to the caller. Without, both are int32 views of the ring's memory,
         valid until the next batch is asked for; a batch with targets that are not learned (-1) is copied all the same.
         """
 
-        def make(sequence: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        def make(sequence: int) -> Arrays | None:
             fetched = self._fetch(sequence)
             if not fetched:
                 return None
             _, slot, width, _, masked = fetched
+            if copy or masked:
+                return self._owned_arrays(fetched)
             tokens_BC = self._numpy_slots()[slot][:, :width]
-            if not (copy or masked):
-                return tokens_BC[:, :-1], tokens_BC[:, 1:]
-            inputs_BT, targets_BT = tokens_BC[:, :-1] & ID_MASK, tokens_BC[:, 1:].astype(np.int64)
-            if masked:
-                targets_BT[targets_BT < 0] = IGNORE
-            return inputs_BT, targets_BT
+            return tokens_BC[:, :-1], tokens_BC[:, 1:]
 
         while (batch := self._hand_over(make)) is not None:
             yield batch
+
+    def _owned_arrays(self, fetched: Any) -> Arrays:
+        """A fetched batch as inputs int32 and targets int64 with memory of their own, written in one pass."""
+        start = time.perf_counter()
+        shape = (self.batch_size, fetched[2] - 1)
+        inputs_BT, targets_BT = np.empty(shape, np.int32), np.empty(shape, np.int64)
+        self._native.split(fetched, inputs_BT, targets_BT)
+        self._seconds_copying += time.perf_counter() - start
+        return inputs_BT, targets_BT
 
     def _hand_over(self, make: Callable[[int], Made | None]) -> Made | None:
         """Makes the next batch and counts it as the caller's; not when the caller is interrupted on the way."""
@@ -291,16 +316,14 @@ class TokenLoader:
     def _numpy_slots(self) -> np.ndarray[Any, Any]:
         return self._slots if isinstance(self._slots, np.ndarray) else self._slots.numpy()
 
-    def _torch_slots(self, pin_memory: bool) -> Any:
-        """The ring's memory as a tensor, lent to Rust where it has none yet."""
+    def _pinned_slots(self) -> Any:
+        """The ring's memory as a pinned tensor, lent to Rust where it has none yet."""
         import torch
 
         if self._slots is None:
-            self._lend_memory(torch.zeros(self._slots_shape(), dtype=torch.int32, pin_memory=pin_memory))
+            self._lend_memory(torch.zeros(self._slots_shape(), dtype=torch.int32, pin_memory=True))
         elif isinstance(self._slots, np.ndarray):
-            if pin_memory:
-                raise LoaderError("numpy() was used on this loader: make another one for tensors on a GPU")
-            self._slots = torch.from_numpy(self._slots)
+            raise LoaderError("numpy() was used on this loader: make another one for tensors on a GPU")
         return self._slots
 
     def _device_copies(self) -> DeviceCopies:
@@ -337,27 +360,50 @@ class TokenLoader:
         with self._lock:
             self._native.restore(text)
             self._begin_anew()
+        if self.weights is not None and state["weights"] != list(self.weights.values()):
+            self._log_weights(dict(zip(self.weights, state["weights"], strict=True)))
         shape = (state["batch_size"], state["sequence_length"])
         if shape != (self.batch_size, self.sequence_length):
             self._log_shape(shape)
 
-    def reconfigure(self, *, batch_size: int | None = None, sequence_length: int | None = None) -> None:
+    def reconfigure(
+        self,
+        *,
+        batch_size: int | None = None,
+        sequence_length: int | None = None,
+        mixture: Mixture | Mapping[str, float] | None = None,
+    ) -> None:
         """Other batches from here on: what was packed ahead is packed again, so no token is lost or repeated.
 
-        With several ranks all do it behind the same batch. The position goes to the log.
+        `mixture` gives new weights for the sources of a mixture, by their names (of a `Mixture` its weights alone
+        count); the counters of what was admitted begin anew. With several ranks all do it behind the same batch. The
+        position goes to the log.
 
         Raises:
             ValueError: a value breaks its rule; the loader is then as it was.
         """
-        before = (self.batch_size, self.sequence_length)
+        before, weights_before = (self.batch_size, self.sequence_length), self.weights
+        weights = self._wanted_weights(mixture)
         wanted_B = before[0] if batch_size is None else _count("batch_size", batch_size)
         wanted_T = before[1] if sequence_length is None else _count("sequence_length", sequence_length)
         with self._lock:
-            self._native.reconfigure(wanted_B, wanted_T)
-            self.batch_size, self.sequence_length = wanted_B, wanted_T
+            self._native.reconfigure(wanted_B, wanted_T, None if weights is None else list(weights.values()))
+            self.batch_size, self.sequence_length, self.weights = wanted_B, wanted_T, weights
             self._arguments |= {"batch_size": wanted_B, "sequence_length": wanted_T}
+            if weights is not None:
+                self._arguments["data"] = self._arguments["data"].with_weights(weights)
             self._begin_anew()
-        self._log_shape(before)
+        if before != (wanted_B, wanted_T):
+            self._log_shape(before)
+        if weights_before is not None and weights != weights_before:
+            self._log_weights(weights_before)
+
+    def _wanted_weights(self, mixture: Mixture | Mapping[str, float] | None) -> dict[str, float] | None:
+        if mixture is None:
+            return self.weights
+        if self.weights is None:
+            raise InvalidError("mixture: this loader reads one data set; make one on a nanofast.Mixture")
+        return checked_weights(mixture.weights if isinstance(mixture, Mixture) else mixture, list(self.weights))
 
     def _begin_anew(self) -> None:
         self._copies = None
@@ -372,6 +418,10 @@ class TokenLoader:
             *(self.batch_size, self.sequence_length, *before, rounds, turn),
         )
 
+    def _log_weights(self, before: Mapping[str, float]) -> None:
+        rounds, turn = self._native.position()
+        _log.info("weights %s instead of %s from round %d, batch %d on", self.weights, before, rounds, turn)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self._arguments, self.state_dict())
 
@@ -382,7 +432,7 @@ class TokenLoader:
                 f"device = {self.device}: in a DataLoader's worker tensors stay on the CPU; move them later"
             )
         state = self.state_dict()
-        cores = max(1, distributed.available_cores() // num_workers)
+        cores = max(1, distributed.own_cores() // num_workers)
         arguments = {**self._arguments, "num_threads": self._arguments["num_threads"] or cores, "lanes": self.lanes}
         arguments["rank"] = self.rank + worker * self.world_size
         arguments["world_size"] = self.world_size * num_workers
@@ -399,23 +449,27 @@ class TokenLoader:
         """Counters: the token `ledger` of delivered batches, seconds by stage, waits in `next()`.
 
         `ledger`: documents, bytes, read, learned, masked, bos, padding, cropped, carried, waiting (tokens).
-        `tokens`: tokens tokenized so far, read-ahead included; `stage_seconds`: decode, tokenize, pack, idle, summed
-        over threads; `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`;
-        `tokens_per_second`: since the first `next()`; `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`:
-        what lies in the queues; `bottleneck`: "consumer" when batches were there before they were asked for (the ring
-        was full), else the busiest stage.
+        `tokens`: tokens tokenized so far, read-ahead included. `stage_seconds`: read, decode, tokenize, pack, ring_full
+        (nothing to do, since every slot is full), idle (nothing to do otherwise), summed over threads, and copy, of the
+        caller's thread. `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`.
+        `tokens_per_second`: since the first `next()`. `cache_hit_rate`: the part of all pretokens that a cache of the
+        tokenizer knew. `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`: what lies in the queues.
+        `quarantine`: what was left out up to the last batch, each part with its file, row group, rows (first, behind
+        the last) and reason. `shares`: for each source of a mixture the tokens admitted (BOS included) and trained, and
+        what share of all sources' they are. `bottleneck`: the stage that kept batches from coming faster; "ring_full"
+        when they were there before they were asked for.
         """
         metrics = self._native.metrics()
         documents, num_bytes, tokens = metrics.pop("tokenized")
         metrics.update(documents=documents, bytes=num_bytes, tokens=tokens)
         seconds_running = 0.0 if self._started is None else time.monotonic() - self._started
         metrics["tokens_per_second"] = tokens / seconds_running if seconds_running else 0.0
+        metrics["shares"] = _shares(list(self.weights or ()), metrics["shares"])
         rounds, turn = self._native.position()
         metrics.update(round=rounds, turn=turn)
         seconds = metrics["stage_seconds"]
-        busy = {stage: seconds[stage] for stage in ("decode", "tokenize", "pack")}
-        idle = seconds["idle"] > sum(busy.values())
-        metrics["bottleneck"] = "consumer" if idle else max(busy, key=lambda stage: busy[stage])
+        seconds["copy"] = self._seconds_copying
+        metrics["bottleneck"] = bottleneck(seconds, seconds_running)
         return metrics
 
     def close(self) -> None:
@@ -437,9 +491,19 @@ class TokenLoader:
     def __repr__(self) -> str:
         units, documents, _ = self._native.plan
         return (
-            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, rank={self.rank} of "
-            f"{self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
+            f"{type(self).__name__}(batch_size={self.batch_size}, sequence_length={self.sequence_length}, "
+            f"rank={self.rank} of {self.world_size}, lanes={self.lanes}, {documents} documents in {units} units)"
         )
+
+
+def bottleneck(stage_seconds: Mapping[str, float], seconds_running: float) -> str:
+    """The stage that kept batches from coming faster: see `TokenLoader.metrics`."""
+    if stage_seconds["copy"] > seconds_running / 2:
+        return "copy"
+    busy = {stage: stage_seconds[stage] for stage in ("read", "decode", "tokenize", "pack")}
+    if stage_seconds["ring_full"] > sum(busy.values()):
+        return "ring_full"
+    return max(busy, key=lambda stage: busy[stage])
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
@@ -447,6 +511,19 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
     whole: State = json.loads(_nanofast.merge_states([json.dumps(state) for state in states]))
     whole["identity"] = states[0]["identity"]
     return whole
+
+
+def _shares(names: list[str], counts: list[tuple[int, int]]) -> dict[str, dict[str, float]]:
+    all_admitted, all_trained = (max(1, sum(count)) for count in zip(*counts, strict=True)) if counts else (1, 1)
+    return {
+        name: {
+            "admitted": admitted,
+            "trained": trained,
+            "admitted_share": admitted / all_admitted,
+            "trained_share": trained / all_trained,
+        }
+        for name, (admitted, trained) in zip(names, counts, strict=True)
+    }
 
 
 def _paths(data: Data) -> list[str]:
@@ -463,6 +540,17 @@ def _count(field: str, value: int, least: int = 1) -> int:
     if value < least:
         raise InvalidError(f"{field} = {value}: must be at least {least}")
     return value.__index__()
+
+
+def _place_among_all(rank: int | None, world_size: int | None, worker: tuple[int, int] | None) -> tuple[int, int]:
+    """Rank and world size, found out where they are not given; `worker` of a rank is a rank of its own."""
+    if rank is None or world_size is None:
+        found_rank, found_world_size = distributed.rank_and_world_size()
+        if worker is not None:
+            found_rank, found_world_size = found_rank + worker[0] * found_world_size, found_world_size * worker[1]
+        rank = found_rank if rank is None else rank
+        world_size = found_world_size if world_size is None else world_size
+    return rank, _count("world_size", world_size)
 
 
 def _bos_id(tokenizer: Tokenizer, bos_token: str | None) -> int:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nanofast.answering import answer_text
 from nanofast.baselines import baselines
+from nanofast.chat_tasks import ask, read_task
+from nanofast.conversations import template_of
 from nanofast.evaluate import Validation, bits_per_byte
 from nanofast.generate import continue_text
 
@@ -67,19 +71,44 @@ def sample(trainer: Trainer) -> None:
     journal, step, settings = trainer.journal, trainer.counters.step, trainer.config.evaluation
     journal.progress.phase("sampling")
     trainer.model.eval()
-    for seed, prompt in enumerate(settings.sample_prompts, start=trainer.config.run.seed):
+    is_chat = trainer.config.data.documents == "conversations"
+    prompts = trainer.config.chat.questions if is_chat else settings.sample_prompts
+    for seed, prompt in enumerate(prompts, start=trainer.config.run.seed):
         start = time.perf_counter()
+        how = {"temperature": settings.temperature, "top_k": settings.top_k, "seed": seed}
         with torch.compiler.set_stance("force_eager"):  # each length would compile anew
-            text = continue_text(
-                trainer.model,
-                trainer.tokenizer,
-                prompt,
-                settings.sample_tokens,
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                seed=seed,
-            )
+            text = (_answer if is_chat else _continuation)(trainer, prompt, **how)
         fields = {"text": text, "temperature": settings.temperature, "seed": seed}
         journal.write("sample", step=step, prompt=prompt, **fields, seconds=time.perf_counter() - start)
         if step == trainer.num_iterations:
-            journal.progress.say(f"\n--- {prompt!r}\n{prompt}{text}")
+            journal.progress.say(f"\n--- {prompt!r}\n{text if is_chat else prompt + text}")
+
+
+def _continuation(trainer: Trainer, prompt: str, **how: Any) -> str:
+    return continue_text(trainer.model, trainer.tokenizer, prompt, trainer.config.evaluation.sample_tokens, **how)
+
+
+def _answer(trainer: Trainer, prompt: str, **how: Any) -> str:
+    template = template_of(trainer.config.chat)
+    question = [{"role": "user", "content": prompt}]
+    num_tokens = trainer.config.evaluation.sample_tokens
+    return answer_text(trainer.model, trainer.tokenizer, template, question, num_tokens, **how)
+
+
+def ask_tasks(trainer: Trainer) -> None:
+    """The questions of the tasks that the settings name, on the main rank (cut models: on all); told and logged."""
+    tasks = [read_task(Path(path)) for path in trainer.config.chat.tasks]
+    if not trainer.world.is_main and not is_sharded(trainer.model):
+        return
+    journal, step = trainer.journal, trainer.counters.step
+    trainer.model.eval()
+    for task in tasks:
+        journal.progress.phase(f"task {task.name}")
+        start = time.perf_counter()
+        with torch.compiler.set_stance("force_eager"):
+            score = ask(trainer.model, trainer.tokenizer, template_of(trainer.config.chat), task)
+        journal.write("task", step=step, **asdict(score), seconds=time.perf_counter() - start)
+        journal.progress.say(
+            f"task {score.task}: {score.accuracy:.1%} of {score.num_questions} questions right "
+            f"(guessing: {score.chance:.1%})"
+        )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanofast import checkpoint
-from nanofast.config import Config, ConfigError, from_dict
+from nanofast.config import Config, ConfigError, RunSettings, from_dict
 from nanofast.home import home_folder as home_folder  # its users are the users of this module
 
 # Beside a run's checkpoints, so that its folder is all that is needed to use the model.
@@ -37,6 +37,19 @@ class Found:
 def run_folder(run: str, home: Path) -> Path:
     """A run's folder: a bare name lives under HOME/runs, anything with a separator is a path."""
     return Path(run).expanduser().absolute() if os.sep in run or run.startswith(".") else home / "runs" / run
+
+
+def find_start(stage: str, settings: RunSettings) -> tuple[Found, Path]:
+    """The checkpoint that a stage begins from, and the tokenizer of its run."""
+    if settings.from_run is None:
+        raise ConfigError(f"{stage} begins from a checkpoint; pass --from RUN_OR_CHECKPOINT (or auto for the last run)")
+    found = find(settings.from_run, None, home_folder(settings.home))
+    if found is None:
+        raise ConfigError(f"no checkpoint under `{home_folder(settings.home) / 'runs'}`; pretrain first")
+    tokenizer = found.path.parent.parent / TOKENIZER_FILE
+    if not tokenizer.is_file():
+        raise ConfigError(f"no tokenizer `{tokenizer}`; it lies in the run folder, two levels above the checkpoint")
+    return found, tokenizer
 
 
 def find(resume: str, run: str | None, home: Path) -> Found | None:

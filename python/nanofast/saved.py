@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from nanofast import checkpoint
 from nanofast.build import model_config
 from nanofast.config import Config, ConfigError
 from nanofast.distributed import find_device
 from nanofast.model import GPT
 from nanofast.resume import TOKENIZER_FILE, find, home_folder
+from nanofast.start import read_tensors
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,5 @@ def load_model(name: str, home: str | None, device: str) -> SavedModel:
     place = find_device(device)
     dtype = torch.bfloat16 if found.config.run.dtype == "bfloat16" else torch.float32
     model = GPT(model_config(found.config, tokenizer.vocab_size), dtype)
-    snapshot = checkpoint.load(found.path)
-    tensors = snapshot.tensors
-    if snapshot.shards is not None:
-        from nanofast.sharded import read_whole
-
-        tensors = read_whole(snapshot.shards)
-    model.load_state_dict(tensors["model"])
+    model.load_state_dict(read_tensors(found.path)["model"])
     return SavedModel(model.to(place).eval(), tokenizer, found.config, found.path)

@@ -1,5 +1,5 @@
-"""`python -m nanofast.train [pretrain] [--flags]`: parse, build, fit, report, close. Everything else is in its own
-file.
+"""`python -m nanofast.train [pretrain|midtrain|sft] [--flags]`: parse, build, fit, report, close. Everything else is in
+its own file.
 
 Exit code 0 when the horizon was reached, 2 for a mistake of the user's, told in one line, and 128 + signal when asked
 to stop.
@@ -18,7 +18,7 @@ from nanofast.arguments import parse
 from nanofast.command import SIGNALLED, USER_MISTAKE, explained
 from nanofast.config import Config, ConfigError
 from nanofast.config_file import read_config
-from nanofast.stages import take_stage
+from nanofast.stages import inherited, take_stage
 
 FAILED = 1  # training could not go on
 
@@ -29,8 +29,14 @@ def run(words: list[str]) -> int:
     """Train as the words of a command line say; the exit code."""
     try:
         stage, flags = take_stage(words)
-        defaults, resumed = Config(), None
+        defaults, resumed, begun = Config(), None, None
         config = parse(flags, defaults)
+        if stage.continues and config.run.resume is None:
+            from nanofast.resume import find_start
+
+            begun, tokenizer = find_start(stage.name, config.run)
+            defaults = inherited(stage, begun.config, str(tokenizer))
+            config = parse(flags, defaults)
         if config.run.config is not None:
             defaults = read_config(Path(config.run.config), defaults)
             config = parse(flags, defaults)
@@ -46,7 +52,7 @@ def run(words: list[str]) -> int:
         if config.run.dry_run:
             print("\n".join(announce(prepared)))
             return 0
-        trainer = build(prepared, stage, resumed, command=["python", "-m", "nanofast.train", *words])
+        trainer = build(prepared, stage, resumed, begun, command=["python", "-m", "nanofast.train", *words])
     except (ConfigError, nanofast.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The result of everything in this crate that can fail.
@@ -191,6 +191,17 @@ pub enum Error {
         byte: usize,
     },
 
+    /// A lane that has read all units of an epoch and found no document.
+    #[error(
+        "lane {lane} found no document in a whole epoch: all rows of its {num_units} units are left out; see the errors with on_bad_data=\"raise\""
+    )]
+    EmptyEpoch {
+        /// The lane.
+        lane: usize,
+        /// Its units in the epoch.
+        num_units: u64,
+    },
+
     /// A shard changed between two reads.
     #[error("`{}` changed while it was in use ({what}: expected {expected}, found {found}); restore the file or begin a new loader", path.display())]
     Changed {
@@ -204,6 +215,28 @@ pub enum Error {
         found: String,
     },
 
+    /// A token file whose length, header or type is not what its format says.
+    #[error("bad token file `{}`: {reason}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found, and what to do.
+        reason: String,
+    },
+
+    /// A token that the vocabulary does not have.
+    #[error("token {id} at offset {offset} of `{}` is outside of the vocabulary of {vocab_size}; the file was made with another tokenizer, or has another dtype", path.display())]
+    TokenId {
+        /// The file.
+        path: PathBuf,
+        /// Which token of the file, counted from 0.
+        offset: u64,
+        /// The token.
+        id: u32,
+        /// One past the largest id.
+        vocab_size: u32,
+    },
+
     /// A vocabulary that cannot be used.
     #[error("vocabulary `{name}`: {reason}")]
     Vocabulary {
@@ -211,6 +244,15 @@ pub enum Error {
         name: String,
         /// What is wrong, where, and what to do.
         reason: String,
+    },
+
+    /// What is wrong with one source of a mixture.
+    #[error("source `{name}`: {error}")]
+    Source {
+        /// The source.
+        name: String,
+        /// The error without it.
+        error: Box<Error>,
     },
 
     /// A setting that breaks a rule.
@@ -298,9 +340,16 @@ impl Error {
         }
     }
 
+    /// A file that is not as long as it was.
+    pub(crate) fn size_changed(path: &Path, expected: u64, found: u64) -> Self {
+        let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
+        Self::Changed { path: path.into(), what: "size", expected, found }
+    }
+
     /// The Python exception it becomes.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Source { error, .. } => error.kind(),
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
             Self::Io { .. } => Kind::Io,
             Self::ColumnType { .. } | Self::MessagesType { .. } => Kind::Type,

@@ -10,24 +10,34 @@
 mod admission;
 #[cfg(feature = "python")]
 mod bindings;
+mod budget;
 pub mod config;
 pub mod conversation;
 pub mod error;
 mod feed;
+mod giants;
 pub mod lane;
 pub mod loader;
 pub mod metrics;
+pub mod mixture;
 pub mod packing;
+mod piece;
 mod pipeline;
 pub mod plan;
 pub mod pool;
+pub mod quarantine;
 pub mod ragged;
+mod read_at;
 pub mod reorder;
 pub mod ring;
 mod row_groups;
 pub mod source;
+mod sources;
 pub mod state;
 mod sync;
+pub mod token_file;
 pub mod tokenizer;
+mod window_pipeline;
+pub mod windows;
 
 pub use error::{Error, Result};

@@ -10,26 +10,33 @@ use crate::sync::lock;
 /// What a thread of the loader does with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Reading files.
+    Read,
     /// Opening row groups and decoding pages.
     Decode,
     /// Text → tokens.
     Tokenize,
     /// Tokens → rows.
     Pack,
-    /// Nothing to do: read-ahead is full or every slot is.
+    /// Nothing to do, since every slot is full: the consumer is slower.
+    RingFull,
+    /// Nothing to do for other reasons: other threads have all there is, or a lane is waited for.
     Idle,
 }
 
 impl Stage {
     /// All stages, in the order of the data flow.
-    pub const ALL: [Self; 4] = [Self::Decode, Self::Tokenize, Self::Pack, Self::Idle];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Decode, Self::Tokenize, Self::Pack, Self::RingFull, Self::Idle];
 
     /// Its name in messages and metrics.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Read => "read",
             Self::Decode => "decode",
             Self::Tokenize => "tokenize",
             Self::Pack => "pack",
+            Self::RingFull => "ring_full",
             Self::Idle => "idle",
         }
     }
@@ -50,10 +57,12 @@ const MOST_LISTED: usize = 100;
 /// Counters of one loader. All are statistics: `Relaxed`, since no other memory depends on them.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    stage_ns: [AtomicU64; 4],
+    stage_ns: [AtomicU64; Stage::ALL.len()],
     documents: AtomicU64,
     bytes: AtomicU64,
     tokens: AtomicU64,
+    pretokens: AtomicU64,
+    merged_pretokens: AtomicU64,
     waits: WaitHistogram,
     left_out: Mutex<Vec<LeftOut>>,
 }
@@ -74,7 +83,24 @@ impl Metrics {
 
     /// Adds the time since `start` to a stage.
     pub fn spent(&self, stage: Stage, start: Instant) {
-        self.stage_ns[stage as usize].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.add(stage, start.elapsed());
+    }
+
+    /// Adds a time to a stage.
+    pub fn add(&self, stage: Stage, time: Duration) {
+        self.stage_ns[stage as usize].fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Counts pretokens, and those of them that no cache of the tokenizer knew.
+    pub fn looked_up(&self, pretokens: u64, merged: u64) {
+        self.pretokens.fetch_add(pretokens, Ordering::Relaxed);
+        self.merged_pretokens.fetch_add(merged, Ordering::Relaxed);
+    }
+
+    /// The part of all pretokens that a cache of the tokenizer knew; 1 before the first.
+    pub fn cache_hit_rate(&self) -> f64 {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        1.0 - load(&self.merged_pretokens) / load(&self.pretokens).max(1.0)
     }
 
     /// Counts tokenized documents.

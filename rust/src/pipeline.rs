@@ -10,26 +10,31 @@
 //! packed by one thread at a time from documents in order, and slots are delivered in the order of their batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::budget::Share;
+use crate::config::BadData;
 use crate::error::{Error, Place, Result};
-use crate::feed::{Feed, Piece, Step};
+use crate::feed::Step;
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{LeftOut, Metrics, Stage};
+use crate::piece::PieceMaker;
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
-use crate::ragged::TokenBatch;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
-use crate::source::Shard;
+use crate::source::{Shard, take_time_reading};
+use crate::sources::Feeds;
 use crate::sync::lock;
-use crate::tokenizer::{DocumentEncoder, EncodeError, Encoding};
+use crate::tokenizer::{DocumentEncoder, Encoding};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
-    pub(crate) plan: Arc<Plan>,
+    /// Of each source.
+    pub(crate) plans: Arc<Vec<Plan>>,
     pub(crate) shards: Arc<Vec<Shard>>,
     pub(crate) encoding: Encoding,
     pub(crate) ring: Arc<Ring>,
@@ -37,12 +42,16 @@ pub(crate) struct Work {
     /// Memory of token batches that are used up.
     pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) bad_data: BadData,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
     /// When the last epoch has ended.
     pub(crate) ending: Ending,
     /// Whether every token becomes a position of a row, so that tokens read ahead are batches to come.
     pub(crate) keeps_tokens: bool,
+    /// What goes wrong at the beginning of a stage.
+    #[cfg(test)]
+    pub(crate) fault: fn(Stage) -> Result<()>,
 }
 
 /// How the lanes agree on the last round.
@@ -56,7 +65,7 @@ pub(crate) struct Ending {
 
 /// A lane as it is handed to the pipeline.
 pub(crate) struct Lane {
-    pub(crate) feed: Feed,
+    pub(crate) feeds: Feeds,
     pub(crate) packer: LanePacker,
 }
 
@@ -72,7 +81,7 @@ pub(crate) enum Poll {
 }
 
 struct Scheduled {
-    feed: Feed,
+    feeds: Feeds,
     /// `None` while a worker packs.
     packer: Option<Box<LanePacker>>,
     /// The batch that it packs next.
@@ -97,6 +106,8 @@ struct Schedule {
     end: Option<u64>,
     /// Rounds that some rank has data for, as far as the ranks have told each other.
     granted: u64,
+    /// Slots that the consumer has given back.
+    released: u64,
     error: Option<Error>,
     stopping: bool,
 }
@@ -108,6 +119,31 @@ struct Shared {
     job: Condvar,
     /// Something to see for the consumer.
     batch: Condvar,
+    /// `Schedule::stopping`, for those who are in the middle of something long.
+    stopping: Arc<AtomicBool>,
+    /// This loader's part of what all loaders of the process may do at once.
+    share: Share<'static>,
+}
+
+/// Threads that fill slots, as a loader sees them.
+pub(crate) trait Batches: Send + Sync {
+    /// The next batch, if it is there. Batches come in order, each once.
+    fn poll(&self) -> Result<Poll>;
+    /// Waits up to `timeout` until `poll` has something to say, or the threads are stopped.
+    fn wait(&self, timeout: Duration);
+    /// Rounds, counted from the first, that this rank is sure to have data for (with `drop_last`: on all its lanes),
+    /// and whether it is known that there are no more. Waits up to `timeout` for more than `than`, or the end.
+    fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)>;
+    /// Tells that some rank has data for so many rounds: lanes without give padding.
+    fn grant(&self, rounds: u64);
+    /// Gives a batch's slot back.
+    fn release(&self, sequence: u64);
+    /// The ring whose slots are filled.
+    fn ring(&self) -> &Ring;
+    /// What lies in the queues.
+    fn queues(&self) -> Queues;
+    /// Asks every thread to end and waits for it.
+    fn stop(&self);
 }
 
 /// The running threads.
@@ -146,7 +182,7 @@ impl Pipeline {
     pub(crate) fn start(work: Work, lanes: Vec<Lane>, turn: u64, num_threads: usize) -> Result<Self> {
         let count = lanes.len() as u64;
         let lanes = lanes.into_iter().enumerate().map(|(index, lane)| Scheduled {
-            feed: lane.feed,
+            feeds: lane.feeds,
             packer: Some(Box::new(lane.packer)),
             sequence: (index as u64 + count - turn) % count,
             is_due: true,
@@ -161,6 +197,7 @@ impl Pipeline {
             turn,
             end: None,
             granted: 0,
+            released: 0,
             error: None,
             stopping: false,
         };
@@ -169,21 +206,32 @@ impl Pipeline {
             schedule: Mutex::new(schedule),
             job: Condvar::new(),
             batch: Condvar::new(),
+            stopping: Arc::default(),
+            share: Share::new(num_threads),
         });
         let pipeline = Self { shared, threads: Mutex::default() };
         for index in 0..num_threads {
             let shared = pipeline.shared.clone();
-            let thread =
-                std::thread::Builder::new().name(format!("nanofast-{index}")).spawn(move || shared.run());
-            let thread =
-                thread.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })?;
+            let thread = start_thread(format!("nanofast-{index}"), move || shared.run())?;
             lock(&pipeline.threads).push(thread);
         }
         Ok(pipeline)
     }
 
-    /// The next batch, if it is there. Batches come in order, each once.
-    pub(crate) fn poll(&self) -> Result<Poll> {
+    fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
+        let start = Instant::now();
+        let mut schedule = lock(&self.shared.schedule);
+        while !is_over(&schedule) {
+            let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            schedule = wait(&self.shared.batch, schedule, left);
+        }
+    }
+}
+
+impl Batches for Pipeline {
+    fn poll(&self) -> Result<Poll> {
         let mut schedule = lock(&self.shared.schedule);
         match self.shared.seen(&schedule)? {
             Seen::Nothing => Ok(Poll::Pending),
@@ -200,28 +248,14 @@ impl Pipeline {
         }
     }
 
-    /// Waits up to `timeout` until `poll` has something to say, or the threads are stopped.
-    pub(crate) fn wait(&self, timeout: Duration) {
+    fn wait(&self, timeout: Duration) {
         let is_over = |schedule: &Schedule| {
             schedule.stopping || !matches!(self.shared.seen(schedule), Ok(Seen::Nothing))
         };
         self.wait_until(timeout, is_over);
     }
 
-    fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
-        let start = Instant::now();
-        let mut schedule = lock(&self.shared.schedule);
-        while !is_over(&schedule) {
-            let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            schedule = wait(&self.shared.batch, schedule, left);
-        }
-    }
-
-    /// Rounds, counted from the first, that this rank is sure to have data for (with `drop_last`: on all its lanes),
-    /// and whether it is known that there are no more. Waits up to `timeout` for more than `than`, or the end.
-    pub(crate) fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
+    fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
         let known = |schedule: &Schedule| schedule.known_rounds(&self.shared.work);
         self.wait_until(timeout, |schedule| {
             let (rounds, is_last) = known(schedule);
@@ -234,20 +268,19 @@ impl Pipeline {
         }
     }
 
-    /// Tells that some rank has data for so many rounds: lanes without give padding.
-    pub(crate) fn grant(&self, rounds: u64) {
+    fn grant(&self, rounds: u64) {
         let mut schedule = lock(&self.shared.schedule);
         schedule.granted = schedule.granted.max(rounds);
         drop(schedule);
         self.shared.job.notify_all();
     }
 
-    /// Gives a batch's slot back.
-    pub(crate) fn release(&self, sequence: u64) {
+    fn release(&self, sequence: u64) {
         let mut schedule = lock(&self.shared.schedule);
         if !self.shared.work.ring.release(sequence) {
             return;
         }
+        schedule.released += 1;
         let free = sequence + self.shared.work.ring.num_slots() as u64;
         for lane in &mut schedule.lanes {
             lane.is_due |= lane.sequence == free;
@@ -256,24 +289,22 @@ impl Pipeline {
         self.shared.job.notify_one();
     }
 
-    /// What all workers share.
-    pub(crate) fn work(&self) -> &Work {
-        &self.shared.work
+    fn ring(&self) -> &Ring {
+        &self.shared.work.ring
     }
 
-    /// What lies in the queues.
-    pub(crate) fn queues(&self) -> Queues {
+    fn queues(&self) -> Queues {
         let schedule = lock(&self.shared.schedule);
         Queues {
             ready_batches: schedule.headers.iter().flatten().count(),
-            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feed.queued_bytes()).sum(),
+            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feeds.queued_bytes()).sum(),
             shared_row_group_bytes: self.shared.work.cache.num_bytes(),
         }
     }
 
-    /// Asks every thread to end and waits for it.
-    pub(crate) fn stop(&self) {
+    fn stop(&self) {
         lock(&self.shared.schedule).stopping = true;
+        self.shared.stopping.store(true, Ordering::Relaxed);
         self.shared.job.notify_all();
         self.shared.batch.notify_all();
         let threads = std::mem::take(&mut *lock(&self.threads));
@@ -319,11 +350,19 @@ impl Shared {
 
     fn run(&self) {
         let mut encoder = None;
-        loop {
-            let job = match self.next_job() {
-                Some(job) => job,
-                None => return,
-            };
+        self.run_with(&mut encoder);
+        if let Some(mut encoder) = encoder {
+            encoder.inner().stop_with(None);
+            self.work.encoding.give_back(encoder);
+        }
+    }
+
+    fn run_with(&self, encoder: &mut Option<DocumentEncoder>) {
+        while let Some(job) = self.next_job() {
+            let _permit = self.share.enter(|moment| {
+                std::thread::sleep(moment);
+                !self.stopping.load(Ordering::Relaxed)
+            });
             let (stage, lane, place) = match &job {
                 Job::Pack(packing) => ("packing", packing.lane, None),
                 Job::Read(lane, step) => {
@@ -332,10 +371,7 @@ impl Shared {
             };
             let result = catch_unwind(AssertUnwindSafe(|| match job {
                 Job::Pack(packing) => self.pack(packing),
-                Job::Read(lane, step) => {
-                    let encoder = encoder.get_or_insert_with(|| self.work.encoding.encoder());
-                    self.read(lane, step, encoder)
-                }
+                Job::Read(lane, step) => self.read(lane, step, encoder),
             }));
             let error = match result {
                 Ok(Ok(())) => continue,
@@ -347,6 +383,7 @@ impl Shared {
             let mut schedule = lock(&self.schedule);
             schedule.error.get_or_insert(error);
             schedule.stopping = true;
+            self.stopping.store(true, Ordering::Relaxed);
             drop(schedule);
             self.job.notify_all();
             self.batch.notify_all();
@@ -364,9 +401,9 @@ impl Shared {
             if let Some(job) = self.pack_job(&mut schedule).or_else(|| self.read_job(&mut schedule)) {
                 return Some(job);
             }
-            let start = Instant::now();
+            let (start, idle) = (Instant::now(), schedule.reason_to_wait());
             schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
-            self.work.metrics.spent(Stage::Idle, start);
+            self.work.metrics.spent(idle, start);
         }
     }
 
@@ -408,22 +445,22 @@ impl Shared {
         order.sort_by_key(|&index| {
             let lane = &schedule.lanes[index];
             let waits = !lane.is_dry && lane.packer.as_ref().is_some_and(|packer| packer.has_slot());
-            if waits { (false, 0) } else { (true, lane.feed.queued_bytes()) }
+            if waits { (false, 0) } else { (true, lane.feeds.queued_bytes()) }
         });
         order.into_iter().find_map(|index| {
-            let feed = &mut schedule.lanes[index].feed;
-            Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
+            let feeds = &mut schedule.lanes[index].feeds;
+            Some(Job::Read(index, feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))
         })
     }
 
     fn pack(&self, packing: Packing) -> Result<()> {
         let Packing { lane: index, mut packer, mut writer, is_padding } = packing;
-        let start = Instant::now();
+        let start = self.begin(Stage::Pack)?;
         loop {
             {
                 let mut schedule = lock(&self.schedule);
                 let lane = &mut schedule.lanes[index];
-                lane.feed.deliver(&self.work.plan, packer.inbox_mut());
+                lane.feeds.deliver(&self.work.plans, packer.inboxes_mut())?;
                 lane.is_due = false;
             }
             let outcome = match is_padding {
@@ -435,7 +472,7 @@ impl Shared {
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
             let lane = &mut schedule.lanes[index];
-            lane.feed.taken(packer.inbox_mut().take_taken());
+            lane.feeds.taken(packer.inboxes_mut());
             match outcome {
                 Outcome::Pending if lane.is_due => continue, // more came meanwhile
                 Outcome::Pending => {}
@@ -464,61 +501,75 @@ impl Shared {
         }
     }
 
-    fn read(&self, index: usize, mut step: Step, encoder: &mut DocumentEncoder) -> Result<()> {
-        let start = Instant::now();
-        let (first_row, mut documents) = step.reader.next(&self.work.shards, &self.work.cache)?;
-        self.work.metrics.spent(Stage::Decode, start);
-        let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
-        if let Some(wanted) = &step.wanted {
-            rows.retain(|row| wanted.binary_search(row).is_ok());
-            documents = documents.select(rows.iter().map(|row| (row - first_row) as usize));
-        }
-        let (unit, ordinal, group) = (step.reader.unit(), step.ordinal, step.group);
+    fn read(&self, index: usize, mut step: Step, encoder: &mut Option<DocumentEncoder>) -> Result<()> {
+        let start = self.begin(Stage::Decode)?;
+        let found = step.reader.next(&self.work.shards, &self.work.cache)?;
+        let reading = take_time_reading();
+        self.work.metrics.add(Stage::Read, reading);
+        self.work.metrics.add(Stage::Decode, start.elapsed().saturating_sub(reading));
+        let unit = step.reader.unit();
+        let maker = PieceMaker {
+            source: step.source,
+            unit,
+            ordinal: step.ordinal,
+            group: step.group,
+            wanted: step.wanted.clone(),
+            bad_data: self.work.bad_data,
+            shard: &self.work.shards[unit.shard],
+        };
         let finished = step.reader.is_finished();
-        let ticket = lock(&self.schedule).lanes[index].feed.read(step);
+        let ticket = lock(&self.schedule).lanes[index].feeds.read(step);
         if !finished {
             self.job.notify_one();
         }
 
-        let start = Instant::now();
-        let mut tokens = TokenBatch::pooled(&self.work.tokens);
-        encoder.encode_batch(&documents, &mut tokens).map_err(|failed| {
-            let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
-            match failed.error {
-                EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
-                EncodeError::Conversation { message, reason } => {
-                    Error::Conversation { place, message, reason }
-                }
-                other => Error::Tokenize { place, reason: other.to_string() },
-            }
-        })?;
+        let start = self.begin(Stage::Tokenize)?;
+        // Out of the thread's hands meanwhile: one that was stopped halfway, or that panics, does not come back.
+        let mut taken = encoder.take().unwrap_or_else(|| {
+            let mut encoder = self.work.encoding.encoder();
+            encoder.inner().stop_with(Some(self.stopping.clone()));
+            encoder
+        });
+        let made = maker.make(found, &mut taken, &self.work.tokens, &self.stopping)?;
+        let Some(piece) = made else { return Ok(()) };
+        let counts = taken.inner().take_counts();
+        self.work.metrics.looked_up(counts.pretokens, counts.merged);
+        *encoder = Some(taken);
         self.work.metrics.spent(Stage::Tokenize, start);
-        self.work.metrics.tokenized(documents.len(), documents.num_bytes(), tokens.num_tokens());
-        let num_bytes = documents.iter().map(|document| document.len() as u64).collect();
-        let piece = Piece { ordinal, group, rows, num_bytes, tokens: Arc::new(tokens) };
+        let num_bytes = piece.num_bytes.iter().sum::<u64>() as usize;
+        self.work.metrics.tokenized(piece.rows.len(), num_bytes, piece.tokens.num_tokens());
         let mut schedule = lock(&self.schedule);
         let lane = &mut schedule.lanes[index];
-        lane.feed.deposit(ticket, piece);
+        lane.feeds.deposit(ticket, piece);
         lane.is_due = true;
         drop(schedule);
         self.job.notify_one();
         Ok(())
     }
 
+    /// When a stage begins.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unnecessary_wraps, unused_variables, reason = "tests let stages fail")
+    )]
+    fn begin(&self, stage: Stage) -> Result<Instant> {
+        #[cfg(test)]
+        (self.work.fault)(stage)?;
+        Ok(Instant::now())
+    }
+
     /// Lists the documents that a lane passed over; an error when there was nothing else in a whole epoch.
     fn pass_over(&self, packer: &mut LanePacker) -> Result<()> {
-        let (lane, plan) = (packer.lane(), &self.work.plan);
+        let (lane, plans) = (packer.lane(), &self.work.plans);
         for (address, reason) in packer.take_passed_over() {
-            if let Some(unit) = plan.unit(lane, address.ordinal) {
+            if let Some(unit) = plans[address.source as usize].unit(lane, address.ordinal) {
                 let place = Place { row: Some(address.row), ..self.place(unit) };
                 self.work.metrics.left_out(LeftOut { place, reason: reason.reason() });
             }
         }
-        match packer.inbox_mut().num_passed_over() {
-            num_documents if num_documents > plan.num_documents() => {
-                Err(Error::NothingLearned { lane, num_documents })
-            }
-            _ => Ok(()),
+        match packer.inboxes_mut().passed_over_all(plans) {
+            Some(num_documents) => Err(Error::NothingLearned { lane, num_documents }),
+            None => Ok(()),
         }
     }
 
@@ -528,6 +579,13 @@ impl Shared {
 }
 
 impl Schedule {
+    /// What a thread does that finds nothing to do.
+    fn reason_to_wait(&self) -> Stage {
+        let ready = self.headers.iter().flatten().count() as u64;
+        let held = self.next - self.released;
+        if ready + held >= self.headers.len() as u64 { Stage::RingFull } else { Stage::Idle }
+    }
+
     /// The round of a batch, counted from the one that batch 0 lies in.
     fn round_of(&self, sequence: u64) -> u64 {
         (self.turn + sequence) / self.lanes.len() as u64
@@ -549,7 +607,7 @@ impl Schedule {
     /// See `Pipeline::known_rounds`.
     fn known_rounds(&self, work: &Work) -> (u64, bool) {
         let known = self.lanes.iter().map(|lane| {
-            let ahead = if work.keeps_tokens { lane.feed.queued_tokens() / work.ring.slot_len() } else { 0 };
+            let ahead = if work.keeps_tokens { lane.feeds.queued_tokens() / work.ring.slot_len() } else { 0 };
             match lane.is_dry {
                 true => lane.data_rounds,
                 false => self.round_of(lane.sequence) + lane.is_aside as u64 + ahead as u64,
@@ -574,11 +632,50 @@ impl Schedule {
     }
 }
 
+/// A thread with a name: all threads of the crate begin here.
+pub(crate) fn start_thread(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let started = std::thread::Builder::new().name(name).spawn(work);
+    started.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })
+}
+
+/// Runs `work` on each of `parts`, on `num_threads` threads of which the caller's is one; the results are in order.
+///
+/// # Panics
+/// When `work` does.
+#[cfg(feature = "python")]
+pub(crate) fn share_out<T, R>(num_threads: usize, parts: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R>
+where
+    T: Sync,
+    R: Send,
+{
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let taken = AtomicUsize::new(0);
+    let share = || {
+        let mut done = Vec::new();
+        // Relaxed: each index is taken once, and joining the threads makes their results visible.
+        while let Some((index, part)) = parts.iter().enumerate().nth(taken.fetch_add(1, Ordering::Relaxed)) {
+            done.push((index, work(part)));
+        }
+        done
+    };
+    let mut results = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..num_threads.min(parts.len())).map(|_| scope.spawn(share)).collect();
+        let mut results = share();
+        for other in others {
+            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    });
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
 fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
     condition.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a thread said when it panicked.
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".into())

@@ -104,6 +104,18 @@ impl DocumentBatch {
         self.select(range)
     }
 
+    /// This batch with document `index` beginning at its byte `byte`; `None` where it is shorter, or `byte` lies inside
+    /// of a character.
+    #[must_use]
+    pub fn begun_at(mut self, index: usize, byte: u64) -> Option<Self> {
+        let text = self.document(index);
+        let is_start = |at: usize| text.get(at).is_none_or(|&next| next & 0xc0 != 0x80);
+        let byte = usize::try_from(byte).ok().filter(|&byte| byte <= text.len() && is_start(byte))?;
+        self.spans[index].start += byte as u32;
+        self.num_bytes -= byte;
+        Some(self)
+    }
+
     /// Documents `indices` of this batch, sharing its buffers.
     pub fn select(&self, indices: impl IntoIterator<Item = usize>) -> Self {
         let spans: Vec<Span> = indices.into_iter().map(|index| self.spans[index]).collect();
@@ -112,11 +124,22 @@ impl DocumentBatch {
     }
 }
 
+/// Where tokenizing a document can begin anew: the ids from byte `byte` on are its tokens from `token` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Border {
+    /// Byte of the text.
+    pub byte: u64,
+    /// Index of the first token behind it.
+    pub token: usize,
+}
+
 /// Token lists: list `i` is `values[offsets[i]..offsets[i + 1]]`; never with a BOS of ours.
 #[derive(Clone, Debug)]
 pub struct TokenBatch {
     values: Pooled<u32>,
     offsets: Vec<usize>,
+    /// Of documents long enough to have any, by their index.
+    borders: Vec<(usize, Vec<Border>)>,
 }
 
 impl PartialEq for TokenBatch {
@@ -129,7 +152,7 @@ impl Eq for TokenBatch {}
 
 impl Default for TokenBatch {
     fn default() -> Self {
-        Self { values: Vec::new().into(), offsets: vec![0] }
+        Self { values: Vec::new().into(), offsets: vec![0], borders: Vec::new() }
     }
 }
 
@@ -143,7 +166,7 @@ impl TokenBatch {
     pub fn pooled(pool: &Arc<Pool<u32>>) -> Self {
         let mut values = pool.take();
         values.clear();
-        Self { values, offsets: vec![0] }
+        Self { values, ..Self::default() }
     }
 
     /// Where an encoder appends the tokens of the document at hand; `end_document` closes it.
@@ -165,16 +188,38 @@ impl TokenBatch {
         self.offsets.push(end);
     }
 
+    /// Takes back tokens of a document that was not closed.
+    pub fn discard_unended(&mut self) {
+        let end = self.offsets[self.len()];
+        self.values.truncate(end);
+    }
+
     /// Appends one document.
     pub fn push(&mut self, tokens: &[u32]) {
         self.values.extend_from_slice(tokens);
         self.end_document();
     }
 
+    /// Notes the borders of the last document, in order.
+    pub fn set_borders(&mut self, borders: Vec<Border>) {
+        self.borders.push((self.len() - 1, borders));
+    }
+
+    /// The last border of document `index` at or before its token `token`; its beginning is always one.
+    pub fn border(&self, index: usize, token: usize) -> Border {
+        let Ok(at) = self.borders.binary_search_by_key(&index, |(document, _)| *document) else {
+            return Border::default();
+        };
+        let borders = &self.borders[at].1;
+        let behind = borders.partition_point(|border| border.token <= token);
+        behind.checked_sub(1).map_or_else(Border::default, |last| borders[last])
+    }
+
     /// Removes all documents and keeps the allocations.
     pub fn clear(&mut self) {
         self.values.clear();
         self.offsets.truncate(1);
+        self.borders.clear();
     }
 
     /// Number of documents.

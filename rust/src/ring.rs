@@ -10,7 +10,9 @@
 #![expect(unsafe_code, reason = "slots are handed out from raw memory; every block names its invariant")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::sync::AtomicU64;
 
 /// Memory of all slots: int32, contiguous, kept alive by its owner.
 #[derive(Debug)]
@@ -50,6 +52,9 @@ pub struct Ring {
     memory: SlotMemory,
     slot_len: usize,
     stamps: Box<[AtomicU64]>,
+    /// Stand for the slots' bytes in the model, which sees every access to them.
+    #[cfg(loom)]
+    touched: Box<[loom::cell::UnsafeCell<()>]>,
 }
 
 impl Ring {
@@ -64,7 +69,13 @@ impl Ring {
             "the ring's memory holds its slots exactly"
         );
         let stamps = (0..num_slots).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { memory, slot_len, stamps })
+        Arc::new(Self {
+            memory,
+            slot_len,
+            stamps,
+            #[cfg(loom)]
+            touched: (0..num_slots).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+        })
     }
 
     /// Number of slots.
@@ -104,6 +115,8 @@ impl Ring {
         if self.stamps[slot].load(Ordering::Acquire) != self.stamp(sequence, 3) {
             return None;
         }
+        #[cfg(loom)]
+        self.touched[slot].with(|_| ());
         // SAFETY: in bounds by construction; the stamp says that this batch is being read, so no writer exists until
         // `release`, which the reader calls when it is done with the slice (the contract of `read_slot`).
         Some(unsafe {
@@ -135,6 +148,8 @@ impl SlotWriter {
     /// The slot's tokens, `slot_len` int32.
     pub fn tokens_mut(&mut self) -> &mut [i32] {
         let (ring, slot) = (&self.ring, self.ring.slot_of(self.sequence));
+        #[cfg(loom)]
+        ring.touched[slot].with_mut(|_| ());
         // SAFETY: in bounds by construction; the stamp is `written` for this batch and this is its only writer
         // (`write_slot` succeeds once a batch), borrowed mutably here, so the slice is unique.
         unsafe {
@@ -154,7 +169,7 @@ impl SlotWriter {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -196,6 +211,44 @@ mod tests {
                 assert!(ring.tokens(sequence).unwrap().iter().all(|&token| token == sequence as i32));
                 assert!(ring.release(sequence));
             }
+        });
+    }
+}
+
+/// `scripts/model_ring.sh` runs it: every interleaving of two writers and a reader, up to two preemptions.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+
+    #[test]
+    fn two_writers_and_a_reader_touch_a_slot_in_turn() {
+        loom::model(|| {
+            let (num_slots, num_batches) = (2, 4);
+            let ring = Ring::new(SlotMemory::owned(num_slots), num_slots, 1);
+            let writers = (0..2).map(|lane| {
+                let ring = ring.clone();
+                loom::thread::spawn(move || {
+                    for sequence in (lane..num_batches).step_by(2) {
+                        let mut writer = loop {
+                            match ring.write_slot(sequence) {
+                                Some(writer) => break writer,
+                                None => loom::thread::yield_now(),
+                            }
+                        };
+                        writer.tokens_mut()[0] = sequence as i32;
+                        writer.commit();
+                    }
+                })
+            });
+            let writers: Vec<_> = writers.collect();
+            for sequence in 0..num_batches {
+                while !ring.read_slot(sequence) {
+                    loom::thread::yield_now();
+                }
+                assert_eq!(ring.tokens(sequence).unwrap()[0], sequence as i32);
+                assert!(ring.release(sequence));
+            }
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
         });
     }
 }

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 import nanofast
+from chat_twin import nanochat_tokenizer
 from nanofast.distributed import connect, disconnect
 from resumed import digest
 
@@ -24,7 +25,10 @@ def main(folder: Path, job: dict[str, object]) -> None:
         time.sleep(1.0)
     tokenizer = nanofast.Tokenizer.from_name("r50k_base")
     settings = dict(job["settings"])  # type: ignore[call-overload]
-    loader = nanofast.TokenLoader(job["data"], tokenizer, num_threads=1, **settings)  # type: ignore[arg-type]
+    kind: type[nanofast.TokenLoader] = nanofast.TokenLoader
+    if job.get("chat"):
+        kind, tokenizer = nanofast.ChatLoader, nanochat_tokenizer()
+    loader = kind(job["data"], tokenizer, num_threads=1, **settings)  # type: ignore[arg-type]
     names = []
     restores = job.get("restore_after")
     for inputs, targets in loader:

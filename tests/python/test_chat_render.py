@@ -123,7 +123,8 @@ JINJA = {
 def test_ids_and_mask_are_those_of_apply_chat_template(name: str, tmp_path: Any):
     transformers = pytest.importorskip("transformers")
     template = TEMPLATES[name]
-    tokenizer = nanofast.Tokenizer.from_name("cl100k_base").with_special_tokens(template.special_tokens)
+    # a vocabulary without holes among its ids: Hugging Face gives added tokens behind a hole other ids
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(template.special_tokens)
     tokenizer.save(tmp_path / "tokenizer.json", format="huggingface")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     conversations = [
@@ -188,9 +189,7 @@ def test_a_vocabulary_without_the_special_tokens_is_refused_with_their_list(temp
         ([{"role": "user", "content": [{"type": "python", "text": "1"}]}, HELLO[1]], "only an assistant's"),
     ],
 )
-def test_what_is_no_conversation_is_refused_in_words(
-    conversation: Any, complaint: str, tokenizer: nanofast.Tokenizer
-):
+def test_what_is_no_conversation_is_refused_in_words(conversation: Any, complaint: str, tokenizer: nanofast.Tokenizer):
     with pytest.raises(nanofast.InvalidError) as refused:
         tokenizer.render(conversation)
     assert complaint in str(refused.value)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from commands import data_command
 from nanofast import Tokenizer
 from nanofast.data.inspect import described, inspect
 
@@ -80,8 +80,7 @@ def test_a_page_for_readers_names_the_figures(data: Path):
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "nanofast.data", "inspect", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return data_command("inspect", *words)
 
 
 def test_json_is_for_scripts(data: Path):

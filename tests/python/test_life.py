@@ -246,6 +246,20 @@ def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str) -> 
         assert memory_kib() - half < 30_000  # a ring and the texts of one loader take about 1 MB: 100 would show
 
 
+def test_memory_and_files_stay_flat_over_many_batches_and_epochs(make: Make) -> None:
+    """From a tenth of 10,000 batches (of 100,000 in the long profile) to all of them: some 150 epochs (1,500)."""
+    count = 100_000 if IS_LONG else 10_000
+    with make(num_threads=2, shuffle=True) as loader:
+        batches = loader.numpy(copy=False)
+        for _ in itertools.islice(batches, count // 10):
+            pass
+        early, files = memory_kib(), num_open_files()
+        for _ in itertools.islice(batches, count - count // 10):
+            pass
+        assert num_open_files() <= files + 2  # each thread may have a shard open
+        assert memory_kib() - early < 4_000  # 1 byte a token would be 600 KB (6 MB), a state a batch 9 MB
+
+
 # ---- in processes of their own -------------------------------------------------------------------------------------
 
 

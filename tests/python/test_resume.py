@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nanofast
 from resumed import digest, following
@@ -209,6 +211,27 @@ def test_a_flipped_or_torn_state_is_refused_and_changes_nothing(data: list[str],
             del torn["lanes"]["1"][field]
             refused(loader, torn, "damaged .lane 1")
         assert following(loader, 1) == names[7:8]
+
+
+@given(choice=st.data())
+def test_a_text_that_is_not_the_states_is_refused(
+    choice: st.DataObject, data: list[str], tokenizer: nanofast.Tokenizer
+) -> None:
+    """Cut, doubled, overwritten or with a part in another place: it is no JSON, says the same, or is refused."""
+    with make(data, tokenizer, lanes=2, shuffle=True) as loader:
+        following(loader, 9)
+        good = loader.state_dict()
+        text = json.dumps(good)
+        begin, end = sorted(choice.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        place = choice.draw(st.integers(0, len(text)))
+        piece = choice.draw(st.sampled_from(["", text[begin:end], "0", "9", "A", '"']))
+        changed = text[:begin] + text[end:] if not piece else text[:place] + piece + text[place + len(piece) :]
+        try:
+            state = json.loads(changed)
+        except ValueError:
+            return
+        if state != good:
+            refused(loader, state, "cannot resume")
 
 
 @pytest.mark.parametrize(

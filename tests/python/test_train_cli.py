@@ -75,9 +75,9 @@ def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tupl
 
 @pytest.fixture(scope="module")
 def run_folder(sample_corpus: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps."""
+    """A run of two steps, of the shape that can be exported."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    words = ("--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
+    words = ("--shape=plain", "--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
     assert run(sample_corpus, "--run", str(folder), *words).returncode == 0
     return folder
 
@@ -167,10 +167,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sample_corpus: tuple[Path, P
     done = run(sample_corpus, *words)
     assert done.returncode == 0, done.stderr
     told = {line.split(" ")[0]: line for line in done.stdout.splitlines()}
-    assert "settings   model: depth 1, shape \"plain\", sequence_length 32, n_embd 32, n_head 1" in done.stdout
+    assert "settings   model: depth 1, shape \"nanochat\", sequence_length 32, n_embd 32, n_head 1" in done.stdout
     assert "parameters (embedding" in told["model"]
     assert "MFLOP a token" in told["compute"]
-    # 1e9 FLOP at 6 · (12·32² + 4096·32) + 12·32·32 a token, in steps of 256 tokens
+    # 1e9 FLOP at 6 · (12·32² + 32 + 4096·32) + 12·32·32 a token, in steps of 256 tokens
     assert told["horizon"].startswith("horizon    4 steps, 1,024 tokens")
     assert " GB a process, about 0:0" in told["estimate"]
     assert "at 36000 an hour" in told["estimate"]

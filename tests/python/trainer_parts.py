@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,13 +43,14 @@ def tiny_trainer(
     num_iterations: int = 6,
     masked_every: int = 0,
     optimizer: OptimizerSettings | None = None,
+    shape: Literal["plain", "nanochat"] = "plain",
     **run: Any,
 ) -> Trainer:
     """A two-layer GPT of width 32 over the stand-in's rows."""
     world = connect("cpu")
     config = derive(
         Config(
-            model=ModelSettings(depth=2, sequence_length=SEQUENCE_LENGTH, n_embd=32, n_head=2),
+            model=ModelSettings(depth=2, shape=shape, sequence_length=SEQUENCE_LENGTH, n_embd=32, n_head=2),
             optimizer=optimizer or OptimizerSettings(),
             schedule=ScheduleSettings(
                 num_iterations=num_iterations, total_batch_size=total_batch_size, device_batch_size=device_batch_size

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from nanofast.data.aside import flush
+from nanofast.data.worklog import open_without_following
 
 _LOCK_POLL_SECONDS = 0.2
 _READ_BYTES = 1 << 20
@@ -42,7 +43,7 @@ class Partial:
 
     def __enter__(self) -> Partial:
         while True:
-            self._file = _open(self.path)
+            self._file = open_without_following(self.path)
             self._lock()
             if self._is_current():
                 break
@@ -65,7 +66,7 @@ class Partial:
         self._file.seek(0)
         self._file.truncate()
         self.size, self.tag, self._digest = 0, tag, hashlib.sha256()
-        with _open(self._about) as about:
+        with open_without_following(self._about) as about:
             about.truncate()
             about.write(json.dumps({"tag": tag}).encode())
 
@@ -128,9 +129,3 @@ class Partial:
             if self._stop.wait(_LOCK_POLL_SECONDS):
                 self._file.close()
                 raise StoppedError
-
-
-def _open(path: Path) -> BinaryIO:
-    """For reading and writing, made if need be. A link that lies there must not make us write elsewhere."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "r+b")

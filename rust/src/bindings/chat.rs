@@ -81,7 +81,7 @@ fn render<'py>(
         let renderer = chat.renderer(tokenizer.inner().clone())?;
         let place = || Place::shard("conversation");
         tokenizer
-            .with_encoder(|encoder| renderer.render(encoder, &conversation, prompts))
+            .with_encoder(|encoder, _| renderer.render(encoder, &conversation, prompts))
             .map_err(|error| refused(error, place()))
     };
     Ok(rendered(py, &py.detach(render).map_err(to_py)?))
@@ -117,7 +117,7 @@ fn render_rows<'py>(
                     }
                     let place = Place::row(&path, row_group, first_row + index as u64);
                     let tokens =
-                        tokenizer.with_encoder(|encoder| renderer.render(encoder, conversation, false));
+                        tokenizer.with_encoder(|encoder, _| renderer.render(encoder, conversation, false));
                     found.push(tokens.map_err(|error| refused(error, place))?);
                 }
             }
@@ -126,6 +126,16 @@ fn render_rows<'py>(
     };
     let found: Vec<Vec<u32>> = py.detach(render).map_err(to_py)?;
     Ok(found.iter().map(|tokens| rendered(py, tokens)).collect())
+}
+
+/// Conversations in a file.
+#[pyfunction]
+fn count_rows(py: Python<'_>, path: PathBuf, chat_json: &str) -> PyResult<u64> {
+    let count = || {
+        let shards = source::open_conversations(&[path], &ChatArguments::parse(chat_json)?.source()?)?;
+        Ok(shards.iter().flat_map(source::Shard::row_counts).sum())
+    };
+    py.detach(count).map_err(to_py)
 }
 
 /// The files of conversations that a file, folder or glob names, in the order in which the loader reads them.
@@ -147,6 +157,7 @@ fn with_special_tokens(
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(render, module)?)?;
     module.add_function(wrap_pyfunction!(render_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(count_rows, module)?)?;
     module.add_function(wrap_pyfunction!(find_conversations, module)?)?;
     module.add_function(wrap_pyfunction!(with_special_tokens, module)?)
 }

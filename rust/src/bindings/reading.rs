@@ -1,13 +1,15 @@
 //! Looking into parquet files: which there are, a footer as JSON, a row group's documents as bytes.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::error::to_py;
 use crate::ragged::DocumentBatch;
-use crate::source;
+use crate::source::{self, RowGroupReader, Shard};
+use crate::sync::lock;
 
 /// The shards that a file, folder or glob names, in the order in which the loader reads them.
 #[pyfunction]
@@ -47,7 +49,69 @@ fn read_row_group<'py>(
     )
 }
 
+/// An iterator over the documents of a whole file, of which it holds a few hundred kilobytes at a time.
+#[pyclass(frozen, module = "nanofast._nanofast")]
+struct DocumentReader {
+    position: Mutex<Position>,
+}
+
+struct Position {
+    shard: Shard,
+    row_group: usize,
+    reader: Option<RowGroupReader>,
+    batch: DocumentBatch,
+    next: usize,
+}
+
+impl Position {
+    /// Makes `batch[next]` the next document; false behind the last one.
+    fn advance(&mut self) -> crate::Result<bool> {
+        while self.next == self.batch.len() {
+            let Some(reader) = &mut self.reader else {
+                if self.row_group == self.shard.row_groups().len() {
+                    return Ok(false);
+                }
+                self.reader =
+                    Some(self.shard.reader(self.row_group, 0..self.shard.num_rows(self.row_group))?);
+                self.row_group += 1;
+                continue;
+            };
+            match reader.next_batch()? {
+                Some((_, batch)) => (self.batch, self.next) = (batch, 0),
+                None => self.reader = None,
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[pymethods]
+impl DocumentReader {
+    #[new]
+    #[pyo3(signature = (path, column = "text"))]
+    fn new(py: Python<'_>, path: PathBuf, column: &str) -> PyResult<Self> {
+        let shard = py.detach(|| source::open_shard(&path, column)).map_err(to_py)?;
+        let position = Position { shard, row_group: 0, reader: None, batch: DocumentBatch::new(), next: 0 };
+        Ok(Self { position: Mutex::new(position) })
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let mut position = lock(&self.position);
+        let position: &mut Position = &mut position;
+        if position.next == position.batch.len() && !py.detach(|| position.advance()).map_err(to_py)? {
+            return Ok(None);
+        }
+        position.next += 1;
+        Ok(Some(PyBytes::new(py, position.batch.document(position.next - 1))))
+    }
+}
+
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<DocumentReader>()?;
     module.add_function(wrap_pyfunction!(find_shards, module)?)?;
     module.add_function(wrap_pyfunction!(read_footer, module)?)?;
     module.add_function(wrap_pyfunction!(read_row_group, module)?)

@@ -9,8 +9,8 @@
 
 use super::buffer::Buffer;
 use super::held::Held;
-use super::{Document, Next, Packer, Progress, Rows, admit, deliver, finish};
-use crate::error::{Error, Result};
+use super::{Document, Next, Packer, Progress, Rows, finish};
+use crate::error::Result;
 use crate::state::{Ledger, PackerState};
 
 /// Documents that are looked through for the best fit: the reference's number, part of the stream's definition.
@@ -28,25 +28,22 @@ pub struct Carry {
     pad_id: u32,
     /// Measured without BOS.
     buffer: Buffer,
-    arrivals: u64,
-    ledger: Ledger,
 }
 
 impl Carry {
     /// With the BOS to put before each piece.
     pub fn new(bos: u32, pad_id: u32) -> Self {
-        Self { bos, pad_id, buffer: Buffer::default(), arrivals: 0, ledger: Ledger::default() }
+        Self { bos, pad_id, buffer: Buffer::default() }
     }
 
-    fn hold(&mut self, held: Held) {
-        let length = held.rest().len();
-        self.buffer.insert(held, length);
+    fn length(held: &Held) -> usize {
+        held.rest().len()
     }
 
     /// The arrival of the document that goes next where `space` tokens are left in the row.
     fn choose(&self, space: usize) -> Option<u64> {
         let oldest = self.buffer.oldest()?;
-        if self.arrivals - oldest > MAX_WAIT_DOCUMENTS {
+        if self.buffer.arrivals - oldest > MAX_WAIT_DOCUMENTS {
             return Some(oldest);
         }
         self.buffer.longest_within(space - 1).or_else(|| self.buffer.longest())
@@ -56,68 +53,40 @@ impl Carry {
 impl Packer for Carry {
     fn fill(&mut self, input: &mut dyn FnMut() -> Next, rows: &mut Rows<'_>) -> Progress {
         while !rows.is_full() {
-            while self.buffer.len() < BUFFER_DOCUMENTS {
-                match input() {
-                    Next::Document(document) => {
-                        admit(&mut self.ledger, &document);
-                        self.hold(Held::new(document, self.arrivals));
-                        self.arrivals += 1;
-                    }
-                    Next::Pending => return Progress::Pending,
-                    Next::End => break,
-                }
+            if !self.buffer.fill(BUFFER_DOCUMENTS, input, Self::length) {
+                return Progress::Pending;
             }
             let space = rows.space();
-            let chosen =
-                self.choose(space).and_then(|arrival| Some((arrival, self.buffer.get(arrival)?.rest())));
-            let Some((arrival, rest)) = chosen else {
-                return finish(rows, self.pad_id, &mut self.ledger);
+            let chosen = self.choose(space).and_then(|arrival| Some((arrival, self.buffer.get(arrival)?)));
+            let Some((arrival, held)) = chosen else {
+                return finish(rows, self.pad_id, &mut self.buffer.ledger);
             };
+            let rest = held.rest();
             let (length, taken) = (rest.len(), rest.len().min(space - 1));
+            rows.note(rows.cursor(), true, &held.document, held.used, taken);
             rows.push(&[self.bos]);
             rows.push(&rest[..taken]);
-            self.ledger.bos += 1;
-            deliver(&mut self.ledger, &rest[..taken], false);
+            self.buffer.ledger.bos += 1;
+            self.buffer.ledger.learned += taken as u64;
             if taken == length {
                 self.buffer.take(arrival);
             } else if taken > 0 {
                 self.buffer.shorten(arrival, taken);
-                self.ledger.carried += 1;
+                self.buffer.ledger.carried += 1;
             }
         }
         Progress::Full
     }
 
     fn state(&self) -> PackerState {
-        self.buffer.state(self.arrivals)
+        self.buffer.state()
     }
 
     fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger) -> Result<()> {
-        for held in Held::restored(state, documents, 0) {
-            self.hold(held?);
-        }
-        check_arrivals(state, self.buffer.len())?;
-        self.arrivals = state.arrivals;
-        self.ledger = ledger;
-        Ok(())
+        self.buffer.restore(state, documents, ledger, Self::length)
     }
 
     fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.buffer.ledger
     }
-}
-
-/// Arrivals are what tells buffered documents apart: each its own, each before the lane's next.
-pub(super) fn check_arrivals(state: &PackerState, distinct: usize) -> Result<()> {
-    let all_before = state.waiting.iter().all(|waiting| waiting.arrival < state.arrivals);
-    if distinct == state.waiting.len() && all_before {
-        return Ok(());
-    }
-    Err(Error::State {
-        reason: format!(
-            "the {} buffered documents should have arrival numbers of their own, each below {}",
-            state.waiting.len(),
-            state.arrivals
-        ),
-    })
 }

@@ -1,4 +1,5 @@
-//! Documents that wait for a row, in order of arrival and in order of length, each in O(log n).
+//! Documents that wait for a row, in order of arrival and in order of length, each in O(log n); and what the rules of
+//! best fit have in common: how documents arrive, and how a state is told and taken up.
 //!
 //! The rules of best fit ask for the longest that fits, the longest, the shortest and the oldest, "the oldest among
 //! equals" every time; so the index is ordered by length and, within a length, from the newest to the oldest.
@@ -7,7 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::held::Held;
-use crate::state::PackerState;
+use super::{Document, Next, admit};
+use crate::error::{Error, Result};
+use crate::state::{Ledger, PackerState};
 
 /// Documents by arrival and by length; a length is what the packer says it is.
 #[derive(Debug, Default)]
@@ -16,11 +19,43 @@ pub(super) struct Buffer {
     by_length: BTreeSet<(usize, Reverse<u64>)>,
     /// Documents that arrived earlier have batches of their own.
     owned_until: u64,
+    /// Documents that have arrived so far: the number of the next.
+    pub(super) arrivals: u64,
+    /// Where their tokens went.
+    pub(super) ledger: Ledger,
 }
 
 impl Buffer {
     pub(super) fn len(&self) -> usize {
         self.by_arrival.len()
+    }
+
+    /// Admits documents until `count` of them wait or the input has ended; false when the next is not there yet.
+    pub(super) fn fill(
+        &mut self,
+        count: usize,
+        input: &mut dyn FnMut() -> Next,
+        length: impl Fn(&Held) -> usize,
+    ) -> bool {
+        while self.len() < count {
+            match input() {
+                Next::Document(document) => {
+                    admit(&mut self.ledger, &document);
+                    let held = self.arrive(document);
+                    let length = length(&held);
+                    self.insert(held, length);
+                }
+                Next::Pending => return false,
+                Next::End => break,
+            }
+        }
+        true
+    }
+
+    /// Numbers a document.
+    pub(super) fn arrive(&mut self, document: Document) -> Held {
+        self.arrivals += 1;
+        Held::new(document, self.arrivals - 1)
     }
 
     pub(super) fn insert(&mut self, held: Held, length: usize) {
@@ -89,7 +124,36 @@ impl Buffer {
     }
 
     /// The documents as a state, in order of arrival.
-    pub(super) fn state(&self, arrivals: u64) -> PackerState {
-        PackerState { arrivals, waiting: self.by_arrival.values().map(|(held, _)| held.waiting()).collect() }
+    pub(super) fn state(&self) -> PackerState {
+        let waiting = self.by_arrival.values().map(|(held, _)| held.waiting(0));
+        PackerState { arrivals: self.arrivals, waiting: waiting.collect() }
+    }
+
+    /// Takes up a state; its documents come in the same order. Arrivals are what tells them apart: each its own, each
+    /// before the lane's next.
+    pub(super) fn restore(
+        &mut self,
+        state: &PackerState,
+        documents: Vec<Document>,
+        ledger: Ledger,
+        length: impl Fn(&Held) -> usize,
+    ) -> Result<()> {
+        for held in Held::restored(state, documents, 0) {
+            let held = held?;
+            let length = length(&held);
+            self.insert(held, length);
+        }
+        let all_before = state.waiting.iter().all(|waiting| waiting.arrival < state.arrivals);
+        if self.len() != state.waiting.len() || !all_before {
+            return Err(Error::State {
+                reason: format!(
+                    "the {} buffered documents should have arrival numbers of their own, each below {}",
+                    state.waiting.len(),
+                    state.arrivals
+                ),
+            });
+        }
+        (self.arrivals, self.ledger) = (state.arrivals, ledger);
+        Ok(())
     }
 }

@@ -8,10 +8,9 @@
 //! looked at the next document; that one is held apart, and in a state it is the one whose arrival is `arrivals`.
 //! Rule and numbers: nanochat's best-fit loader.
 
-use super::best_fit::check_arrivals;
 use super::buffer::Buffer;
 use super::held::Held;
-use super::{Document, Next, Packer, Progress, Rows, admit, deliver, finish};
+use super::{Document, Next, Packer, Progress, Rows, admit, finish};
 use crate::error::Result;
 use crate::state::{Ledger, PackerState};
 
@@ -36,8 +35,6 @@ pub struct Crop {
     chunk: Vec<Held>,
     /// The first document of the row group behind the last chunk.
     ahead: Option<Document>,
-    arrivals: u64,
-    ledger: Ledger,
 }
 
 /// What came of reading a chunk.
@@ -50,18 +47,15 @@ enum Chunk {
 impl Crop {
     /// With the BOS to put before each document.
     pub fn new(bos: u32, pad_id: u32) -> Self {
-        let ledger = Ledger::default();
-        Self { bos, pad_id, buffer: Buffer::default(), chunk: Vec::new(), ahead: None, arrivals: 0, ledger }
+        Self { bos, pad_id, buffer: Buffer::default(), chunk: Vec::new(), ahead: None }
     }
 
-    fn hold(&mut self, held: Held) {
-        let length = 1 + held.document.tokens().len();
-        self.buffer.insert(held, length);
+    fn length(held: &Held) -> usize {
+        1 + held.document.tokens().len()
     }
 
     fn join_chunk(&mut self, document: Document) {
-        self.chunk.push(Held::new(document, self.arrivals));
-        self.arrivals += 1;
+        self.chunk.push(self.buffer.arrive(document));
     }
 
     fn read_chunk(&mut self, input: &mut dyn FnMut() -> Next) -> Chunk {
@@ -72,7 +66,7 @@ impl Crop {
         while self.chunk.len() < CHUNK_DOCUMENTS {
             match input() {
                 Next::Document(document) => {
-                    admit(&mut self.ledger, &document);
+                    admit(&mut self.buffer.ledger, &document);
                     if self.chunk.first().is_some_and(|first| first.document.group != document.group) {
                         self.ahead = Some(document);
                         break;
@@ -87,9 +81,10 @@ impl Crop {
             }
         }
         for held in std::mem::take(&mut self.chunk) {
-            self.hold(held);
+            let length = Self::length(&held);
+            self.buffer.insert(held, length);
         }
-        self.buffer.own_until(self.arrivals.saturating_sub(OWN_AFTER_DOCUMENTS));
+        self.buffer.own_until(self.buffer.arrivals.saturating_sub(OWN_AFTER_DOCUMENTS));
         if end { Chunk::End } else { Chunk::Complete }
     }
 }
@@ -107,44 +102,37 @@ impl Packer for Crop {
             let space = rows.space();
             let best = self.buffer.longest_within(space).or_else(|| self.buffer.shortest());
             let Some(held) = best.and_then(|arrival| self.buffer.take(arrival)) else {
-                return finish(rows, self.pad_id, &mut self.ledger);
+                return finish(rows, self.pad_id, &mut self.buffer.ledger);
             };
             let tokens = held.document.tokens();
             let taken = tokens.len().min(space - 1);
+            rows.note(rows.cursor(), true, &held.document, 0, taken);
             rows.push(&[self.bos]);
-            self.ledger.bos += 1;
             rows.push(&tokens[..taken]);
-            deliver(&mut self.ledger, &tokens[..taken], false);
-            self.ledger.cropped += (tokens.len() - taken) as u64;
+            self.buffer.ledger.bos += 1;
+            self.buffer.ledger.learned += taken as u64;
+            self.buffer.ledger.cropped += (tokens.len() - taken) as u64;
         }
         Progress::Full
     }
 
     fn state(&self) -> PackerState {
-        let mut state = self.buffer.state(self.arrivals);
-        let ahead = self.ahead.iter().map(|document| Held::new(document.clone(), self.arrivals).waiting());
+        let mut state = self.buffer.state();
+        let ahead = self.ahead.iter().map(|document| Held::new(document.clone(), state.arrivals).waiting(0));
         state.waiting.extend(ahead);
         state
     }
 
-    fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger) -> Result<()> {
+    fn restore(&mut self, state: &PackerState, mut documents: Vec<Document>, ledger: Ledger) -> Result<()> {
         let mut buffered = state.clone();
-        for held in Held::restored(state, documents, 0) {
-            let held = held?;
-            if held.arrival == state.arrivals && self.ahead.is_none() {
-                buffered.waiting.retain(|waiting| waiting.arrival != state.arrivals);
-                self.ahead = Some(held.document);
-            } else {
-                self.hold(held);
-            }
+        if state.waiting.last().is_some_and(|last| last.arrival == state.arrivals) {
+            buffered.waiting.pop();
+            self.ahead = documents.pop();
         }
-        check_arrivals(&buffered, self.buffer.len())?;
-        self.arrivals = state.arrivals;
-        self.ledger = ledger;
-        Ok(())
+        self.buffer.restore(&buffered, documents, ledger, Self::length)
     }
 
     fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.buffer.ledger
     }
 }

@@ -22,6 +22,19 @@ impl Held {
         Self { document, byte_offset: 0, used: 0, arrival }
     }
 
+    /// As a state tells it; `added` tokens of those used are not the document's own. A long document is told from its
+    /// last border before that, so that what was used of it is not tokenized again.
+    pub(super) fn waiting(&self, added: usize) -> Waiting {
+        let own = self.used.saturating_sub(added);
+        let border = self.document.tokens.border(self.document.index, own);
+        Waiting {
+            address: self.document.address,
+            byte_offset: self.byte_offset + border.byte,
+            skip_tokens: (self.used - border.token) as u64,
+            arrival: self.arrival,
+        }
+    }
+
     /// The tokens of the document that are not used, where no BOS is counted.
     pub(super) fn rest(&self) -> &[u32] {
         &self.document.tokens()[self.used..]
@@ -32,15 +45,6 @@ impl Held {
         let mut tokens = TokenBatch::new();
         tokens.push(self.document.tokens());
         (self.document.tokens, self.document.index) = (Arc::new(tokens), 0);
-    }
-
-    pub(super) fn waiting(&self) -> Waiting {
-        Waiting {
-            address: self.document.address,
-            byte_offset: self.byte_offset,
-            skip_tokens: self.used as u64,
-            arrival: self.arrival,
-        }
     }
 
     /// The documents of `state`, taken up again; `added` is what a BOS that the packer adds makes of each length.

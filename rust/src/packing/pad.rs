@@ -7,10 +7,9 @@
 //! A document longer than a row is truncated to it. One that many newer ones have overtaken starts the next row.
 //! Conversations come with their own BOS and with masked tokens.
 
-use super::best_fit::check_arrivals;
 use super::buffer::Buffer;
 use super::held::Held;
-use super::{Cut, Document, Next, Packer, Progress, Rows, admit, finish, write_whole};
+use super::{Cut, Document, Next, Packer, Progress, Rows, finish, write_whole};
 use crate::error::Result;
 use crate::state::{Ledger, PackerState};
 
@@ -30,22 +29,12 @@ pub struct Pad {
     buffer: Buffer,
     /// What the buffer is measured for; 0 before the first row.
     row_length: usize,
-    arrivals: u64,
-    ledger: Ledger,
 }
 
 impl Pad {
     /// With the BOS to put before each document, or none where documents bring their own.
     pub fn new(bos: Option<u32>, pad_id: u32) -> Self {
-        Self {
-            bos,
-            pad_id,
-            cut: Cut::End,
-            buffer: Buffer::default(),
-            row_length: 0,
-            arrivals: 0,
-            ledger: Ledger::default(),
-        }
+        Self { bos, pad_id, cut: Cut::End, buffer: Buffer::default(), row_length: 0 }
     }
 
     /// Which side of a document longer than a row is dropped: without this, its end.
@@ -54,27 +43,22 @@ impl Pad {
         Self { cut, ..self }
     }
 
-    fn length(&self, document: &Document) -> usize {
-        (usize::from(self.bos.is_some()) + document.tokens().len()).min(self.row_length)
-    }
-
-    fn hold(&mut self, held: Held) {
-        let length = self.length(&held.document);
-        self.buffer.insert(held, length);
+    /// How documents are measured.
+    fn length(&self) -> impl Fn(&Held) -> usize + use<> {
+        let (added, most) = (usize::from(self.bos.is_some()), self.row_length);
+        move |held| (added + held.document.tokens().len()).min(most)
     }
 
     fn measure_for(&mut self, row_length: usize) {
         if self.row_length != row_length {
             self.row_length = row_length;
-            let mut buffer = std::mem::take(&mut self.buffer);
-            buffer.measure(|held| self.length(&held.document));
-            self.buffer = buffer;
+            self.buffer.measure(self.length());
         }
     }
 
     fn choose(&mut self, rows: &Rows<'_>) -> Option<Held> {
         let oldest = self.buffer.oldest()?;
-        let overtaken = rows.is_row_start() && self.arrivals - oldest > MAX_WAIT_DOCUMENTS;
+        let overtaken = rows.is_row_start() && self.buffer.arrivals - oldest > MAX_WAIT_DOCUMENTS;
         let arrival = if overtaken { oldest } else { self.buffer.longest_within(rows.space())? };
         self.buffer.take(arrival)
     }
@@ -84,43 +68,31 @@ impl Packer for Pad {
     fn fill(&mut self, input: &mut dyn FnMut() -> Next, rows: &mut Rows<'_>) -> Progress {
         self.measure_for(rows.row_length());
         while !rows.is_full() {
-            while self.buffer.len() < BUFFER_DOCUMENTS {
-                match input() {
-                    Next::Document(document) => {
-                        admit(&mut self.ledger, &document);
-                        self.hold(Held::new(document, self.arrivals));
-                        self.arrivals += 1;
-                    }
-                    Next::Pending => return Progress::Pending,
-                    Next::End => break,
-                }
+            let length = self.length();
+            if !self.buffer.fill(BUFFER_DOCUMENTS, input, length) {
+                return Progress::Pending;
             }
             match self.choose(rows) {
                 Some(held) => {
-                    write_whole(&held.document, self.bos, self.cut, rows, &mut self.ledger);
+                    write_whole(&held.document, self.bos, self.cut, rows, &mut self.buffer.ledger);
                 }
-                None if rows.is_row_start() => return finish(rows, self.pad_id, &mut self.ledger),
-                None => self.ledger.padding += rows.pad(self.pad_id) as u64,
+                None if rows.is_row_start() => return finish(rows, self.pad_id, &mut self.buffer.ledger),
+                None => self.buffer.ledger.padding += rows.pad(self.pad_id) as u64,
             }
         }
         Progress::Full
     }
 
     fn state(&self) -> PackerState {
-        self.buffer.state(self.arrivals)
+        self.buffer.state()
     }
 
     fn restore(&mut self, state: &PackerState, documents: Vec<Document>, ledger: Ledger) -> Result<()> {
-        for held in Held::restored(state, documents, 0) {
-            self.hold(held?);
-        }
-        check_arrivals(state, self.buffer.len())?;
-        self.arrivals = state.arrivals;
-        self.ledger = ledger;
-        Ok(())
+        let length = self.length();
+        self.buffer.restore(state, documents, ledger, length)
     }
 
     fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.buffer.ledger
     }
 }

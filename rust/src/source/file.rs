@@ -1,13 +1,24 @@
 //! A shard's bytes by position: reads that share no cursor, and a file that must stay what it was.
 
+use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use crate::error::{Error, Place, Result};
+use crate::read_at::read_exact_at;
+
+thread_local! {
+    static TIME_READING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// What this thread spent on reading files since the last call.
+pub fn take_time_reading() -> Duration {
+    TIME_READING.take()
+}
 
 /// What tells a file from another one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,43 +64,56 @@ impl ShardFile {
             reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
         })?;
         bytes.resize(length, 0);
-        read_exact_at(&self.file, bytes, offset).map_err(|source| self.failed(source))
+        let start = Instant::now();
+        let read = retried(|| read_exact_at(&self.file, bytes, offset));
+        TIME_READING.set(TIME_READING.get() + start.elapsed());
+        read.map_err(|source| self.failed(source))
     }
 
     /// A read beyond the end is a file that was cut since it was opened.
     fn failed(&self, source: io::Error) -> Error {
         let expected = self.stamp.size_bytes;
         match self.file.metadata().map(|metadata| metadata.len()) {
-            Ok(found) if found != expected => size_changed(&self.path, expected, found),
+            Ok(found) if found != expected => Error::size_changed(&self.path, expected, found),
             _ => Error::io(Place::shard(&self.path), source),
         }
     }
 }
 
-/// The file is not as long as it was.
-pub(super) fn size_changed(path: &Path, expected: u64, found: u64) -> Error {
-    let (expected, found) = (format!("{expected} bytes"), format!("{found} bytes"));
-    Error::Changed { path: path.into(), what: "size", expected, found }
+/// Attempts at a read: network file systems fail now and then, and a failure never costs data, only the run.
+const ATTEMPTS: usize = 3;
+
+/// What `read` gives, tried again where that may help: a file that ends too soon will not grow.
+fn retried(mut read: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match read() {
+            Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => {}
+            result => return result,
+        }
+    }
+    read()
 }
 
 fn stamp(metadata: &Metadata) -> Stamp {
     Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok() }
 }
 
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => (bytes, offset) = (&mut bytes[count..], offset + count as u64),
-            Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(source),
-        }
+    #[test]
+    fn a_read_that_fails_is_tried_again_and_one_beyond_the_end_is_not() {
+        let attempts = |kind: io::ErrorKind, failures: usize| {
+            let mut count = 0;
+            let result = retried(|| {
+                count += 1;
+                if count > failures { Ok(()) } else { Err(kind.into()) }
+            });
+            (count, result.map_err(|error| error.kind()))
+        };
+        assert_eq!(attempts(io::ErrorKind::TimedOut, 2), (3, Ok(())));
+        assert_eq!(attempts(io::ErrorKind::TimedOut, 9), (3, Err(io::ErrorKind::TimedOut)));
+        assert_eq!(attempts(io::ErrorKind::UnexpectedEof, 9), (1, Err(io::ErrorKind::UnexpectedEof)));
     }
-    Ok(())
 }

@@ -99,7 +99,11 @@ impl Renderer {
 
     /// An encoder: one per thread.
     pub fn encoder(&self) -> ChatEncoder {
-        ChatEncoder { renderer: self.clone(), encoder: self.tokenizer.encoder(), scratch: Scratch::default() }
+        ChatEncoder {
+            renderer: self.clone(),
+            encoder: self.tokenizer.take_encoder(),
+            scratch: Scratch::default(),
+        }
     }
 
     /// The ids of one conversation with an encoder of the same vocabulary; tokens that are not learned carry
@@ -167,6 +171,16 @@ pub struct ChatEncoder {
 }
 
 impl ChatEncoder {
+    /// What encodes the texts.
+    pub fn inner(&mut self) -> &mut Encoder {
+        &mut self.encoder
+    }
+
+    /// What encoded the texts.
+    pub fn into_inner(self) -> Encoder {
+        self.encoder
+    }
+
     /// Appends each conversation of `documents` to `out`; tokens that are not learned carry `NOT_LEARNED`.
     ///
     /// # Errors

@@ -61,6 +61,16 @@ pub(super) struct Chunk {
     /// The words in `group`.
     waiting: Vec<u32>,
     heap: HeapMerger,
+    counts: LookUps,
+}
+
+/// How often the caches knew a pretoken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LookUps {
+    /// Pretokens looked up.
+    pub pretokens: u64,
+    /// Those that had to be merged.
+    pub merged: u64,
 }
 
 /// A miss in its document.
@@ -94,7 +104,17 @@ impl Chunk {
             group: Group::default(),
             waiting: Vec::new(),
             heap: HeapMerger::default(),
+            counts: LookUps::default(),
         }
+    }
+
+    /// What was counted since the last call.
+    pub(super) fn take_counts(&mut self) -> LookUps {
+        std::mem::take(&mut self.counts)
+    }
+
+    pub(super) fn heap_mut(&mut self) -> &mut HeapMerger {
+        &mut self.heap
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -164,6 +184,7 @@ impl Chunk {
             self.fill_places(base, out);
         }
         self.ends.iter().for_each(|&at| end(at));
+        self.counts.pretokens += self.segments.iter().map(|segment| segment.count as u64).sum::<u64>();
         self.segments.clear();
         self.used = 0;
         self.num_bytes = 0;
@@ -194,6 +215,7 @@ impl Chunk {
                 match known {
                     Some(entry) => self.pool.extend((0..entry.count()).map(|at| entry.id(at))),
                     None if pretoken.len() > small::MAX_BYTES => {
+                        self.counts.merged += 1;
                         tables.merge_long(&mut self.heap, pretoken, &mut self.pool);
                         long.insert(pretoken, &self.pool[from..]);
                     }
@@ -236,6 +258,7 @@ impl Chunk {
             return;
         }
         self.group.merge(&tables.pairs);
+        self.counts.merged += self.waiting.len() as u64;
         for (index, &at) in self.waiting.iter().enumerate() {
             let Word { key, home, .. } = self.words[at as usize];
             let bytes = (!key).to_le_bytes();

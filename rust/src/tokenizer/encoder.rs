@@ -3,13 +3,15 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
 use super::cache::{LongCache, ShortCache, key_of};
-use super::chunk::Chunk;
+use super::chunk::{Chunk, LookUps};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use super::rewrite::{Part, Rewriter};
+use crate::error::{Error, Place};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. Warm MB/s on English with r50k and o200k, then on
@@ -35,15 +37,6 @@ pub(super) enum Splitter {
     Regex(RegexSplitter),
 }
 
-/// Where tokenizing can begin anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Border {
-    /// Byte of the text.
-    pub byte: usize,
-    /// Index of the first token behind it.
-    pub token: usize,
-}
-
 /// Why a text has no ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,6 +45,11 @@ pub enum EncodeError {
     InvalidUtf8 {
         /// Byte offset of the first bad byte.
         byte: usize,
+    },
+    /// It holds a surrogate, which Python strings may and UTF-8 may not.
+    Surrogate {
+        /// Index of the first one among its characters.
+        character: usize,
     },
     /// It is 4 GiB or longer.
     TooLong {
@@ -77,10 +75,24 @@ pub enum EncodeError {
     },
 }
 
+impl EncodeError {
+    /// The crate's error, for a text that messages call `what`.
+    pub(crate) fn at(self, what: &str) -> Error {
+        let place = Place::shard(what);
+        match self {
+            Self::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+            other => Error::Tokenize { place, reason: other.to_string() },
+        }
+    }
+}
+
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidUtf8 { byte } => write!(f, "invalid UTF-8 at byte {byte}"),
+            Self::Surrogate { character } => {
+                write!(f, "character {character} is a surrogate, which has no UTF-8; pass errors=\"replace\"")
+            }
             Self::TooLong { bytes } => write!(f, "a document of {bytes} bytes; the most are {}", u32::MAX),
             Self::Split { reason } => f.write_str(reason),
             Self::Panic { reason } => write!(f, "the encoder panicked: {reason}"),
@@ -121,6 +133,14 @@ impl Encoder {
         Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
     }
 
+    pub(super) fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables)
+    }
+
+    pub(super) fn splitter(&self) -> &Splitter {
+        &self.splitter
+    }
+
     /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
     /// every one that text can hold is there: a pretoken that is not found is then no token.
     fn remember_vocabulary(tables: &Tables, short: &mut ShortCache, long: &mut LongCache) -> bool {
@@ -138,6 +158,18 @@ impl Encoder {
             complete &= short.insert(short.home(key), key, &[id]) || long.insert(token, &[id]);
         }
         complete
+    }
+
+    /// How often the caches knew a pretoken, since the last call. A pattern that is not well known is not counted.
+    pub fn take_counts(&mut self) -> LookUps {
+        self.chunk.take_counts()
+    }
+
+    /// Sets a flag that ends what would take long. Once it is set, what comes out may be anything and the encoder is to be
+    /// dropped.
+    pub fn stop_with(&mut self, stopping: Option<Arc<AtomicBool>>) {
+        self.chunk.heap_mut().stop_with(stopping.clone());
+        self.heap.stop_with(stopping);
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.
@@ -181,36 +213,26 @@ impl Encoder {
         result
     }
 
-    /// A border of `text` near token `token` of its `ids`: tokenizing the text from there gives the rest of the ids.
-    ///
-    /// The border is the start of the pretoken that the token is in, and the start of the text where normalization, special
-    /// tokens or a pattern that may look back leave no other.
-    pub fn border(&self, text: &str, ids: &[u32], token: usize) -> Border {
+    /// Bytes of `text` about `apart` apart at which tokenizing can begin anew: the ids of the parts between them are those
+    /// of the whole. They are starts of pretokens; there are none where normalization, special tokens or a pattern that
+    /// may look back leave none.
+    pub fn cuts(&self, text: &str, apart: usize) -> Vec<usize> {
+        let mut cuts = Vec::new();
         let rewrites = self.tables.rewriter.as_ref().is_some_and(|it| !it.keeps(text));
-        let Splitter::Family(splitter) = self.splitter else { return Border::default() };
+        let Splitter::Family(splitter) = self.splitter else { return cuts };
         if rewrites {
-            return Border::default();
+            return cuts;
         }
-        let length = |id: &u32| self.tables.definition.vocabulary.token(*id).len();
-        let byte: usize = ids[..token.min(ids.len())].iter().map(length).sum();
-        let (mut buffer, mut at, mut last) = (vec![0; 1024], 0, 0);
-        while at < text.len() && at <= byte {
-            let mut starts = Starts::new(&mut buffer);
-            let next = splitter.fill(text, at, &mut starts);
-            let count = starts.len();
-            let before = buffer[..count].partition_point(|&start| at + start as usize <= byte);
-            last = if before > 0 { at + buffer[before - 1] as usize } else { last };
-            at = next;
+        let (mut buffer, mut at) = ([0; 1024], 0);
+        loop {
+            at = splitter.fill(text, at, &mut Starts::new(&mut buffer));
+            if at == text.len() {
+                return cuts;
+            }
+            if at - cuts.last().copied().unwrap_or(0) >= apart {
+                cuts.push(at);
+            }
         }
-        if at == byte {
-            last = byte;
-        }
-        let (mut tokens, mut bytes) = (0, 0);
-        while bytes < last {
-            bytes += length(&ids[tokens]);
-            tokens += 1;
-        }
-        Border { byte: last, token: tokens }
     }
 
     fn add_parts(&mut self, parts: Vec<Part<'_>>, out: &mut Vec<u32>) -> Result<(), EncodeError> {
@@ -301,7 +323,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let Splitter::Family(splitter) = self.splitter else {
             self.finish(text_of, out, end);
-            self.encode_by_regex(text, out)?;
+            self.encode_by_regex(text, out, |_| {})?;
             end(out.len());
             return Ok(());
         };
@@ -310,20 +332,30 @@ impl Encoder {
         }
         let mut at = 0;
         while at < text.len() {
-            let Some(room) = self.chunk.room() else {
-                self.finish(text_of, out, end);
-                continue;
-            };
-            let mut starts = Starts::new(room);
-            let next = splitter.fill(text, at, &mut starts);
-            let count = starts.len();
-            self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
-            at = next;
+            match self.push_segment(splitter, document, text, at) {
+                Some(next) => at = next,
+                None => self.finish(text_of, out, end),
+            }
         }
         Ok(())
     }
 
-    fn finish<'a>(
+    /// Takes pretokens of `text[at..]` into the chunk and returns where they end; none when the chunk is full.
+    pub(super) fn push_segment(
+        &mut self,
+        splitter: FamilySplitter,
+        document: usize,
+        text: &str,
+        at: usize,
+    ) -> Option<usize> {
+        let mut starts = Starts::new(self.chunk.room()?);
+        let next = splitter.fill(text, at, &mut starts);
+        let count = starts.len();
+        self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
+        Some(next)
+    }
+
+    pub(super) fn finish<'a>(
         &mut self,
         text_of: &impl Fn(usize) -> &'a [u8],
         out: &mut Vec<u32>,
@@ -334,8 +366,13 @@ impl Encoder {
         }
     }
 
-    /// Splits by the pattern's own expression, which a library matches.
-    fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+    /// Splits by the pattern's own expression, which a library matches; `after_each` pretoken it may look at the ids.
+    pub(super) fn encode_by_regex(
+        &mut self,
+        text: &str,
+        out: &mut Vec<u32>,
+        mut after_each: impl FnMut(&mut Vec<u32>),
+    ) -> Result<(), EncodeError> {
         let Splitter::Regex(splitter) = &mut self.splitter else {
             unreachable!("the pattern is not well known")
         };
@@ -356,6 +393,7 @@ impl Encoder {
                     self.long.insert(pretoken, &out[before..]);
                 }
             }
+            after_each(out);
         }
         Ok(())
     }

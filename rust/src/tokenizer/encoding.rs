@@ -33,11 +33,19 @@ impl Encoding {
         }
     }
 
+    /// Keeps an encoder's caches for whoever asks for one next.
+    pub fn give_back(&self, encoder: DocumentEncoder) {
+        self.tokenizer().give_back(match encoder {
+            DocumentEncoder::Texts(encoder) => *encoder,
+            DocumentEncoder::Conversations(encoder) => encoder.into_inner(),
+        });
+    }
+
     /// An encoder: one per thread.
     pub fn encoder(&self) -> DocumentEncoder {
         match self {
-            Self::Texts(tokenizer) => DocumentEncoder::Texts(tokenizer.encoder()),
-            Self::Conversations(renderer) => DocumentEncoder::Conversations(renderer.encoder()),
+            Self::Texts(tokenizer) => DocumentEncoder::Texts(Box::new(tokenizer.take_encoder())),
+            Self::Conversations(renderer) => DocumentEncoder::Conversations(Box::new(renderer.encoder())),
         }
     }
 }
@@ -46,12 +54,20 @@ impl Encoding {
 #[derive(Debug)]
 pub enum DocumentEncoder {
     /// Texts.
-    Texts(Encoder),
+    Texts(Box<Encoder>),
     /// Conversations.
-    Conversations(ChatEncoder),
+    Conversations(Box<ChatEncoder>),
 }
 
 impl DocumentEncoder {
+    /// What encodes the texts.
+    pub fn inner(&mut self) -> &mut Encoder {
+        match self {
+            Self::Texts(encoder) => encoder,
+            Self::Conversations(encoder) => encoder.inner(),
+        }
+    }
+
     /// Appends each document of `documents` to `out`.
     ///
     /// # Errors

@@ -104,7 +104,9 @@ impl LeafReader {
             let mut stored = self.pool.take();
             self.file.read_into(&mut stored, location.offset, location.header.compressed_bytes)?;
             let stored = Bytes::from_owner(stored);
-            let bytes = decompress(&mut self.decompressor, &self.pool, &location.header, &stored)?;
+            let mut room = self.pool.take();
+            room.clear();
+            let bytes = decompress(&mut self.decompressor, room, &location.header, &stored)?;
             if location.header.kind == PageKind::Dictionary {
                 self.dictionary = Some(Arc::new(Dictionary::decode(&location.header, bytes)?));
                 continue;

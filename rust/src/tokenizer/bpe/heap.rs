@@ -7,16 +7,23 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::PairTable;
 
 const NONE: u32 = u32::MAX;
+
+/// Steps between two looks at the flag that stops a merge: some milliseconds.
+const STEPS_BETWEEN_LOOKS: u32 = 1 << 16;
 
 /// Buffers that are kept between calls.
 #[derive(Debug, Default)]
 pub struct HeapMerger {
     parts: Vec<Part>,
     candidates: BinaryHeap<Reverse<(u32, u32)>>,
+    /// Ends a merge where it is; what comes out is then of no use.
+    stopping: Option<Arc<AtomicBool>>,
 }
 
 /// A run of bytes merged so far, in a doubly linked list by position.
@@ -31,6 +38,18 @@ struct Part {
 }
 
 impl HeapMerger {
+    /// Sets the flag that ends merges.
+    pub fn stop_with(&mut self, stopping: Option<Arc<AtomicBool>>) {
+        self.stopping = stopping;
+    }
+
+    /// Whether to end, asked at each of many steps.
+    fn stops(&self, step: u32) -> bool {
+        // Relaxed: the flag is all that is said.
+        let is_set = || self.stopping.as_ref().is_some_and(|stopping| stopping.load(Ordering::Relaxed));
+        step.is_multiple_of(STEPS_BETWEEN_LOOKS) && is_set()
+    }
+
     /// Appends the ids of `pretoken`, equal to those of [`naive::merge`](super::naive::merge).
     ///
     /// # Panics
@@ -47,9 +66,17 @@ impl HeapMerger {
             merged_id: NONE,
         }));
         for at in 0..num_parts {
+            if self.stops(at) {
+                return out.push(self.parts[0].id); // callers count on one id at least
+            }
             self.consider(pairs, at);
         }
+        let mut step = 0u32;
         while let Some(Reverse((priority, at))) = self.candidates.pop() {
+            step = step.wrapping_add(1);
+            if self.stops(step) {
+                return out.push(self.parts[0].id); // callers count on one id at least
+            }
             if self.parts[at as usize].priority == priority {
                 self.merge_at(pairs, at);
             }

@@ -1,0 +1,71 @@
+"""How many conversations a second become batches, beside a plain-Python loop?  `pytest benches/python/bench_chat.py`
+
+Both give the same batches (asserted first), then each is timed in fresh processes that take turns: the first pass of a
+process is cold, the later ones warm. Two threads for both; the plain loop is Python and uses one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "corpus" / "chat"
+WORKER = Path(__file__).with_name("chat_worker.py")
+CONTENDERS = {"plain": 2, "nanofast one_per_row": 12, "nanofast best_fit": 12}  # passes a process
+BATCH_SIZE = 32
+
+
+def run(contender: str, path: Path, batch_size: int, passes: int) -> dict[str, Any]:
+    command = [sys.executable, str(WORKER), contender, str(path), str(batch_size), str(passes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def made_corpus(folder: Path) -> Path:
+    said = ("What does it do?", "It opens a file and reads it line by line, " * 5, "And then?", "Then it is closed.")
+    roles = ("user", "assistant", "user", "assistant")
+    rows = [
+        [{"role": role, "content": f"{index} {text}"} for role, text in zip(roles, said, strict=True)]
+        for index in range(400)
+    ]
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    pq.write_table(pa.table({"messages": pa.array(rows, kind)}), folder / "chat.parquet", row_group_size=100)
+    return folder
+
+
+@pytest.mark.timeout(3600)
+def test_conversations_a_second(
+    smoke: bool, num_rounds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made_corpus(tmp_path) if smoke or not CORPUS.exists() else CORPUS
+    same = ["plain", "nanofast one_per_row"]
+    digests = {run(contender, path, BATCH_SIZE, 0)["digest"] for contender in same}
+    assert len(digests) == 1, "the contenders' batches differ"
+    cold: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    warm: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for number in range(1 if smoke else num_rounds):
+        for name in list(CONTENDERS)[:: 1 if number % 2 == 0 else -1]:
+            report = run(name, path, BATCH_SIZE, CONTENDERS[name])
+            rates = [report["rows"] / seconds for seconds in report["seconds"]]
+            cold[name].append(rates[0])
+            warm[name] += rates[1:]
+    plain = statistics.median(warm["plain"])
+    with capsys.disabled():
+        print(f"\n  {path}, batches of {BATCH_SIZE}; tiktoken {version('tiktoken')}, torch {version('torch')}")
+        for name in CONTENDERS:
+            middle, low, high = statistics.median(warm[name]), min(warm[name]), max(warm[name])
+            print(
+                f"  {name:22} cold {statistics.median(cold[name]):10,.0f}  warm {middle:10,.0f} conversations/s "
+                f"({low:,.0f} to {high:,.0f})  {middle / plain:5.1f} x"
+            )

@@ -1,0 +1,164 @@
+"""Conversations → batches, one contender in one process: `python chat_worker.py CONTENDER PATH BATCH_SIZE PASSES`.
+
+    nanofast one_per_row | nanofast best_fit | plain
+
+Prints JSON: the digest of all batches of a pass, and the seconds of each pass; the first is the cold one. `plain` is
+written as nanochat describes its own: each thing said is encoded by tiktoken, lists of ids and masks grow, and a batch
+is padded to its longest conversation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+SEQUENCE_LENGTH = 4095  # longer than any conversation of the corpus
+NUM_THREADS = 2
+PARTS = ("user_start", "user_end", "assistant_start", "assistant_end", "python_start", "python_end")
+SPECIALS = ("bos", *PARTS, "output_start", "output_end")
+
+Batch = tuple[Any, Any]
+
+
+def render(messages: list[dict[str, str]], encoding: Any, special: dict[str, int]) -> tuple[list[int], list[int]]:
+    """Ids and mask of one conversation."""
+    if messages[0]["role"] == "system":
+        first = {"role": "user", "content": messages[0]["content"] + "\n\n" + messages[1]["content"]}
+        messages = [first, *messages[2:]]
+    ids, mask = [special["bos"]], [0]
+    for index, message in enumerate(messages):
+        role = "user" if index % 2 == 0 else "assistant"
+        assert message["role"] == role
+        said = encoding.encode_ordinary(message["content"])
+        learned = int(role == "assistant")
+        ids += [special[f"{role}_start"], *said, special[f"{role}_end"]]
+        mask += [0, *[learned] * len(said), learned]
+    return ids, mask
+
+
+def collate(rendered: list[tuple[list[int], list[int]]], pad: int) -> Batch:
+    """Inputs and targets, as wide as the longest conversation less one."""
+    import torch
+
+    width = max(len(ids) for ids, _ in rendered) - 1
+    inputs = torch.full((len(rendered), width), pad, dtype=torch.long)
+    targets = torch.full((len(rendered), width), -1, dtype=torch.long)
+    for row, (ids, mask) in enumerate(rendered):
+        tokens = torch.tensor(ids, dtype=torch.long)
+        inputs[row, : len(ids) - 1] = tokens[:-1]
+        learned = tokens[1:].clone()
+        learned[torch.tensor(mask[1:], dtype=torch.long) == 0] = -1
+        targets[row, : len(ids) - 1] = learned
+    return inputs, targets
+
+
+def plain(path: Path, batch_size: int) -> Iterator[Iterator[Batch]]:
+    """Passes of the plain loop; the data set lies in memory as Python objects."""
+    import pyarrow.parquet as pq
+    import tiktoken
+
+    encoding = _r50k(tiktoken)
+    special = {name: encoding.n_vocab + index for index, name in enumerate(SPECIALS)}
+    conversations = pq.read_table(path, columns=["messages"])["messages"].to_pylist()
+
+    def one_pass() -> Iterator[Batch]:
+        for start in range(0, len(conversations), batch_size):
+            batch = [render(messages, encoding, special) for messages in conversations[start : start + batch_size]]
+            if len(batch) == batch_size:
+                yield collate(batch, special["assistant_end"])
+
+    while True:
+        yield one_pass()
+
+
+def _r50k(tiktoken: Any) -> Any:
+    """tiktoken's r50k with the ranks that nanofast bundles, so that nothing is fetched."""
+    import nanofast
+
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base")
+    ranks = {tokenizer.decode_bytes([token]): token for token in range(50256)}
+    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+    return tiktoken.Encoding("r50k", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+
+
+def ours(path: Path, batch_size: int, packing: str) -> Iterator[Iterator[Batch]]:
+    """Passes of ChatLoader; one loader goes on from pass to pass, as in training."""
+    import torch  # noqa: F401  # tensors are what both give; imported before the clock starts
+
+    import nanofast
+
+    template = nanofast.ChatTemplate.from_name("nanochat")
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(template.special_tokens)
+    rows = sum(_row_counts(path))
+    options: dict[str, Any] = {"lanes": 1, "unit_documents": 0, "num_threads": NUM_THREADS, "num_slots": 8}
+    if packing == "one_per_row":
+        while True:  # whole passes, so that both see the same batches
+            with nanofast.ChatLoader(
+                path, tokenizer, batch_size, SEQUENCE_LENGTH, packing=packing, epochs=1, **options
+            ) as loader:
+                yield (batch for index, batch in enumerate(loader) if index < rows // batch_size)
+    loader = nanofast.ChatLoader(path, tokenizer, batch_size, SEQUENCE_LENGTH, packing=packing, **options)
+    while True:
+        until = loader.metrics()["ledger"]["documents"] + rows
+
+        def one_pass(until: int = until) -> Iterator[Batch]:
+            while loader.metrics()["ledger"]["documents"] < until:
+                yield next(loader)
+
+        yield one_pass()
+
+
+def _row_counts(path: Path) -> list[int]:
+    from nanofast import _nanofast
+
+    footer = json.loads(_nanofast.read_footer(str(_nanofast.find_shards(str(path))[0])))
+    return [group["num_rows"] for group in footer["row_groups"]]
+
+
+def measured(passes: Iterator[Iterator[Batch]], count: int) -> dict[str, Any]:
+    """Seconds of each of `count` passes."""
+    seconds = []
+    for _ in range(count):
+        start = time.perf_counter()
+        one = next(passes)
+        for _ in one:
+            pass
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds}
+
+
+def digest(batches: Iterable[Batch]) -> str:
+    """Of every value of a pass."""
+    found = hashlib.sha256()
+    for inputs, targets in batches:
+        for tensor in (inputs, targets):
+            found.update(str(tuple(tensor.shape)).encode())
+            found.update(tensor.long().numpy().tobytes())
+    return found.hexdigest()
+
+
+def main() -> None:
+    contender, path, batch_size, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_THREADS])
+    make = {
+        "plain": lambda: plain(path, batch_size),
+        "nanofast one_per_row": lambda: ours(path, batch_size, "one_per_row"),
+        "nanofast best_fit": lambda: ours(path, batch_size, "best_fit"),
+    }[contender]
+    report: dict[str, Any] = {"rows": sum(_row_counts(path))}
+    if count == 0:
+        report["digest"] = digest(next(make()))
+    else:
+        report |= measured(make(), count)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
