@@ -98,7 +98,7 @@ def _answer(trainer: Trainer, prompt: str, **how: Any) -> str:
 def ask_tasks(trainer: Trainer) -> None:
     """The questions of the tasks that the settings name, on the main rank (cut models: on all); told and logged."""
     tasks = [read_task(Path(path)) for path in trainer.config.chat.tasks]
-    if not trainer.world.is_main and not is_sharded(trainer.model):
+    if not trainer.world.is_main and not trainer.model.is_cut:
         return
     journal, step = trainer.journal, trainer.counters.step
     trainer.model.eval()
