@@ -34,7 +34,7 @@ def validate(trainer: Trainer) -> Validation:
         _tell_baselines(trainer)
     start = time.perf_counter()
     trainer.model.eval()
-    found = trainer.parts.run(lambda parts: _measure(trainer, parts), trainer.rows, trainer.tell_memory)
+    found = trainer.in_parts(lambda parts: _measure(trainer, parts))
     seconds = time.perf_counter() - start
     journal.write("validation", step=step, **_figures(found), seconds=seconds)
     journal.progress.say(f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s")

@@ -75,18 +75,18 @@ class Optimizers:
                 "momentum": settings.momentum,
                 "dtype": model.compute_dtype,
             }
-            group = [groups.pop("matrices")]
+            matrices = [groups.pop("matrices")]
             if model.is_cut:
                 from nanofast.fsdp import Shard, ShardedMuon
 
                 shards = [arena for arena in by_kind["matrices"] if isinstance(arena, Shard)]
-                self.members.append(ShardedMuon(shards, group, **own))
+                self.members.append(ShardedMuon(shards, matrices, **own))
             else:
-                self.members.append(Muon(group, **own))
+                self.members.append(Muon(matrices, **own))
         betas = (settings.beta1, settings.beta2)
         self.members.append(torch.optim.AdamW(list(groups.values()), betas=betas, eps=EPSILON, fused=True))
-        for group_ in self._groups():
-            group_["height"], group_["full_decay"] = group_["lr"], group_["weight_decay"]
+        for group in self._groups():
+            group["height"], group["full_decay"] = group["lr"], group["weight_decay"]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for member in self.members for group in member.param_groups]

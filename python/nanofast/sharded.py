@@ -12,9 +12,10 @@ Imported only where such a checkpoint is written or read, since it takes its tim
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,8 @@ def save_shards(trainer: Trainer) -> list[Written]:
         aside = object_from_main(_begun(trainer) if is_main else None)
         if isinstance(aside, Exception):
             raise aside
-        save(tensors, storage_writer=FileSystemWriter(aside / FOLDER), no_dist=not is_connected())
+        with _meant_to_be_alone():
+            save(tensors, storage_writer=FileSystemWriter(aside / FOLDER), no_dist=not is_connected())
         if is_main:
             path = checkpoint.finish(Snapshot(values=plain), aside, step)
             trainer.writer.retain(step)
@@ -62,6 +64,14 @@ def save_shards(trainer: Trainer) -> list[Written]:
         return []
     size = 0 if error else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return [Written(step, path, size, time.perf_counter() - start, error)]
+
+
+@contextlib.contextmanager
+def _meant_to_be_alone() -> Iterator[None]:
+    """DCP warns where there is no process group."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _begun(trainer: Trainer) -> Path | OSError:
@@ -79,8 +89,7 @@ def _read(folder: Path, empty: Callable[[str, torch.Size, torch.dtype], Tensor],
         for name, entry in reader.read_metadata().state_dict_metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # meant so
+    with _meant_to_be_alone():
         load(found, storage_reader=reader, no_dist=alone or not is_connected())
     files: Files = {}
     for name, tensor in found.items():
