@@ -12,8 +12,9 @@ Special tokens in a text are plain text. The work is done in Rust, without the G
 from __future__ import annotations
 
 import codecs
+import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 

@@ -59,7 +59,7 @@ pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, medium, small};
+use bpe::{PairTable, blocks, medium, small};
 use encoder::Splitter;
 use file::Format;
 use pretokenize::{Family, FamilySplitter, RegexSplitter};
@@ -107,7 +107,10 @@ impl Tables {
         match self.whole_id(pretoken) {
             Some(id) => out.push(id),
             None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
-            None => heap.merge(&self.pairs, pretoken, out),
+            None => {
+                let length = |id| self.definition.vocabulary.token(id).len();
+                blocks::merge(&self.pairs, heap, length, &blocks::SIZES, pretoken, out);
+            }
         }
     }
 }

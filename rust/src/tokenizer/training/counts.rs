@@ -14,11 +14,27 @@ const ENTRY_BYTES: usize = 72;
 #[derive(Debug)]
 pub struct PretokenCounts {
     splitter: Splitter,
-    counts: HashMap<Box<[u8]>, u64>,
+    table: Table,
     num_text_bytes: u64,
-    num_table_bytes: usize,
     limit_bytes: usize,
     starts: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    counts: HashMap<Box<[u8]>, u64>,
+    num_bytes: usize,
+}
+
+impl Table {
+    fn add(&mut self, pretoken: &[u8], times: u64) {
+        if let Some(count) = self.counts.get_mut(pretoken) {
+            *count += times;
+        } else {
+            self.num_bytes += ENTRY_BYTES + pretoken.len();
+            self.counts.insert(pretoken.into(), times);
+        }
+    }
 }
 
 impl PretokenCounts {
@@ -27,16 +43,8 @@ impl PretokenCounts {
     /// # Errors
     /// When the pattern does not compile.
     pub fn new(training: &Training, limit_bytes: usize) -> Result<Self> {
-        let splitter = training.splitter()?;
-        let counts = HashMap::new();
-        Ok(Self {
-            splitter,
-            counts,
-            num_text_bytes: 0,
-            num_table_bytes: 0,
-            limit_bytes,
-            starts: vec![0; 4096],
-        })
+        let (splitter, table) = (training.splitter()?, Table::default());
+        Ok(Self { splitter, table, num_text_bytes: 0, limit_bytes, starts: vec![0; 4096] })
     }
 
     /// Counts the pretokens of a text.
@@ -48,26 +56,21 @@ impl PretokenCounts {
             .map_err(|error| EncodeError::InvalidUtf8 { byte: error.valid_up_to() }.at("text"))?;
         match &mut self.splitter {
             Splitter::Family(splitter) => {
-                let (splitter, mut buffer, mut at) = (*splitter, std::mem::take(&mut self.starts), 0);
+                let mut at = 0;
                 while at < text.len() {
-                    let mut starts = Starts::new(&mut buffer);
+                    let mut starts = Starts::new(&mut self.starts);
                     let next = splitter.fill(text, at, &mut starts);
                     let count = starts.len();
-                    let bounds = buffer[..count].iter().map(|&start| at + start as usize);
+                    let bounds = self.starts[..count].iter().map(|&start| at + start as usize);
                     let ends = bounds.clone().skip(1).chain([next]);
-                    for (start, end) in bounds.zip(ends) {
-                        self.count(&text.as_bytes()[start..end], 1);
-                    }
+                    bounds.zip(ends).for_each(|(start, end)| self.table.add(&text.as_bytes()[start..end], 1));
                     at = next;
                 }
-                self.starts = buffer;
             }
             Splitter::Regex(splitter) => {
-                let pieces = splitter.split(text);
-                let pieces = pieces.map_err(|reason| EncodeError::Split { reason }.at("text"))?.to_vec();
-                for piece in pieces {
-                    self.count(&text.as_bytes()[piece], 1);
-                }
+                let pieces =
+                    splitter.split(text).map_err(|reason| EncodeError::Split { reason }.at("text"))?;
+                pieces.iter().for_each(|piece| self.table.add(&text.as_bytes()[piece.clone()], 1));
             }
         }
         self.num_text_bytes += text.len() as u64;
@@ -79,34 +82,23 @@ impl PretokenCounts {
     /// # Errors
     /// When the distinct pretokens exceed the limit.
     pub fn absorb(&mut self, other: Self) -> Result<()> {
-        for (pretoken, count) in other.counts {
-            self.count(&pretoken, count);
-        }
+        other.table.counts.iter().for_each(|(pretoken, &count)| self.table.add(pretoken, count));
         self.num_text_bytes += other.num_text_bytes;
         self.check()
     }
 
-    fn count(&mut self, pretoken: &[u8], times: u64) {
-        if let Some(count) = self.counts.get_mut(pretoken) {
-            *count += times;
-        } else {
-            self.num_table_bytes += ENTRY_BYTES + pretoken.len();
-            self.counts.insert(pretoken.into(), times);
-        }
-    }
-
     fn check(&self) -> Result<()> {
-        if self.num_table_bytes <= self.limit_bytes {
+        let (bytes, limit) = (self.table.num_bytes, self.limit_bytes);
+        if bytes <= limit {
             return Ok(());
         }
-        let (bytes, texts) = (self.num_table_bytes, self.num_text_bytes);
         Err(Error::Resource {
             what: "memory",
             reason: format!(
-                "{} distinct pretokens of {texts} bytes of text take {bytes} bytes, more than the limit of {}; \
+                "{} distinct pretokens of {} bytes of text take {bytes} bytes, more than the limit of {limit}; \
                  train on less text (max_bytes=) or allow more (memory_limit_bytes=)",
-                self.counts.len(),
-                self.limit_bytes
+                self.len(),
+                self.num_text_bytes
             ),
         })
     }
@@ -118,17 +110,17 @@ impl PretokenCounts {
 
     /// Distinct pretokens.
     pub fn len(&self) -> usize {
-        self.counts.len()
+        self.table.counts.len()
     }
 
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.table.counts.is_empty()
     }
 
     /// All pretokens with their counts, in the order of their bytes.
     pub(super) fn sorted(self) -> Vec<(Box<[u8]>, u64)> {
-        let mut counts: Vec<_> = self.counts.into_iter().collect();
+        let mut counts: Vec<_> = self.table.counts.into_iter().collect();
         counts.sort_unstable();
         counts
     }
