@@ -181,8 +181,10 @@ def _dataset(files: Data, sequence_length: int, arguments: dict[str, Any]) -> To
 
 
 def is_token_data(data: Data) -> bool:
-    """Whether data is token files rather than parquet: by the names alone, and by what is in a folder."""
+    """Whether data is token files rather than parquet: by the names alone; a folder with a shard in it is parquet."""
     try:
+        if any(next(Path(path).glob("*.parquet"), None) for path in _paths(data)):
+            return False
         return all(path.endswith(SUFFIXES) for path in find_token_files(data))
     except NotFoundError:
         return False
