@@ -12,6 +12,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
 from nanofast.errors import InvalidError, WrongTypeError
@@ -101,6 +104,23 @@ class ChatLoader(TokenLoader):
             raise InvalidError(f"bos_token = `{bos_token}`: conversations have the BOS of their template")
         template_pad = tokenizer.special_tokens.get(self.template.pad, 0)
         return template_pad, template_pad if pad_id is None else pad_id
+
+    def conversation_starts(self) -> npt.NDArray[np.int32]:
+        """Where conversations begin in the inputs of the batch that was returned last, flattened: int32 `[n]`.
+
+        With `concat` one may begin with a row's last token as well, which is a target only; it is left out.
+        """
+        return np.array(self._native.document_starts(), np.int32)
+
+    def cu_seqlens(self, inputs: Any) -> npt.NDArray[np.int32]:
+        """Borders of the stretches of `inputs` `[B, T]`, the batch that was returned last, that attend to themselves
+        alone: int32 `[n + 1]` from 0 to B·T, for varlen attention.
+
+        A stretch begins at each row and each conversation; a row's padding belongs to its last one.
+        """
+        rows, width = inputs.shape
+        borders = np.arange(rows + 1, dtype=np.int32) * width
+        return np.union1d(borders, self.conversation_starts()).astype(np.int32)
 
     def metrics(self) -> dict[str, Any]:
         """As `TokenLoader.metrics`, and of the positions delivered `learned_share` and `padding_share`.

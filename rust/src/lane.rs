@@ -21,6 +21,8 @@ pub struct SlotHeader {
     pub num_targets: usize,
     /// Whether any token carries the not-learned bit.
     pub masked: bool,
+    /// Where in the slot documents begin, where the packer tells.
+    pub starts: Vec<u32>,
     /// Where the lane stands behind this batch.
     pub entry: LaneEntry,
 }
@@ -79,6 +81,7 @@ pub(crate) struct LanePacker {
     restoring: Option<LaneEntry>,
     target: Option<Target>,
     cursor: Cursor,
+    starts: Vec<u32>,
     width: usize,
     /// What the packer does not count: padding of batches behind the lane's end, documents passed over.
     beside: Ledger,
@@ -108,6 +111,7 @@ impl LanePacker {
             restoring: Some(entry),
             target: None,
             cursor: Cursor::default(),
+            starts: Vec::new(),
             width: row_length,
             beside: Ledger::default(),
             passed_over: Vec::new(),
@@ -162,6 +166,7 @@ impl LanePacker {
             false => self.packer.fill(&mut || self.inbox.next(), &mut rows),
         };
         (self.cursor, self.width) = (rows.cursor(), rows.width());
+        self.starts.extend(rows.take_starts());
         for (address, reason) in self.inbox.take_passed_over() {
             match reason {
                 PassedOver::TooLong => self.beside.left_out_long += 1,
@@ -223,6 +228,7 @@ impl LanePacker {
             width: self.width,
             num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
             masked: masked || num_masked > 0,
+            starts: std::mem::take(&mut self.starts),
             entry,
         };
         self.cursor = Cursor::default();

@@ -327,6 +327,11 @@ impl Loader {
         Ok(())
     }
 
+    /// Columns of the batch accepted last, and where in its slot documents begin.
+    pub fn document_starts(&self) -> Option<(usize, &[u32])> {
+        self.given.as_ref().map(|header| (header.width, &header.starts[..]))
+    }
+
     /// Makes batches of another shape from here on. What was packed ahead is packed again; no token is lost.
     pub fn reconfigure(&mut self, batch_size: usize, sequence_length: usize) -> Result<()> {
         if self.closed {

@@ -224,6 +224,20 @@ def test_data_sets_are_listed_as_often_as_they_count(tokenizer: nanofast.Tokeniz
         nanofast.ChatLoader({str(a): 2}, tokenizer, 2, 100, split="train")
 
 
+@pytest.mark.parametrize("packing", list(PACKINGS))
+def test_starts_of_conversations_are_where_their_bos_is(packing: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    path = write_parquet(tmp_path / "a.parquet", random_conversations(12, 60))
+    bos = tokenizer.special_tokens["<|bos|>"]
+    with nanofast.ChatLoader(path, tokenizer, 3, 90, epochs=1, lanes=2, **PACKINGS[packing]) as loader:
+        assert loader.conversation_starts().tolist() == []
+        for inputs, _ in loader.numpy():
+            starts = np.flatnonzero(inputs == bos)
+            np.testing.assert_array_equal(loader.conversation_starts(), starts)
+            B, T = inputs.shape
+            borders = {*range(0, B * T + 1, T), *starts.tolist()}
+            assert loader.cu_seqlens(inputs).tolist() == sorted(borders)
+
+
 # ---- resume ------------------------------------------------------------------------------------------------
 
 

@@ -343,6 +343,18 @@ impl NativeLoader {
         py.detach(|| waiter.known_rounds(than, Duration::from_secs_f64(timeout_seconds))).map_err(to_py)
     }
 
+    /// Where documents begin in the inputs [B, width - 1] of the batch accepted last, flattened; those that begin with
+    /// a row's last token, which is no input, left out.
+    fn document_starts(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
+        self.with(py, |loader| {
+            let row_length = loader.config().sequence_length + 1;
+            let Some((width, starts)) = loader.document_starts() else { return Ok(Vec::new()) };
+            let places = starts.iter().map(|&at| (at as usize / row_length, at as usize % row_length));
+            let inputs = places.filter(|&(_, column)| column + 1 < width);
+            Ok(inputs.map(|(row, column)| row * (width - 1) + column).collect())
+        })
+    }
+
     /// Some rank has data for so many rounds.
     fn grant(&self, py: Python<'_>, rounds: u64) -> PyResult<()> {
         self.with(py, |loader| loader.grant(rounds))

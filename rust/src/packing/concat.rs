@@ -59,6 +59,9 @@ impl Concat {
     fn write(&mut self, rows: &mut Rows<'_>) {
         let Some(held) = self.held.front_mut() else { return };
         let row = rows.cursor().row;
+        if held.used == 0 {
+            rows.begin_document();
+        }
         // The shared token is in the ledger since the row before.
         let mut counted = std::mem::take(&mut self.shared);
         if let (Some(bos), 0) = (self.bos, held.used) {

@@ -100,6 +100,7 @@ pub struct Rows<'a> {
     memory: &'a mut [i32],
     row_length: usize,
     cursor: Cursor,
+    starts: Vec<u32>,
 }
 
 /// How far a slot is written.
@@ -117,7 +118,17 @@ impl<'a> Rows<'a> {
     /// Rows of `row_length` = T + 1 tokens over a slot's memory, continued at `cursor`.
     pub fn new(memory: &'a mut [i32], row_length: usize, cursor: Cursor) -> Self {
         debug_assert_eq!(memory.len() % row_length, 0);
-        Self { memory, row_length, cursor }
+        Self { memory, row_length, cursor, starts: Vec::new() }
+    }
+
+    /// Notes that a document begins where the row at hand ends.
+    pub fn begin_document(&mut self) {
+        self.starts.push((self.cursor.row * self.row_length + self.cursor.column) as u32);
+    }
+
+    /// Places in the slot where documents begin, of those that were noted in these rows, in order.
+    pub fn take_starts(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.starts)
     }
 
     /// How far they are written.
@@ -228,6 +239,7 @@ fn write_whole(
 ) -> usize {
     let tokens = document.tokens();
     let (front, back) = cut.kept(tokens, rows.space() - usize::from(bos.is_some()));
+    rows.begin_document();
     if let Some(bos) = bos {
         rows.push(&[bos]);
         ledger.bos += 1;
