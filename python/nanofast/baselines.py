@@ -1,8 +1,8 @@
 """What says how hard a text is: the bits per byte that xz and the best unigram model reach on the validation text.
 
-xz has seen nothing but the text itself. The unigram model gives each token the frequency that it has in this very text,
-which no other unigram model can beat. A newcomer can judge a model by them: worse than unigram is broken, better than xz
-has learned something of language.
+xz has seen nothing but the text itself. The unigram model gives each token the frequency that it has in this very
+text, which no other unigram model can beat. A newcomer can judge a model by them: worse than unigram is broken, better
+than xz has learned something of language.
 
     found = baselines(iter(loader), num_batches, tokenizer, token_bytes)
     found.xz_bpb, found.unigram_bpb

@@ -175,6 +175,8 @@ def open_loader(
         seed=config.run.seed,
         device=world.device,
         num_threads=config.data.loader_threads,
+        on_bad_data=config.data.on_bad_data,
+        invalid_utf8=config.data.invalid_utf8,
     )
 
 

@@ -10,7 +10,7 @@ so the rest of the trainer knows no difference, and whole tensors leave and ente
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -74,9 +74,11 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def local_part(tensor: Tensor, like: DTensor) -> Tensor:
     """This rank's part of a tensor of a cut parameter's shape; a tensor that is cut already gives its own."""
-    if not isinstance(tensor, DTensor):
-        tensor = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-    return tensor.to_local()
+    if isinstance(tensor, DTensor):
+        part: Tensor = tensor.to_local()
+        return part
+    cut = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return cut.to_local()
 
 
 class Shard:
@@ -86,7 +88,7 @@ class Shard:
         ((_, parameter),) = members.items()
         assert isinstance(parameter, DTensor)
         self.members, self.parameter = members, parameter
-        self.part = parameter.detach().to_local()
+        self.part: Tensor = parameter.to_local().detach()
 
     def reduce(self) -> None:
         """Take over the gradient; the backward pass has summed it."""
@@ -138,14 +140,14 @@ class ShardedMuon(Muon):
             raise ValueError(f"a cut matrix has two dimensions; found a parameter of shape {tuple(stack.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move this rank's rows of every matrix, all matrices of a shape at once."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for part in group["params"]:
                 by_shape.setdefault(self._shards[part].parameter.shape, []).append(part)
             for parts in by_shape.values():
-                directions = [self._direction(part, part.grad, group) for part in parts]
+                directions = [self._direction(p, p.grad, group) for p in parts if p.grad is not None]
                 wholes = [self._shards[part].wholes(d)[0] for part, d in zip(parts, directions, strict=True)]
                 updates = self._orthogonal(torch.stack(wholes))
                 for part, update in zip(parts, updates, strict=True):

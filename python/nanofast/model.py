@@ -303,7 +303,7 @@ class GPT(nn.Module):
 
     def parameters_by_kind(self) -> dict[str, list[Tensor]]:
         """Parameters as optimizers tell them apart: embedding, head, matrices; value embeddings and scales, if any."""
-        kinds = {
+        kinds: dict[str, list[Tensor]] = {
             "embedding": [self.embedding.weight],
             "head": [self.head.weight],
             "matrices": [parameter for block in self.blocks for parameter in block.parameters()],

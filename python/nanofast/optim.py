@@ -66,7 +66,11 @@ class Optimizers:
         self.members: list[torch.optim.Optimizer] = []
         if settings.optimizer == "muon":
             assert settings.matrix_lr is not None
-            own = {"lr": settings.matrix_lr, "momentum": settings.momentum, "dtype": model.compute_dtype}
+            own: dict[str, Any] = {
+                "lr": settings.matrix_lr,
+                "momentum": settings.momentum,
+                "dtype": model.compute_dtype,
+            }
             shards = [arena for arena in by_kind["matrices"] if isinstance(arena, Shard)]
             group = [groups.pop("matrices")]
             self.members.append(ShardedMuon(shards, group, **own) if shards else Muon(group, **own))

@@ -113,6 +113,7 @@ def _facts(runs: list[Run]) -> dict[str, Any]:
         "ledger": run.last("ledger").get("ledger") or {},
         "balances": _balances(run.last("ledger").get("ledger") or {}),
         "loader": run.last("ledger").get("loader") or {},
+        "quarantine": run.last("quarantine").get("parts") or [],
         "validations": run.of("validation"),
         "baselines": run.last("baselines"),
         "core": run.last("core"),

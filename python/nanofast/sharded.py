@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from nanofast.distributed import is_connected
 
@@ -25,14 +27,14 @@ FOLDER = "shards"  # in a checkpoint's
 
 def write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write every rank's parts of the tensors into a folder; a collective."""
-    dcp.save(dict(tensors), storage_writer=dcp.FileSystemWriter(folder), no_dist=not is_connected())
+    save(dict(tensors), storage_writer=FileSystemWriter(folder), no_dist=not is_connected())
 
 
 def read_shards(
     folder: Path, empty: Callable[[str, torch.Size, torch.dtype], Tensor], *, alone: bool = False
 ) -> dict[str, Tensor]:
     """Read all tensors of a folder, each into what `empty` makes for it. A collective, unless `alone`."""
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     found: dict[str, Tensor] = {
         name: empty(name, entry.size, entry.properties.dtype)
         for name, entry in reader.read_metadata().state_dict_metadata.items()
@@ -40,7 +42,7 @@ def read_shards(
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # meant so
-        dcp.load(found, storage_reader=reader, no_dist=alone or not is_connected())
+        load(found, storage_reader=reader, no_dist=alone or not is_connected())
     return found
 
 

@@ -64,7 +64,8 @@ def inherited(stage: Stage, config: Config, tokenizer: str) -> Config:
     def scaled(rate: float | None) -> float | None:
         return None if rate is None else rate * stage.rate_factor
 
-    rates: dict[str, Any] = {name: scaled(getattr(config.optimizer, name)) for name in ("matrix_lr", "embedding_lr", "head_lr")}
+    names = ("matrix_lr", "embedding_lr", "head_lr")
+    rates: dict[str, Any] = {name: scaled(getattr(config.optimizer, name)) for name in names}
     data: dict[str, Any] = {
         "documents": "conversations",
         "data": None,

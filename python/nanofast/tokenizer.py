@@ -12,8 +12,8 @@ Special tokens in a text are plain text. The work is done in Rust, without the G
 from __future__ import annotations
 
 import codecs
-import itertools
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -24,19 +24,20 @@ import numpy.typing as npt
 from nanofast import _nanofast
 
 if TYPE_CHECKING:
-    import os
-
     import tiktoken
 
     from nanofast.chat_template import ChatTemplate
+    from nanofast.vocabulary_training import Progress, Texts
 
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-"""The split pattern of cl100k_base as Hugging Face's engine takes it: the default of `train`."""
+"""The split pattern of cl100k_base, spelled so that all expression engines agree on it: the default of `train`."""
 
 TokenArray = npt.NDArray[np.uint32]
+AllowedSpecial = Collection[str] | Literal["all"]
+Errors = Literal["strict", "replace"]
 
 
 class Tokenizer:
@@ -60,18 +61,16 @@ class Tokenizer:
     ) -> Tokenizer:
         """Read `tokenizer.json` (byte-level BPE), nanofast's own file, or `.tiktoken`, which needs its split `pattern`.
 
-        `special_tokens` (text to id) go with a `.tiktoken` file; the other formats hold their own.
+        `special_tokens` (text to id) go with a `.tiktoken` file; the other formats hold their own. What a file is
+        follows from its content. Pickles, SentencePiece models and other kinds of vocabularies are refused by name;
+        nothing is executed.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no such vocabulary, or one that contradicts itself; the message says what and where.
         """
-        path = Path(path)
-        data = path.read_bytes()
-        if path.suffix == ".tiktoken":
-            if pattern is None:
-                raise ValueError(f"`{path}` holds no split pattern; pass pattern=")
-            specials = list((special_tokens or {}).items())
-            return cls(_nanofast.Tokenizer.from_tiktoken_file(data, pattern, specials, str(path)))
-        if pattern is not None or special_tokens is not None:
-            raise ValueError(f"`{path}` holds its own pattern and special tokens; drop pattern= and special_tokens=")
-        return cls(_nanofast.Tokenizer.from_json(data, str(path)))
+        specials = None if special_tokens is None else list(special_tokens.items())
+        return cls(_nanofast.Tokenizer.from_file(path, pattern, specials))
 
     @classmethod
     def from_tiktoken(cls, encoding: tiktoken.Encoding) -> Tokenizer:
@@ -83,100 +82,114 @@ class Tokenizer:
     @classmethod
     def train(
         cls,
-        documents: Iterable[str],
-        *,
+        texts_or_paths: Texts,
         vocab_size: int,
         pattern: str = GPT4_PATTERN,
         special_tokens: Sequence[str] = ("<|bos|>",),
-        show_progress: bool = False,
+        *,
+        text_column: str = "text",
+        max_bytes: int | None = None,
+        num_threads: int | None = None,
+        memory_limit_bytes: int = 4 << 30,
+        progress: Progress | None = None,
     ) -> Tokenizer:
-        """Train byte-level BPE on `documents` with Hugging Face `tokenizers`.
+        r"""Train byte-level BPE.
 
-        `vocab_size` counts the 256 bytes and the special tokens. Special tokens get the last ids, in the order given.
-        Equal input gives an equal tokenizer.
+        `texts_or_paths` are texts (any iterable of `str` or UTF-8 `bytes`), or what names files: a path, a glob, or an
+        iterable of `pathlib.Path`. Files are parquet shards and JSON lines, with their texts in `text_column`, and
+        plain text. `vocab_size` counts the 256 bytes and the special tokens, which get the last ids, in the order
+        given; there are fewer tokens where the texts hold no more to merge. `pattern` is read as tiktoken reads it.
+
+        Texts are read in order, up to the one that reaches `max_bytes`. What is held of them are their distinct
+        pretokens, `memory_limit_bytes` at most. `num_threads` is by default the number of cores; it changes nothing but
+        time.
+
+        The merges are those of Hugging Face's `BpeTrainer` without a minimal frequency: the pair that occurs most often
+        goes first, and among equals the one whose left part, then whose right part, has the smaller id (that library's
+        order of bytes, which is also this tokenizer's: `!` is 0, then by the characters that stand for bytes).
+
+        Raises:
+            ValueError: Sizes are out of range, the pattern is bad, or there is no text.
+            MemoryError: The distinct pretokens take more than `memory_limit_bytes`.
         """
-        import tokenizers
-        from tokenizers import decoders, models, pre_tokenizers, trainers
+        from nanofast.vocabulary_training import train
 
-        smallest = 256 + len(special_tokens)
-        if vocab_size < smallest:
-            raise ValueError(f"vocab_size = {vocab_size}: at least {smallest} (256 bytes and the special tokens)")
-        trained = tokenizers.Tokenizer(models.BPE(byte_fallback=False, fuse_unk=False))
-        split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated", invert=False)
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        trained.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-        trained.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - len(special_tokens),
-            min_frequency=0,
-            show_progress=show_progress,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        return cls(
+            train(
+                texts_or_paths,
+                vocab_size=vocab_size,
+                pattern=pattern,
+                special_tokens=list(special_tokens),
+                text_column=text_column,
+                max_bytes=max_bytes,
+                num_threads=num_threads,
+                memory_limit_bytes=memory_limit_bytes,
+                progress=progress,
+            )
         )
-        trained.train_from_iterator(documents, trainer)
-        file: dict[str, Any] = json.loads(trained.to_str())
-        first = len(file["model"]["vocab"])
-        file["added_tokens"] = [
-            {
-                "id": first + index,
-                "content": content,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for index, content in enumerate(special_tokens)
-        ]
-        return cls(_nanofast.Tokenizer.from_json(json.dumps(file).encode(), "trained"))
 
-    def encode(self, text: str | bytes, *, allowed_special: Collection[str] | Literal["all"] = ()) -> TokenArray:
-        """Return the ids of `text` (bytes must be UTF-8) as uint32 `[num_tokens]`.
+    def encode(
+        self,
+        text: str | bytes,
+        *,
+        allowed_special: AllowedSpecial = (),
+        errors: Errors = "strict",
+        add_special_tokens: bool = False,
+    ) -> TokenArray:
+        """Return the ids of `text` as uint32 `[num_tokens]`.
 
-        Special tokens named in `allowed_special` are taken as such; the text of all others is plain text.
+        Special tokens named in `allowed_special` are taken as such; the text of all others is plain text. `errors` says
+        what happens to bytes that are no UTF-8 and to lone surrogates: ValueError, or U+FFFD in their place, bytes as
+        in Python and surrogates as in tiktoken. `add_special_tokens` puts around the ids what the file's post-processor
+        names (a BOS, mostly).
         """
-        allowed = list(self.special_tokens) if allowed_special == "all" else list(allowed_special)
-        return self._native.encode(text, allowed)
+        ids = self._native.encode(text, self._allowed(allowed_special), _replaces(errors))
+        if not add_special_tokens:
+            return ids
+        before, after = self._native.frame
+        return np.concatenate([np.array(before, np.uint32), ids, np.array(after, np.uint32)])
 
-    def encode_to(self, text: str | bytes, out: TokenArray) -> int:
+    def encode_to(
+        self, text: str | bytes, out: TokenArray, *, allowed_special: AllowedSpecial = (), errors: Errors = "strict"
+    ) -> int:
         """Write the ids of `text` to the front of `out` and return how many; ValueError when it is too small."""
-        return self._native.encode_to(text, out)
+        return self._native.encode_to(text, out, self._allowed(allowed_special), _replaces(errors))
 
-    def encode_with_offsets(self, text: str) -> tuple[TokenArray, npt.NDArray[np.int64]]:
+    def encode_with_offsets(
+        self, text: str | bytes, *, allowed_special: AllowedSpecial = (), errors: Errors = "strict"
+    ) -> tuple[TokenArray, npt.NDArray[np.int64]]:
         """Return the ids of `text`, and int64 `[num_tokens, 2]`: first byte and end of each in the text's UTF-8.
 
-        ValueError where the tokenizer normalizes the text: its tokens are then not parts of it.
+        Spans follow each other and cover the text, with two exceptions: where the tokenizer normalizes, the tokens of a
+        character that changed all span what it was made of; and where a pattern drops text, no token spans it. With
+        `errors="replace"` they are spans in the text that the replacement gives.
         """
-        ids = self.encode(text)
-        lengths = np.fromiter((len(self._native.decode_bytes([int(token)])) for token in ids), np.int64, len(ids))
-        ends = np.cumsum(lengths)
-        if self.decode_bytes(ids) != text.encode():
-            raise ValueError(f"`{self.name}` normalizes this text; its tokens have no offsets in it")
-        return ids, np.stack([ends - lengths, ends], axis=1)
+        return self._native.encode_with_offsets(text, self._allowed(allowed_special), _replaces(errors))
 
-    def count_tokens(self, text: str | bytes) -> int:
-        """Return how many tokens `text` has."""
-        return self._native.count_tokens(text)
+    def count_tokens(
+        self, text: str | bytes, *, allowed_special: AllowedSpecial = (), errors: Errors = "strict"
+    ) -> int:
+        """Return how many tokens `text` has, without making a list of them."""
+        return self._native.count_tokens(text, self._allowed(allowed_special), _replaces(errors))
 
     def encode_batch(
-        self, texts: Sequence[str | bytes], *, num_threads: int = 1
+        self,
+        texts: Any,
+        *,
+        num_threads: int = 1,
+        allowed_special: AllowedSpecial = (),
+        errors: Errors = "strict",
     ) -> tuple[TokenArray, npt.NDArray[np.int64]]:
-        """Return all ids as uint32 `[num_tokens]`, and int64 `[len(texts) + 1]` offsets: where each text begins."""
+        """Return all ids as uint32 `[num_tokens]`, and int64 `[len(texts) + 1]` offsets: where each text begins.
+
+        `texts` are a list (or any iterable) of `str` and `bytes`; a string or binary array of a library that speaks
+        Arrow's C data interface (pyarrow, polars, nanoarrow …), read where it is; or a numpy array. Of those,
+        `StringDType` and object arrays are read string by string, and fixed-width ones (`U`, `S`) are copied: they hold
+        UTF-32, or bytes that may change meanwhile.
+        """
         if num_threads < 1:
             raise ValueError(f"num_threads = {num_threads}: at least 1")
-        if num_threads == 1 or len(texts) < 2:
-            return self._native.encode_batch(texts)
-        from concurrent.futures import ThreadPoolExecutor
-
-        # Parts of about equal size, several a thread: texts differ in length.
-        ends = np.cumsum([len(text) for text in texts])
-        cuts = np.searchsorted(ends, np.linspace(0, ends[-1], 4 * num_threads + 1)[1:-1])
-        borders = [0, *(int(cut) for cut in np.unique(cuts)), len(texts)]
-        pairs = list(itertools.pairwise(borders))
-        with ThreadPoolExecutor(num_threads) as pool:
-            parts = list(pool.map(lambda pair: self._native.encode_batch(texts[pair[0] : pair[1]]), pairs))
-        starts = np.cumsum([0, *(len(values) for values, _ in parts)])
-        offsets = [offsets[:-1] + start for (_, offsets), start in zip(parts, starts[:-1], strict=True)]
-        return np.concatenate([values for values, _ in parts]), np.concatenate([*offsets, starts[-1:]])
+        return self._native.encode_batch(texts, num_threads, self._allowed(allowed_special), _replaces(errors))
 
     def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
         """Return the text of `ids`; bytes that are no UTF-8 (a token may end within a character) become U+FFFD."""
@@ -184,7 +197,7 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Sequence[int] | npt.NDArray[Any]) -> bytes:
         """Return the bytes of `ids`, special tokens as their text."""
-        return self._native.decode_bytes(ids)
+        return self._native.decode_bytes(_as_ids(ids))
 
     @overload
     def token_bytes(self) -> npt.NDArray[np.int32]: ...
@@ -192,7 +205,7 @@ class Tokenizer:
     def token_bytes(self, id: int) -> bytes: ...
     def token_bytes(self, id: int | None = None) -> npt.NDArray[np.int32] | bytes:
         """Return how many bytes each token has, int32 `[vocab_size]` with 0 for special tokens; or the bytes of one."""
-        return self._native.token_bytes() if id is None else self._native.decode_bytes([id])
+        return self._native.token_bytes() if id is None else self.decode_bytes([id])
 
     @property
     def name(self) -> str:
@@ -223,21 +236,32 @@ class Tokenizer:
         self,
         path: str | os.PathLike[str],
         *,
-        format: Literal["nanofast", "huggingface", "tiktoken"] = "nanofast",
+        format: Literal["nanofast", "huggingface", "tiktoken"] | None = None,
     ) -> None:
         """Write a file that `from_file` reads back.
 
         `nanofast`: exact to the fingerprint. `huggingface`: a `tokenizer.json` that Hugging Face `tokenizers` reads.
-        `tiktoken`: ranks alone (pattern and special tokens go elsewhere); ValueError where merges are not by rank.
+        `tiktoken`: ranks alone (pattern and special tokens go elsewhere); ValueError where merging by rank would give
+        other ids. By default `tiktoken` where the name ends in `.tiktoken`, else `nanofast`.
         """
         writers = {
             "nanofast": self._native.to_bytes,
             "huggingface": self._native.to_hf_json,
             "tiktoken": self._native.to_tiktoken,
         }
-        if format not in writers:
+        path = Path(path)
+        kind = format or ("tiktoken" if path.suffix == ".tiktoken" else "nanofast")
+        if kind not in writers:
             raise ValueError(f"format = {format!r}: one of {', '.join(writers)}")
-        Path(path).write_bytes(writers[format]())
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(writers[kind]())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _allowed(self, allowed_special: AllowedSpecial) -> list[str]:
+        return list(self.special_tokens) if allowed_special == "all" else list(allowed_special)
 
     def decoder(self) -> StreamDecoder:
         """Return a decoder that takes ids as they come and gives text without broken characters."""
@@ -288,6 +312,26 @@ class StreamDecoder:
         rest = self._characters.decode(b"", final=True)
         self._characters.reset()
         return rest
+
+
+def _replaces(errors: Errors) -> bool:
+    if errors not in ("strict", "replace"):
+        raise ValueError(f"errors = {errors!r}: strict or replace")
+    return errors == "replace"
+
+
+def _as_ids(ids: Sequence[int] | npt.NDArray[Any]) -> TokenArray:
+    """`ids` as the extension takes them; nothing is wrapped around or cut off."""
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise ValueError(f"ids have {array.ndim} dimensions; expected 1")
+    if array.dtype == np.uint32 or array.size == 0:
+        return array.astype(np.uint32, copy=False)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"ids are {array.dtype}; expected whole numbers")
+    if array.min() < 0 or array.max() > np.iinfo(np.uint32).max:
+        raise ValueError(f"ids go from {array.min()} to {array.max()}; expected 0 to {np.iinfo(np.uint32).max}")
+    return array.astype(np.uint32)
 
 
 def _restored(data: bytes, name: str) -> Tokenizer:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -87,6 +88,7 @@ class Trainer:
         self.log_every = self.config.run.log_every
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
         self.accumulation_steps = self.tokens_per_step // (batch_tokens * self.world.world_size)
+        self.num_quarantined = 0
         self.journal.keep_documents = self._keep_documents
         self.stop = StopRequest()
         self.started = time.perf_counter()
@@ -194,7 +196,21 @@ class Trainer:
 
     def _write_ledger(self) -> None:
         metrics = self.loader.metrics()
+        self._tell_quarantine(metrics.pop("quarantine", []))
         self.journal.write("ledger", step=self.counters.step, ledger=metrics.get("ledger"), loader=metrics)
+
+    def _tell_quarantine(self, parts: list[dict[str, Any]]) -> None:
+        """What the loaders of all ranks have left out, once for each time that it grew."""
+        found: list[dict[str, Any]] = []
+        for part in itertools.chain.from_iterable(gather_objects(parts)):
+            if part not in found:  # a whole file is on every rank's list
+                found.append(part)
+        if len(found) > self.num_quarantined:
+            self.num_quarantined = len(found)
+            rows = sum(part["rows"][1] - part["rows"][0] for part in found if "rows" in part)
+            files = sum("rows" not in part for part in found)
+            self.journal.write("quarantine", step=self.counters.step, parts=found)
+            self.journal.event(f"left out as bad data so far: {rows} rows and {files} whole files", "warning")
 
     # ------------------------------------------------------------------ every so often
 
@@ -259,7 +275,9 @@ class Trainer:
         self.journal.progress.phase("compiling")
         with self._timed("compile"):
             device = self.world.device
-            self.parts.run(lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory)
+            self.parts.run(
+                lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory
+            )
             self.optimizers.zero_grad()
 
     def fit(self) -> str:

@@ -205,6 +205,44 @@ def test_plain_text_joins_conversations_in_one_stream(tokenizer: nanofast.Tokeni
         nanofast.ChatLoader(paths, tokenizer, 1, 16)
 
 
+def test_conversations_and_text_share_a_stream_by_weight(tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    chat = write_parquet(tmp_path / "a.parquet", random_conversations(13, 200))
+    text = tmp_path / "t.parquet"
+    pa.parquet.write_table(pa.table({"text": [f"document {index} " * 9 for index in range(99)]}), text)
+    mixture = nanofast.Mixture({"chat": (chat, 1.0), "text": (text, 3.0)})
+    with nanofast.ChatLoader(mixture, tokenizer, 4, 64, packing="concat", lanes=1) as loader:
+        batches = as_lists(loader.numpy(), 20)
+        shares = loader.metrics()["shares"]
+        state = loader.state_dict()
+        following = as_lists(loader.numpy(), 5)
+    stream = [token for inputs, _ in batches for row in inputs for token in row]
+    assert {tokenizer.special_tokens["<|user_start|>"], *tokenizer.encode(" document")} <= set(stream)
+    assert len(shares) == 2
+    with nanofast.ChatLoader(mixture, tokenizer, 4, 64, packing="concat", lanes=1) as resumed:
+        resumed.load_state_dict(state)
+        assert as_lists(resumed.numpy(), 5) == following
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_row_that_is_no_conversation_can_be_quarantined(kind: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    conversations: list[Any] = random_conversations(14, 40)
+    whole, broken = tmp_path / f"whole.{kind}", tmp_path / f"broken.{kind}"
+    write = write_jsonl if kind == "jsonl" else write_parquet
+    write(whole, conversations)
+    bad = [{"role": "assistant", "content": "x"}]
+    write(broken, [*conversations[:3], bad, *conversations[3:20], [], *conversations[20:]])
+    options: dict[str, Any] = {"packing": "concat", "epochs": 1, "lanes": 1, "on_bad_data": "quarantine"}
+    with (
+        nanofast.ChatLoader(whole, tokenizer, 2, 32, **options) as expected,
+        nanofast.ChatLoader(broken, tokenizer, 2, 32, **options) as found,
+    ):
+        assert as_lists(found.numpy()) == as_lists(expected.numpy())
+        listed = found.metrics()["quarantine"]
+    assert len(listed) == 2
+    assert "expected `user`" in listed[0]["reason"]
+    assert "no messages" in listed[1]["reason"]
+
+
 def test_data_sets_are_listed_as_often_as_they_count(tokenizer: nanofast.Tokenizer, tmp_path: Path):
     a = write_parquet(tmp_path / "a.parquet", random_conversations(6, 20))
     b = write_parquet(tmp_path / "b.parquet", random_conversations(7, 5))

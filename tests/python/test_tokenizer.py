@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import pickle
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,22 @@ def test_gives_the_ids_of_hugging_face(name: str, tmp_path: Path) -> None:
     values, offsets = tokenizer.encode_batch(sample)
     for index, expected in enumerate(reader.encode_batch(sample, add_special_tokens=False)):
         assert np.array_equal(values[offsets[index] : offsets[index + 1]], expected.ids), sample[index][:80]
+
+
+def test_offsets_of_normalized_text_are_those_of_hugging_face(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    packed = (DATA / "tokenizers" / "qwen3.tokenizer.json.zst").read_bytes()
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(zstandard.ZstdDecompressor().decompressobj().decompress(packed))
+    reader, tokenizer = tokenizers.Tokenizer.from_file(str(file)), Tokenizer.from_file(file)
+    sample = [text for text in [*texts("hard", 3), *texts("multi", 41)] if len(text) < 20_000]
+    assert any(unicodedata.normalize("NFC", text) != text for text in sample)
+    for text in sample:
+        ids, spans = tokenizer.encode_with_offsets(text)
+        # Hugging Face counts characters, and gives a part of one the whole of it.
+        borders = np.cumsum([0, *(len(character.encode()) for character in text)])
+        starts = np.searchsorted(borders, spans[:, 0], "right") - 1
+        ends = np.searchsorted(borders, spans[:, 1], "left")
+        expected = reader.encode(text, add_special_tokens=False)
+        if expected.ids == ids.tolist():  # special tokens in a text are tokens there
+            assert list(zip(starts.tolist(), ends.tolist(), strict=True)) == expected.offsets, text[:80]

@@ -86,10 +86,13 @@ def test_a_finished_run_can_be_sampled_evaluated_exported_and_imported(run_folde
     folder = run_folder
 
     def module(name: str, *more: str) -> subprocess.CompletedProcess[str]:
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "argv", [name, *more])
-                code = importlib.import_module(f"nanofast.{name}").main()
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(sys, "argv", [name, *more])
+            code = importlib.import_module(f"nanofast.{name}").main()
         return subprocess.CompletedProcess(more, code, out.getvalue(), err.getvalue())
 
     done = module("generate", str(folder), "--prompt", "def ", "--num-samples", "2", "--num-tokens", "8")

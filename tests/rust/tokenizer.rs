@@ -1,6 +1,10 @@
 //! The tokenizer against its slow twins and against tiktoken-rs, on the same cases.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "tokenizer/agreement.rs"]
+mod agreement;
+#[path = "tokenizer/bad_files.rs"]
+mod bad_files;
 #[path = "tokenizer/cases.rs"]
 mod cases;
 #[path = "tokenizer/encoding.rs"]
@@ -11,3 +15,5 @@ mod files;
 mod merging;
 #[path = "tokenizer/splitting.rs"]
 mod splitting;
+#[path = "tokenizer/training.rs"]
+mod training;

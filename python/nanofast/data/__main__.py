@@ -10,7 +10,8 @@ import importlib
 import sys
 from typing import NoReturn
 
-# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`.
+# Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
+# its hyphens underscores.
 COMMANDS = {
     "download": ("fetch the shards of a published data set, whole and verified", "fineweb-edu -n 8"),
     "prepare": (
@@ -18,6 +19,7 @@ COMMANDS = {
         "dump.jsonl.zst ~/shards --column content --deduplicate",
     ),
     "tokenize": ("write pre-tokenized files", "~/shards tokens.bin --tokenizer r50k_base"),
+    "train-tokenizer": ("train a vocabulary on text files", "~/shards --vocab-size 32768 --out tokenizer.json"),
     "inspect": ("show what is in a data set, and what to mind", "~/shards --tokenizer r50k_base --world-size 8"),
     "bench": ("measure how fast this machine feeds a data set", "~/shards --tokenizer r50k_base --gpu H100"),
 }
@@ -41,7 +43,7 @@ def main() -> int:
         )
         if name in sys.argv[1:2]:  # the other commands' modules, and what they import, are left alone
             try:
-                command = importlib.import_module(f"nanofast.data.{name}")
+                command = importlib.import_module(f"nanofast.data.{name.replace('-', '_')}")
             except ModuleNotFoundError as error:
                 print(f"error: `{error.name}` is not installed; get it: pip install 'nanofast[hub]'", file=sys.stderr)
                 return 2
@@ -52,7 +54,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -32,11 +32,6 @@ SPECIAL_TOKENS = (
     "<|output_start|>",
     "<|output_end|>",
 )
-# The split pattern of GPT-4's vocabulary as OpenAI published it with tiktoken (cl100k_base).
-SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 ROW_GROUP_DOCUMENTS = 1000
 # One document in 20 is for validation, the share that the loader takes of a single shard: the corpus is too small to
 # give more away (Python 3.11: 0.57 MB, 160,000 tokens).
@@ -73,31 +68,6 @@ def split_shards(documents: Sequence[str]) -> list[Sequence[str]]:
     borders = [num_train * index // num_shards for index in range(num_shards + 1)]
     shards = [documents[begin:end] for begin, end in pairwise(borders)]
     return [*shards, documents[num_train:]]
-
-
-def train_bpe(documents: Sequence[str], path: Path) -> None:
-    """Train a byte-level BPE vocabulary of `VOCAB_SIZE` tokens on `documents` and write it to `path`.
-
-    The special tokens come first, in the order of `SPECIAL_TOKENS`: `<|bos|>` is 0.
-    """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(documents, trainer)
-    tokenizer.save(str(path))
 
 
 def _is_complete(data: Path) -> bool:
@@ -144,6 +114,9 @@ def _make_data(data: Path) -> None:
 
 
 def _make_tokenizer(path: Path) -> None:
+    from nanofast.tokenizer import Tokenizer
+
     *train, _ = split_shards(stdlib.documents())
+    tokenizer = Tokenizer.train((text for shard in train for text in shard), VOCAB_SIZE, special_tokens=SPECIAL_TOKENS)
     with folder_aside(path.parent, _has_tokenizer) as folder:
-        train_bpe([text for shard in train for text in shard], folder / path.name)
+        tokenizer.save(folder / path.name, format="huggingface")

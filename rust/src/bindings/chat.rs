@@ -81,7 +81,7 @@ fn render<'py>(
         let renderer = chat.renderer(tokenizer.inner().clone())?;
         let place = || Place::shard("conversation");
         tokenizer
-            .with_encoder(|encoder| renderer.render(encoder, &conversation, prompts))
+            .with_encoder(|encoder, _| renderer.render(encoder, &conversation, prompts))
             .map_err(|error| refused(error, place()))
     };
     Ok(rendered(py, &py.detach(render).map_err(to_py)?))
@@ -117,7 +117,7 @@ fn render_rows<'py>(
                     }
                     let place = Place::row(&path, row_group, first_row + index as u64);
                     let tokens =
-                        tokenizer.with_encoder(|encoder| renderer.render(encoder, conversation, false));
+                        tokenizer.with_encoder(|encoder, _| renderer.render(encoder, conversation, false));
                     found.push(tokens.map_err(|error| refused(error, place))?);
                 }
             }

@@ -1,11 +1,14 @@
 //! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
 
+mod arrow;
 mod chat;
 mod error;
 mod loader;
 mod reading;
+mod texts;
 mod token_files;
 mod tokenizer;
+mod training;
 mod writer;
 
 use pyo3::prelude::*;
@@ -20,5 +23,6 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     loader::register(module)?;
     reading::register(module)?;
     token_files::register(module)?;
+    training::register(module)?;
     writer::register(module)
 }

@@ -1,54 +1,40 @@
 //! `Tokenizer` for Python: arguments in, one call, arrays out. The GIL is released around the work.
 
-use numpy::{IntoPyArray, PyArray1, PyReadwriteArray1};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::error::to_py;
-use crate::error::{Error, Place};
-use crate::ragged::TokenBatch;
-use crate::tokenizer::{EncodeError, Encoder, Rewriter, Tokenizer};
+use super::texts::{self, Invalid, Text};
+use crate::error::Error;
+use crate::pipeline::share_out;
+use crate::ragged::{DocumentBatch, TokenBatch};
+use crate::tokenizer::{DocumentError, EncodeError, Encoder, Rewriter, Tokenizer};
 
-/// A text: `str`, or `bytes` that should be UTF-8.
-#[derive(FromPyObject)]
-enum Text {
-    #[pyo3(transparent)]
-    Str(PyBackedStr),
-    #[pyo3(transparent)]
-    Bytes(PyBackedBytes),
-}
+/// Ids whose memory an encoder keeps from one text to the next: 16 MiB.
+const MAX_KEPT_IDS: usize = 1 << 22;
 
-impl Text {
-    fn encode(
-        &self,
-        encoder: &mut Encoder,
-        allowed: Option<&Rewriter>,
-        out: &mut Vec<u32>,
-    ) -> Result<(), EncodeError> {
-        match (self, allowed) {
-            (Self::Str(text), None) => encoder.encode_str(text, out),
-            (Self::Str(text), Some(allowed)) => encoder.encode_with(allowed, text, out),
-            (Self::Bytes(text), None) => encoder.encode(text, out),
-            (Self::Bytes(text), Some(allowed)) => match str::from_utf8(text) {
-                Ok(text) => encoder.encode_with(allowed, text, out),
-                Err(error) => Err(EncodeError::InvalidUtf8 { byte: error.valid_up_to() }),
-            },
-        }
-    }
-}
+type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
 
 type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
+type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
 
 #[pyclass(frozen, name = "Tokenizer", module = "nanofast._nanofast")]
 pub(super) struct PyTokenizer {
     tokenizer: Tokenizer,
+    /// Memory for the ids of one text that no thread is using.
+    idle: Mutex<Vec<Vec<u32>>>,
 }
 
 impl From<Tokenizer> for PyTokenizer {
     fn from(tokenizer: Tokenizer) -> Self {
-        Self { tokenizer }
+        Self { tokenizer, idle: Mutex::default() }
     }
 }
 
@@ -57,38 +43,131 @@ impl PyTokenizer {
         &self.tokenizer
     }
 
-    pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder) -> R) -> R {
+    pub(super) fn with_encoder<R>(&self, work: impl FnOnce(&mut Encoder, &mut Vec<u32>) -> R) -> R {
+        // A poisoned lock guards a list that is whole between any two calls.
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = idle().pop().unwrap_or_default();
+        ids.clear();
         let mut encoder = self.tokenizer.take_encoder();
-        let result = work(&mut encoder);
+        let result = work(&mut encoder, &mut ids);
         self.tokenizer.give_back(encoder);
+        // What a huge text took goes back.
+        ids.shrink_to(MAX_KEPT_IDS);
+        idle().push(ids);
         result
     }
 
-    fn allowed(&self, contents: &[String]) -> PyResult<Option<Rewriter>> {
-        if contents.is_empty() {
-            return Ok(None);
+    fn encode_all(
+        &self,
+        documents: &DocumentBatch,
+        options: &Options,
+        num_threads: usize,
+    ) -> PyResult<(Vec<u32>, Vec<usize>)> {
+        let encode = |documents: &DocumentBatch| {
+            let mut out = TokenBatch::new();
+            self.with_encoder(|encoder, _| match &options.allowed {
+                Some(allowed) => encode_batch_with(encoder, allowed, documents, &mut out),
+                None => encoder.encode_batch(documents, &mut out),
+            })
+            .map(|()| out)
+        };
+        let failed = |first: usize, error: DocumentError| {
+            to_py(error.error.at(&format!("texts[{}]", first + error.document)))
+        };
+        if num_threads < 2 || documents.len() < 2 {
+            return encode(documents).map(TokenBatch::into_parts).map_err(|error| failed(0, error));
         }
-        let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
-        self.tokenizer.allow(&contents).map(Some).map_err(to_py)
+        let parts = parts(documents, num_threads);
+        let encoded = share_out(num_threads, &parts, |part| encode(&documents.slice(part.clone())));
+        let (mut values, mut offsets) = (Vec::new(), vec![0]);
+        for (part, batch) in parts.iter().zip(encoded) {
+            let (more, ends) = batch.map_err(|error| failed(part.start, error))?.into_parts();
+            offsets.extend(ends[1..].iter().map(|end| end + values.len()));
+            values.extend_from_slice(&more);
+        }
+        Ok((values, offsets))
     }
 
-    fn ids(&self, py: Python<'_>, text: &Text, allowed_special: &[String]) -> PyResult<Vec<u32>> {
-        let allowed = self.allowed(allowed_special)?;
-        let ids = py.detach(|| {
-            let mut ids = Vec::new();
-            self.with_encoder(|encoder| text.encode(encoder, allowed.as_ref(), &mut ids)).map(|()| ids)
+    /// The ids of `text`, with which `work` may do as it likes before their memory is used again.
+    fn with_ids<R: Send>(
+        &self,
+        text: &Bound<'_, PyAny>,
+        options: &Options,
+        work: impl FnOnce(&str, &mut Vec<u32>) -> R + Send,
+    ) -> PyResult<R> {
+        let py = text.py();
+        let text = Text::new(text, options.invalid, || "text".into())?;
+        let result = py.detach(|| {
+            let text = text.utf8(options.invalid)?;
+            self.with_encoder(|encoder, ids| {
+                encode(encoder, options.allowed.as_ref(), &text, ids)?;
+                Ok(work(&text, ids))
+            })
         });
-        ids.map_err(|error| self.failed(None, error))
+        result.map_err(|error: EncodeError| to_py(error.at("text")))
     }
+}
 
-    fn failed(&self, document: Option<usize>, error: EncodeError) -> PyErr {
-        let what = document.map_or_else(|| "text".to_owned(), |index| format!("texts[{index}]"));
-        let place = Place::shard(what);
-        to_py(match error {
-            EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
-            other => Error::Tokenize { place, reason: other.to_string() },
-        })
+/// How texts are taken.
+struct Options {
+    invalid: Invalid,
+    /// Finds the special tokens that are asked for; none where no one is.
+    allowed: Option<Rewriter>,
+}
+
+impl Options {
+    fn new(tokenizer: &Tokenizer, allowed_special: &[String], replace_invalid: bool) -> PyResult<Self> {
+        let contents: Vec<&str> = allowed_special.iter().map(String::as_str).collect();
+        let allowed =
+            (!contents.is_empty()).then(|| tokenizer.allow(&contents)).transpose().map_err(to_py)?;
+        Ok(Self { invalid: Invalid::new(replace_invalid), allowed })
     }
+}
+
+fn encode(
+    encoder: &mut Encoder,
+    allowed: Option<&Rewriter>,
+    text: &str,
+    out: &mut Vec<u32>,
+) -> Result<(), EncodeError> {
+    match allowed {
+        Some(allowed) => encoder.encode_with(allowed, text, out),
+        None => encoder.encode_str(text, out),
+    }
+}
+
+/// Encodes documents with special tokens that are asked for.
+fn encode_batch_with(
+    encoder: &mut Encoder,
+    allowed: &Rewriter,
+    documents: &DocumentBatch,
+    out: &mut TokenBatch,
+) -> Result<(), DocumentError> {
+    for (document, text) in documents.iter().enumerate() {
+        let text =
+            str::from_utf8(text).map_err(|error| EncodeError::InvalidUtf8 { byte: error.valid_up_to() });
+        let encoded = text.and_then(|text| encoder.encode_with(allowed, text, out.values_mut()));
+        encoded.map_err(|error| DocumentError { document, error })?;
+        out.end_document();
+    }
+    Ok(())
+}
+
+/// Ranges of documents with about equally many bytes, several a thread, since texts differ in length.
+fn parts(documents: &DocumentBatch, num_threads: usize) -> Vec<Range<usize>> {
+    let most = documents.num_bytes() / (4 * num_threads) + 1;
+    let (mut parts, mut start, mut num_bytes) = (Vec::new(), 0, 0);
+    for (index, text) in documents.iter().enumerate() {
+        num_bytes += text.len();
+        if num_bytes >= most {
+            parts.push(start..index + 1);
+            (start, num_bytes) = (index + 1, 0);
+        }
+    }
+    if start < documents.len() {
+        parts.push(start..documents.len());
+    }
+    parts
 }
 
 #[pymethods]
@@ -104,14 +183,14 @@ impl PyTokenizer {
     }
 
     #[staticmethod]
-    fn from_tiktoken_file(
+    #[pyo3(signature = (path, pattern = None, special_tokens = None))]
+    fn from_file(
         py: Python<'_>,
-        data: &[u8],
-        pattern: &str,
-        special_tokens: Vec<(String, u32)>,
-        name: &str,
+        path: PathBuf,
+        pattern: Option<&str>,
+        special_tokens: Option<Vec<(String, u32)>>,
     ) -> PyResult<Self> {
-        let load = || Tokenizer::from_tiktoken(data, pattern, &special_tokens, name);
+        let load = || Tokenizer::from_file(&path, pattern, special_tokens.as_deref());
         py.detach(load).map(Self::from).map_err(to_py)
     }
 
@@ -133,51 +212,102 @@ impl PyTokenizer {
         PyBytes::new(py, &py.detach(|| self.tokenizer.to_bytes()))
     }
 
-    #[pyo3(signature = (text, allowed_special = Vec::new()))]
+    #[pyo3(signature = (text, allowed_special = Vec::new(), replace_invalid = false))]
     fn encode<'py>(
         &self,
-        py: Python<'py>,
-        text: Text,
+        text: &Bound<'py, PyAny>,
         allowed_special: Vec<String>,
+        replace_invalid: bool,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        Ok(self.ids(py, &text, &allowed_special)?.into_pyarray(py))
+        let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
+        Ok(self.with_ids(text, &options, |_, ids| std::mem::take(ids))?.into_pyarray(text.py()))
     }
 
     /// Writes the ids to the front of `out`; returns how many.
-    fn encode_to(&self, py: Python<'_>, text: Text, mut out: PyReadwriteArray1<'_, u32>) -> PyResult<usize> {
-        let ids = self.ids(py, &text, &[])?;
+    #[pyo3(signature = (text, out, allowed_special = Vec::new(), replace_invalid = false))]
+    fn encode_to(
+        &self,
+        text: &Bound<'_, PyAny>,
+        mut out: PyReadwriteArray1<'_, u32>,
+        allowed_special: Vec<String>,
+        replace_invalid: bool,
+    ) -> PyResult<usize> {
+        let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
         let out = out.as_slice_mut()?;
-        let Some(place) = out.get_mut(..ids.len()) else {
-            let rule = format!("the text has {} tokens; pass a larger array", ids.len());
-            return Err(to_py(Error::config("out", format!("{} ids", out.len()), rule)));
-        };
-        place.copy_from_slice(&ids);
-        Ok(ids.len())
+        let room = out.len();
+        let count = self.with_ids(text, &options, |_, ids| {
+            if let Some(place) = out.get_mut(..ids.len()) {
+                place.copy_from_slice(ids);
+            }
+            ids.len()
+        })?;
+        if count > room {
+            let rule = format!("the text has {count} tokens; pass a larger array");
+            return Err(to_py(Error::config("out", format!("{room} ids"), rule)));
+        }
+        Ok(count)
     }
 
-    fn count_tokens(&self, py: Python<'_>, text: Text) -> PyResult<usize> {
-        Ok(self.ids(py, &text, &[])?.len())
+    /// The ids, and first byte and end of each in the text.
+    #[pyo3(signature = (text, allowed_special = Vec::new(), replace_invalid = false))]
+    fn encode_with_offsets<'py>(
+        &self,
+        text: &Bound<'py, PyAny>,
+        allowed_special: Vec<String>,
+        replace_invalid: bool,
+    ) -> PyResult<Located<'py>> {
+        let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
+        let located = self.with_ids(text, &options, |text, ids| {
+            let spans = self.tokenizer.spans(options.allowed.as_ref(), text, ids)?;
+            let bounds = spans.iter().flat_map(|span| [span.start as i64, span.end as i64]);
+            Ok((std::mem::take(ids), bounds.collect::<Vec<i64>>()))
+        })?;
+        let (ids, bounds) = located.map_err(|error: EncodeError| to_py(error.at("text")))?;
+        let (py, count) = (text.py(), ids.len());
+        Ok((ids.into_pyarray(py), bounds.into_pyarray(py).reshape([count, 2])?))
     }
 
-    fn encode_batch<'py>(&self, py: Python<'py>, texts: Vec<Text>) -> PyResult<Batch<'py>> {
-        let encoded = py.detach(|| {
-            self.with_encoder(|encoder| {
-                let mut batch = TokenBatch::new();
-                for (index, text) in texts.iter().enumerate() {
-                    text.encode(encoder, None, batch.values_mut()).map_err(|error| (index, error))?;
-                    batch.end_document();
-                }
-                Ok(batch)
-            })
+    #[pyo3(signature = (text, allowed_special = Vec::new(), replace_invalid = false))]
+    fn count_tokens(
+        &self,
+        text: &Bound<'_, PyAny>,
+        allowed_special: Vec<String>,
+        replace_invalid: bool,
+    ) -> PyResult<usize> {
+        let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
+        let (py, text) = (text.py(), Text::new(text, options.invalid, || "text".into())?);
+        let count = py.detach(|| {
+            let text = text.utf8(options.invalid)?;
+            self.with_encoder(|encoder, _| encoder.count(options.allowed.as_ref(), &text))
         });
-        let (values, offsets) =
-            encoded.map_err(|(index, error)| self.failed(Some(index), error))?.into_parts();
-        let offsets: Vec<i64> = offsets.into_iter().map(|offset| offset as i64).collect();
-        Ok((values.into_pyarray(py), offsets.into_pyarray(py)))
+        count.map_err(|error| to_py(error.at("text")))
     }
 
-    fn decode_bytes<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.tokenizer.decode_bytes(&ids).map_err(to_py)?))
+    #[pyo3(signature = (texts, num_threads = 1, allowed_special = Vec::new(), replace_invalid = false))]
+    fn encode_batch<'py>(
+        &self,
+        texts: &Bound<'py, PyAny>,
+        num_threads: usize,
+        allowed_special: Vec<String>,
+        replace_invalid: bool,
+    ) -> PyResult<Batch<'py>> {
+        let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
+        let documents = texts::documents(texts, options.invalid)?;
+        let (values, offsets) = texts.py().detach(|| self.encode_all(&documents, &options, num_threads))?;
+        let offsets: Vec<i64> = offsets.into_iter().map(|offset| offset as i64).collect();
+        Ok((values.into_pyarray(texts.py()), offsets.into_pyarray(texts.py())))
+    }
+
+    fn decode_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        ids: PyReadonlyArray1<'py, u32>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = match ids.as_slice() {
+            Ok(ids) => self.tokenizer.decode_bytes(ids),
+            Err(_) => self.tokenizer.decode_bytes(&ids.as_array().to_vec()),
+        };
+        Ok(PyBytes::new(py, &bytes.map_err(to_py)?))
     }
 
     fn to_tiktoken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -217,6 +347,13 @@ impl PyTokenizer {
     #[getter]
     fn special_tokens(&self) -> Vec<(&str, u32)> {
         self.tokenizer.special_tokens().iter().map(|special| (&*special.content, special.id)).collect()
+    }
+
+    /// Ids that the file's post-processor puts before and behind a text.
+    #[getter]
+    fn frame(&self) -> (Vec<u32>, Vec<u32>) {
+        let frame = &self.tokenizer.definition().frame;
+        (frame.before.clone(), frame.after.clone())
     }
 
     #[getter]

@@ -1,7 +1,7 @@
 //! The vocabularies that travel with the crate, as `build.rs` writes them.
 
 use super::bpe::Cut;
-use super::definition::{Definition, Merges, Normalizer, SpecialToken};
+use super::definition::{Definition, Frame, Merges, Normalizer, SpecialToken};
 use super::pattern::Pattern;
 use super::vocab::VocabularyBuilder;
 use crate::error::{Error, Result};
@@ -74,7 +74,7 @@ pub(super) fn load(name: &str) -> Result<(Definition, Vec<Cut>)> {
         pattern: Pattern::tiktoken(pattern),
         specials: specials.iter().map(|&(content, id)| SpecialToken::new(content, id)).collect(),
         normalizer: Normalizer::None,
-        declared_bos: None,
+        frame: Frame::default(),
     };
     Ok((definition, cuts))
 }

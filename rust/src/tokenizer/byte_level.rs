@@ -33,6 +33,11 @@ const BYTES: [u16; 0x144] = {
 
 const NO_BYTE: u16 = u16::MAX;
 
+/// All bytes in the order of the characters that stand for them: the order in which vocabularies number them.
+pub(super) fn alphabet() -> impl Iterator<Item = u8> {
+    BYTES.iter().filter(|&&byte| byte != NO_BYTE).map(|&byte| byte as u8)
+}
+
 /// Replaces `bytes` by those that `text` stands for; false when a character is outside the alphabet.
 pub(super) fn decode_token(text: &str, bytes: &mut Vec<u8>) -> bool {
     bytes.clear();
@@ -65,6 +70,8 @@ mod tests {
         assert!(decode_token(&text, &mut back));
         assert_eq!(back, all);
         assert_eq!(encode_token(b" \n"), "ĠĊ");
+        assert_eq!(alphabet().take(3).collect::<Vec<_>>(), b"!\"#");
+        assert_eq!(alphabet().last(), Some(0xad));
         assert!(!decode_token("a b", &mut back));
     }
 }

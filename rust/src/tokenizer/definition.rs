@@ -8,12 +8,20 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::bounded::{MAX_MERGES, at_most};
 use super::pattern::Pattern;
 use super::vocab::{MAX_IDS, Vocabulary, shown};
 use crate::error::{Error, Result};
 
 /// More special tokens than this are refused: the largest sets in use have about a thousand.
-const MAX_SPECIALS: usize = 1 << 16;
+pub(super) const MAX_SPECIALS: usize = 1 << 16;
+
+/// Bytes of all special tokens' texts together: what the automaton that finds them is built from.
+const MAX_SPECIAL_BYTES: usize = 1 << 20;
+
+/// Squares of the lengths of all tokens, summed up: bytes to hash while all cuts are looked for, about a second. GPT-4o's
+/// vocabulary has 13 million.
+const MAX_CUT_BYTES: u64 = 1 << 30;
 
 /// Everything that decides which ids come out.
 #[derive(Clone, Debug)]
@@ -32,8 +40,17 @@ pub struct Definition {
     pub specials: Vec<SpecialToken>,
     /// What is done to text first.
     pub normalizer: Normalizer,
-    /// The BOS that the file names in its post-processor.
-    pub declared_bos: Option<u32>,
+    /// What a document gets around it where that is asked for.
+    pub frame: Frame,
+}
+
+/// The special tokens that a file's post-processor puts around a text; the first of them is the BOS that it declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Ids before the text's own.
+    pub before: Vec<u32>,
+    /// Ids behind them.
+    pub after: Vec<u32>,
 }
 
 /// The order of merges.
@@ -43,7 +60,7 @@ pub enum Merges {
     /// Two tokens merge when their bytes together are a token; the smallest id goes first (tiktoken).
     ByRank,
     /// Listed pairs of ids; the first listed goes first (Hugging Face).
-    List(Vec<(u32, u32)>),
+    List(#[serde(deserialize_with = "at_most::<_, _, MAX_MERGES>")] Vec<(u32, u32)>),
 }
 
 /// What is done to text before it is cut.
@@ -102,6 +119,12 @@ impl Definition {
                 self.specials.len()
             ));
         }
+        let special_bytes: usize = self.specials.iter().map(|special| special.content.len()).sum();
+        if special_bytes > MAX_SPECIAL_BYTES {
+            return refuse(format!(
+                "special tokens of {special_bytes} bytes together; at most {MAX_SPECIAL_BYTES} are taken"
+            ));
+        }
         self.specials.sort_by_key(|special| special.id);
         for special in &self.specials {
             let (content, id) = (shown(special.content.as_bytes()), special.id);
@@ -130,7 +153,40 @@ impl Definition {
         if let Some(pair) = contents.windows(2).find(|pair| pair[0] == pair[1]) {
             return refuse(format!("special token {} has two ids", shown(pair[0].as_bytes())));
         }
-        Ok(())
+        if let Some(id) = self.missing_id() {
+            let last = self.vocabulary.num_ids() - 1;
+            return refuse(format!(
+                "no token has id {id}, and tokens go up to {last}; expected all ids in between: is the file complete?"
+            ));
+        }
+        let framing = self.frame.before.iter().chain(&self.frame.after);
+        let is_special = |id: u32| self.specials.binary_search_by_key(&id, |special| special.id).is_ok();
+        if let Some(id) = framing.copied().find(|&id| self.vocabulary.token(id).is_empty() && !is_special(id))
+        {
+            return refuse(format!("its post-processor names id {id}, which no token has"));
+        }
+        // Merging by rank needs every way to cut every token.
+        let cut_bytes: u64 = match self.merges {
+            Merges::ByRank => self.vocabulary.iter().map(|(_, token)| (token.len() as u64).pow(2)).sum(),
+            Merges::List(_) => 0,
+        };
+        if cut_bytes > MAX_CUT_BYTES {
+            return refuse(format!(
+                "its tokens are too long to cut in every way (squares of their lengths: {cut_bytes}; at most \
+                 {MAX_CUT_BYTES})"
+            ));
+        }
+        self.pattern.check().or_else(refuse)
+    }
+
+    /// The first id below the last token's that neither a token nor a special token has. A file that lost lines shows itself
+    /// by it; ids between the last token and the special tokens may be kept free.
+    fn missing_id(&self) -> Option<u32> {
+        let mut specials = self.specials.iter().map(|special| special.id).peekable();
+        (0..self.vocabulary.num_ids() as u32).find(|&id| {
+            while specials.next_if(|&special| special < id).is_some() {}
+            self.vocabulary.token(id).is_empty() && specials.peek() != Some(&id)
+        })
     }
 
     /// Hex of a SHA-256 over everything that decides ids; names of files and vocabularies are not in it.
@@ -166,7 +222,9 @@ impl Definition {
             let SpecialToken { plain_text, normalized, strip_left, strip_right, single_word, .. } = *special;
             field(&[plain_text, normalized, strip_left, strip_right, single_word].map(u8::from));
         }
-        field(&self.declared_bos.map_or([0xff; 4], u32::to_le_bytes));
+        for ids in [&self.frame.before, &self.frame.after] {
+            field(&ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>());
+        }
         hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("a string takes any text");
             hex
@@ -178,6 +236,7 @@ impl Definition {
         let named = |name: &str| {
             self.specials.iter().find(|special| special.content == name).map(|special| special.id)
         };
-        named("<|bos|>").or(self.declared_bos).or_else(|| named("<|endoftext|>"))
+        let declared = self.frame.before.first().copied();
+        named("<|bos|>").or(declared).or_else(|| named("<|endoftext|>"))
     }
 }

@@ -11,6 +11,7 @@ use super::cache::{LongCache, ShortCache, key_of};
 use super::chunk::{Chunk, LookUps};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use super::rewrite::{Part, Rewriter};
+use crate::error::{Error, Place};
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. Warm MB/s on English with r50k and o200k, then on
@@ -45,6 +46,11 @@ pub enum EncodeError {
         /// Byte offset of the first bad byte.
         byte: usize,
     },
+    /// It holds a surrogate, which Python strings may and UTF-8 may not.
+    Surrogate {
+        /// Index of the first one among its characters.
+        character: usize,
+    },
     /// It is 4 GiB or longer.
     TooLong {
         /// Its length.
@@ -69,10 +75,24 @@ pub enum EncodeError {
     },
 }
 
+impl EncodeError {
+    /// The crate's error, for a text that messages call `what`.
+    pub(crate) fn at(self, what: &str) -> Error {
+        let place = Place::shard(what);
+        match self {
+            Self::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
+            other => Error::Tokenize { place, reason: other.to_string() },
+        }
+    }
+}
+
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidUtf8 { byte } => write!(f, "invalid UTF-8 at byte {byte}"),
+            Self::Surrogate { character } => {
+                write!(f, "character {character} is a surrogate, which has no UTF-8; pass errors=\"replace\"")
+            }
             Self::TooLong { bytes } => write!(f, "a document of {bytes} bytes; the most are {}", u32::MAX),
             Self::Split { reason } => f.write_str(reason),
             Self::Panic { reason } => write!(f, "the encoder panicked: {reason}"),
@@ -111,6 +131,14 @@ impl Encoder {
         let splitter = tables.splitter.clone();
         let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
         Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
+    }
+
+    pub(super) fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables)
+    }
+
+    pub(super) fn splitter(&self) -> &Splitter {
+        &self.splitter
     }
 
     /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
@@ -295,7 +323,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let Splitter::Family(splitter) = self.splitter else {
             self.finish(text_of, out, end);
-            self.encode_by_regex(text, out)?;
+            self.encode_by_regex(text, out, |_| {})?;
             end(out.len());
             return Ok(());
         };
@@ -304,20 +332,30 @@ impl Encoder {
         }
         let mut at = 0;
         while at < text.len() {
-            let Some(room) = self.chunk.room() else {
-                self.finish(text_of, out, end);
-                continue;
-            };
-            let mut starts = Starts::new(room);
-            let next = splitter.fill(text, at, &mut starts);
-            let count = starts.len();
-            self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
-            at = next;
+            match self.push_segment(splitter, document, text, at) {
+                Some(next) => at = next,
+                None => self.finish(text_of, out, end),
+            }
         }
         Ok(())
     }
 
-    fn finish<'a>(
+    /// Takes pretokens of `text[at..]` into the chunk and returns where they end; none when the chunk is full.
+    pub(super) fn push_segment(
+        &mut self,
+        splitter: FamilySplitter,
+        document: usize,
+        text: &str,
+        at: usize,
+    ) -> Option<usize> {
+        let mut starts = Starts::new(self.chunk.room()?);
+        let next = splitter.fill(text, at, &mut starts);
+        let count = starts.len();
+        self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
+        Some(next)
+    }
+
+    pub(super) fn finish<'a>(
         &mut self,
         text_of: &impl Fn(usize) -> &'a [u8],
         out: &mut Vec<u32>,
@@ -328,8 +366,13 @@ impl Encoder {
         }
     }
 
-    /// Splits by the pattern's own expression, which a library matches.
-    fn encode_by_regex(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
+    /// Splits by the pattern's own expression, which a library matches; `after_each` pretoken it may look at the ids.
+    pub(super) fn encode_by_regex(
+        &mut self,
+        text: &str,
+        out: &mut Vec<u32>,
+        mut after_each: impl FnMut(&mut Vec<u32>),
+    ) -> Result<(), EncodeError> {
         let Splitter::Regex(splitter) = &mut self.splitter else {
             unreachable!("the pattern is not well known")
         };
@@ -350,6 +393,7 @@ impl Encoder {
                     self.long.insert(pretoken, &out[before..]);
                 }
             }
+            after_each(out);
         }
         Ok(())
     }

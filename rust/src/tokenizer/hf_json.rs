@@ -1,13 +1,16 @@
 //! Hugging Face's `tokenizer.json`, where it is byte-level BPE; anything else is refused by name.
 //!
 //! What the file says beyond this crate's definition (decoder, padding, truncation) does not change ids and is not read.
-//! The post-processor is read for its BOS alone; it is never run.
+//! The post-processor is read for the special tokens that it puts around a text. Patterns are read as Oniguruma, the engine of
+//! Hugging Face tokenizers, reads them.
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::bounded::at_most;
 use super::byte_level::decode_token;
-use super::definition::{Definition, Merges, Normalizer, SpecialToken};
+use super::definition::{Definition, Frame, MAX_SPECIALS, Merges, Normalizer, SpecialToken};
 use super::hf_json_parts::{MergeList, TokenList};
 use super::pattern::{Pattern, Stage};
 use super::vocab::{Vocabulary, VocabularyBuilder, shown};
@@ -16,13 +19,20 @@ use crate::error::{Error, Result};
 /// The pattern of a `ByteLevel` pre-tokenizer that splits by itself.
 const BYTE_LEVEL: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
+/// Bytes of a normalizer, pre-tokenizer or post-processor at most. The largest in use, normalization tables of
+/// SentencePiece, have about 300 kB, and are then refused by name.
+const MAX_PART_BYTES: usize = 4 << 20;
+
 #[derive(Deserialize)]
 struct File<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_SPECIALS>")]
     added_tokens: Vec<AddedToken>,
-    normalizer: Option<Value>,
-    pre_tokenizer: Option<Value>,
-    post_processor: Option<Value>,
+    #[serde(borrow)]
+    normalizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pre_tokenizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    post_processor: Option<&'a RawValue>,
     #[serde(borrow)]
     model: Model<'a>,
 }
@@ -98,9 +108,11 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Definition> {
     if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
         return Err(refuse(format!("its model is {what}; only byte-level BPE is supported")));
     }
-    let pattern = pattern(file.pre_tokenizer.as_ref()).map_err(&refuse)?;
-    let normalizer = normalizer(file.normalizer.as_ref()).map_err(&refuse)?;
-    let declared_bos = file.post_processor.as_ref().and_then(|value| declared_bos(value, &file.added_tokens));
+    let part = |name: &str, part| steps(name, part).map_err(&refuse);
+    let pattern = pattern(part("pre_tokenizer", file.pre_tokenizer)?.as_ref()).map_err(&refuse)?;
+    let normalizer = normalizer(part("normalizer", file.normalizer)?.as_ref()).map_err(&refuse)?;
+    let post_processor = part("post_processor", file.post_processor)?;
+    let frame = post_processor.map_or_else(Frame::default, |value| frame(&value, &file.added_tokens));
     let vocabulary = vocabulary(name, &file.model.vocab, &file.added_tokens)?;
     let merges = merges(&vocabulary, &file.model.merges).map_err(&refuse)?;
     Ok(Definition {
@@ -111,7 +123,7 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Definition> {
         pattern,
         specials: file.added_tokens.into_iter().map(special).collect(),
         normalizer,
-        declared_bos,
+        frame,
     })
 }
 
@@ -161,6 +173,15 @@ fn merges(vocabulary: &Vocabulary, list: &MergeList<'_>) -> std::result::Result<
     Ok(pairs)
 }
 
+/// A part of the file that is small in every tokenizer, as a tree.
+fn steps(name: &str, part: Option<&RawValue>) -> std::result::Result<Option<Value>, String> {
+    let Some(text) = part.map(RawValue::get) else { return Ok(None) };
+    if text.len() > MAX_PART_BYTES {
+        return Err(format!("its {name} has {} bytes; at most {MAX_PART_BYTES} are read", text.len()));
+    }
+    serde_json::from_str(text).map(Some).map_err(|error| format!("bad {name}: {error}"))
+}
+
 fn kind(value: &Value) -> &str {
     value.get("type").and_then(Value::as_str).unwrap_or("without a type")
 }
@@ -191,7 +212,7 @@ fn pattern(value: Option<&Value>) -> std::result::Result<Pattern, String> {
             "Split" => stages.push(split(step)?),
             "Digits" => {
                 let regex = if flag(step, "individual_digits", false) { r"\p{N}" } else { r"\p{N}+" };
-                stages.push(Stage { regex: regex.into(), keep_gaps: true });
+                stages.push(Stage { regex: regex.into(), oniguruma: true, keep_gaps: true });
             }
             "ByteLevel" => {
                 byte_level = true;
@@ -199,7 +220,7 @@ fn pattern(value: Option<&Value>) -> std::result::Result<Pattern, String> {
                     return Err("pre-tokenizer ByteLevel with add_prefix_space is not supported".into());
                 }
                 if flag(step, "use_regex", true) {
-                    stages.push(Stage { regex: BYTE_LEVEL.into(), keep_gaps: true });
+                    stages.push(Stage { regex: BYTE_LEVEL.into(), oniguruma: true, keep_gaps: true });
                 }
             }
             other => {
@@ -225,8 +246,8 @@ fn split(step: &Value) -> std::result::Result<Stage, String> {
     };
     let behavior = step.get("behavior").and_then(Value::as_str).unwrap_or("none");
     match (behavior, flag(step, "invert", false)) {
-        ("Isolated", _) => Ok(Stage { regex, keep_gaps: true }),
-        ("Removed", true) => Ok(Stage { regex, keep_gaps: false }),
+        ("Isolated", _) => Ok(Stage { regex, oniguruma: true, keep_gaps: true }),
+        ("Removed", true) => Ok(Stage { regex, oniguruma: true, keep_gaps: false }),
         (_, invert) => Err(format!(
             "pre-tokenizer Split with behavior {behavior} and invert {invert} is not supported; expected Isolated"
         )),
@@ -244,17 +265,38 @@ fn normalizer(value: Option<&Value>) -> std::result::Result<Normalizer, String> 
     Ok(normalizer)
 }
 
-/// The special token that the post-processor puts first.
-fn declared_bos(value: &Value, added: &[AddedToken]) -> Option<u32> {
-    sequence(value, "processors").into_iter().find_map(|step| match kind(step) {
-        "TemplateProcessing" => {
-            let name = step.get("single")?.get(0)?.get("SpecialToken")?.get("id")?.as_str()?;
-            let declared =
-                step.get("special_tokens").and_then(|it| it.get(name)?.get("ids")?.get(0)?.as_u64());
-            let listed = || added.iter().find(|token| token.content == name).map(|token| token.id);
-            declared.and_then(|id| u32::try_from(id).ok()).or_else(listed)
+/// The special tokens that the post-processor puts around a single text.
+fn frame(value: &Value, added: &[AddedToken]) -> Frame {
+    let mut frame = Frame::default();
+    for step in sequence(value, "processors") {
+        let id = |name: &str| u32::try_from(step.get(name)?.get(1)?.as_u64()?).ok();
+        match kind(step) {
+            "TemplateProcessing" => template(step, added, &mut frame),
+            "RobertaProcessing" | "BertProcessing" => {
+                frame.before.splice(..0, id("cls"));
+                frame.after.extend(id("sep"));
+            }
+            _ => {}
         }
-        "RobertaProcessing" | "BertProcessing" => u32::try_from(step.get("cls")?.get(1)?.as_u64()?).ok(),
-        _ => None,
-    })
+    }
+    frame
+}
+
+/// Adds what a template puts around `$A`: a special token there stands for a list of ids.
+fn template(step: &Value, added: &[AddedToken], frame: &mut Frame) {
+    let ids_of = |name: &str| -> Vec<u32> {
+        let listed = step.get("special_tokens").and_then(|it| it.get(name)?.get("ids")?.as_array());
+        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        match listed {
+            Some(ids) => ids.iter().filter_map(id).collect(),
+            None => added.iter().filter(|token| token.content == name).map(|token| token.id).collect(),
+        }
+    };
+    let pieces = step.get("single").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let is_text = |piece: &Value| piece.get("Sequence").is_some();
+    let text = pieces.iter().position(is_text).unwrap_or(pieces.len());
+    let special = |piece: &Value| Some(ids_of(piece.get("SpecialToken")?.get("id")?.as_str()?));
+    let ids = |pieces: &[Value]| pieces.iter().filter_map(special).flatten().collect::<Vec<u32>>();
+    frame.before.splice(..0, ids(&pieces[..text]));
+    frame.after.extend(ids(&pieces[text..]));
 }

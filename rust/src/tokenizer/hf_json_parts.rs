@@ -5,6 +5,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::bounded::{MAX_MERGES, within};
+use super::vocab::MAX_IDS;
+
 /// `{"token": id, …}` in the order of the file.
 pub(super) struct TokenList<'a>(pub(super) Vec<(Cow<'a, str>, u64)>);
 
@@ -27,6 +30,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for TokenList<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut tokens = Vec::new();
                 while let Some((Text(token), id)) = map.next_entry()? {
+                    within(tokens.len(), MAX_IDS, "tokens")?;
                     tokens.push((token, id));
                 }
                 Ok(TokenList(tokens))
@@ -47,6 +51,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for MergeList<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut merges = Vec::new();
                 while let Some(Merge(left, right)) = list.next_element()? {
+                    within(merges.len(), MAX_MERGES, "merges")?;
                     merges.push((left, right));
                 }
                 Ok(MergeList(merges))

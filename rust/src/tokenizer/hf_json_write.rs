@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::bpe::PairTable;
 use super::byte_level::encode_token;
-use super::definition::{Definition, Merges, Normalizer};
+use super::definition::{Definition, Frame, Merges, Normalizer};
+use super::oniguruma::translated;
 use super::pretokenize::Family;
 
 /// The file for a definition with these tables.
@@ -35,15 +36,18 @@ pub(super) fn write(definition: &Definition, pairs: &PairTable) -> Vec<u8> {
         .iter()
         .map(|stage| {
             // A pattern that came from such a file is written as it was.
-            let plain = family.filter(|_| !stage.keep_gaps).map(Family::plain_spelling);
-            let regex = plain.unwrap_or_else(|| stage.regex.clone());
+            let plain = family.filter(|_| !stage.oniguruma).and_then(Family::plain_spelling);
+            let regex = plain.unwrap_or_else(|| match stage.oniguruma {
+                true => stage.regex.clone(),
+                false => translated(&stage.regex),
+            });
             let (behavior, invert) = if stage.keep_gaps { ("Isolated", false) } else { ("Removed", true) };
             json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": invert})
         })
         .collect();
     // The first pattern of this kind is built into the format, and the only spelling of it that some readers know.
     let built_in =
-        family == Some(Family::Gpt2) && definition.pattern.stages.iter().all(|stage| !stage.keep_gaps);
+        family == Some(Family::Gpt2) && definition.pattern.stages.iter().all(|stage| !stage.oniguruma);
     if built_in {
         steps.clear();
     }
@@ -62,17 +66,7 @@ pub(super) fn write(definition: &Definition, pairs: &PairTable) -> Vec<u8> {
         .collect();
     let byte_level =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-    let bos = definition.declared_bos.and_then(|id| definition.specials.iter().find(|it| it.id == id));
-    let post_processor = bos.map_or(Value::Null, |bos| {
-        let special = json!({"SpecialToken": {"id": bos.content, "type_id": 0}});
-        let sequence = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
-        json!({
-            "type": "TemplateProcessing",
-            "single": [special, sequence("A", 0)],
-            "pair": [special, sequence("A", 0), sequence("B", 1)],
-            "special_tokens": {&bos.content: {"id": bos.content, "ids": [bos.id], "tokens": [bos.content]}},
-        })
-    });
+    let post_processor = post_processor(definition);
     let file = json!({
         "version": "1.0",
         "truncation": null,
@@ -89,4 +83,32 @@ pub(super) fn write(definition: &Definition, pairs: &PairTable) -> Vec<u8> {
         },
     });
     serde_json::to_vec(&file).expect("strings, numbers and lists are always JSON")
+}
+
+/// The template that puts the frame around a text; none where there is no frame.
+fn post_processor(definition: &Definition) -> Value {
+    let frame = &definition.frame;
+    if *frame == Frame::default() {
+        return Value::Null;
+    }
+    let content = |id: u32| {
+        let special = definition.specials.iter().find(|special| special.id == id);
+        special.map_or_else(|| encode_token(definition.vocabulary.token(id)), |it| it.content.clone())
+    };
+    let special = |&id: &u32| json!({"SpecialToken": {"id": content(id), "type_id": 0}});
+    let framed = |texts: &[&str]| -> Vec<Value> {
+        let text = |name: &&str| json!({"Sequence": {"id": name, "type_id": 0}});
+        let (before, after) = (frame.before.iter().map(special), frame.after.iter().map(special));
+        before.chain(texts.iter().map(text)).chain(after).collect()
+    };
+    let ids = frame.before.iter().chain(&frame.after).map(|&id| {
+        let name = content(id);
+        (name.clone(), json!({"id": name, "ids": [id], "tokens": [name]}))
+    });
+    json!({
+        "type": "TemplateProcessing",
+        "single": framed(&["A"]),
+        "pair": framed(&["A", "B"]),
+        "special_tokens": Value::Object(ids.collect()),
+    })
 }

@@ -14,43 +14,54 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bounded;
 pub mod bpe;
 mod bundled;
 mod byte_level;
 mod cache;
 mod chat;
 mod chunk;
+mod count;
 mod definition;
 mod encoder;
 mod encoding;
+mod file;
+mod finder;
 mod hf_json;
 mod hf_json_parts;
 mod hf_json_write;
 mod native;
+mod oniguruma;
 mod pattern;
 pub mod pretokenize;
 mod probe;
+mod ranks;
 mod rewrite;
+mod spans;
 mod template;
 mod tiktoken_file;
+mod training;
 mod vocab;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 pub use chat::{ChatEncoder, Renderer};
 pub use chunk::LookUps;
-pub use definition::{Definition, Merges, Normalizer, SpecialToken};
+pub use definition::{Definition, Frame, Merges, Normalizer, SpecialToken};
 pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use encoding::{DocumentEncoder, Encoding};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
 pub use template::{ChatTemplate, Part as TemplatePart, Turn};
+pub use training::{PretokenCounts, Training};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, medium, small};
+use bpe::{PairTable, blocks, medium, small};
 use encoder::Splitter;
+use file::Format;
 use pretokenize::{Family, FamilySplitter, RegexSplitter};
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
@@ -96,9 +107,20 @@ impl Tables {
         match self.whole_id(pretoken) {
             Some(id) => out.push(id),
             None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
-            None => heap.merge(&self.pairs, pretoken, out),
+            None => {
+                let length = |id| self.definition.vocabulary.token(id).len();
+                blocks::merge(&self.pairs, heap, length, &blocks::SIZES, pretoken, out);
+            }
         }
     }
+}
+
+/// The splitter of a pattern; messages call its vocabulary `name`.
+fn splitter(name: &str, pattern: &Pattern) -> Result<Splitter> {
+    Ok(match Family::of(pattern) {
+        Some(family) => Splitter::Family(FamilySplitter::new(family)),
+        None => Splitter::Regex(RegexSplitter::new(name, pattern)?),
+    })
 }
 
 impl Tokenizer {
@@ -136,19 +158,45 @@ impl Tokenizer {
     /// The `.tiktoken` file: tokens and ranks, without the pattern and the special tokens.
     ///
     /// # Errors
-    /// When merges do not go by rank, which the format cannot say.
+    /// When the text is normalized first, or merging by rank would give other ids: the format can say neither.
     pub fn to_tiktoken(&self) -> Result<Vec<u8>> {
         let definition = &self.tables.definition;
-        if definition.merges != Merges::ByRank {
-            let reason = "its merges are a list, which a .tiktoken file cannot hold; save it as .json".into();
-            return Err(Error::Vocabulary { name: definition.name.clone(), reason });
+        let refuse = |reason: String| {
+            let reason = format!("a .tiktoken file cannot hold it: {reason}; save it as .json");
+            Error::Vocabulary { name: definition.name.clone(), reason }
+        };
+        if definition.normalizer != Normalizer::None {
+            return Err(refuse("it normalizes its text".into()));
         }
+        self.differs_by_rank().map_err(refuse)?;
         Ok(tiktoken_file::write(&definition.vocabulary))
     }
 
     /// Hugging Face's `tokenizer.json`, for any library that reads it.
     pub fn to_hf_json(&self) -> Vec<u8> {
         hf_json_write::write(&self.tables.definition, &self.tables.pairs)
+    }
+
+    /// The vocabulary in the file `path`, whatever its format; a `.tiktoken` file needs its split pattern, and its special
+    /// tokens are not in it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no vocabulary, saying what it is instead; when a pattern or special tokens are
+    /// given for a format that holds its own, or no pattern for one that does not.
+    pub fn from_file(path: &Path, pattern: Option<&str>, specials: Option<&[(String, u32)]>) -> Result<Self> {
+        let name = path.display().to_string();
+        let refuse = |reason: String| Error::Vocabulary { name: name.clone(), reason };
+        let bytes = file::read(path)?;
+        match (file::format(path, &bytes).map_err(refuse)?, pattern) {
+            (Format::Tiktoken, Some(pattern)) => {
+                Self::from_tiktoken(&bytes, pattern, specials.unwrap_or_default(), &name)
+            }
+            (Format::Tiktoken, None) => Err(refuse("it holds no split pattern; pass pattern=".into())),
+            (Format::Json, None) if specials.is_none() => Self::from_json(&bytes, &name),
+            (Format::Json, _) => Err(refuse(
+                "it holds its own pattern and special tokens; drop pattern= and special_tokens=".into(),
+            )),
+        }
     }
 
     /// A `.json` file of either kind: nanofast's own or Hugging Face's.
@@ -203,7 +251,7 @@ impl Tokenizer {
             pattern: Pattern::tiktoken(pattern),
             specials: specials.iter().map(|(content, id)| SpecialToken::new(content, *id)).collect(),
             normalizer: Normalizer::None,
-            declared_bos: None,
+            frame: Frame::default(),
         })
     }
 
@@ -218,10 +266,7 @@ impl Tokenizer {
     }
 
     fn with_pairs(definition: Definition, pairs: PairTable) -> Result<Self> {
-        let splitter = match Family::of(&definition.pattern) {
-            Some(family) => Splitter::Family(FamilySplitter::new(family)),
-            None => Splitter::Regex(RegexSplitter::new(&definition.name, &definition.pattern)?),
-        };
+        let splitter = splitter(&definition.name, &definition.pattern)?;
         let always = definition.specials.iter().any(|special| !special.plain_text);
         let rewrites = always || definition.normalizer != Normalizer::None;
         let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;

@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, Merges, Normalizer, SpecialToken};
+use super::bounded::at_most;
+use super::definition::{Definition, Frame, MAX_SPECIALS, Merges, Normalizer, SpecialToken};
 use super::pattern::Pattern;
-use super::vocab::VocabularyBuilder;
+use super::vocab::{MAX_IDS, VocabularyBuilder};
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "nanofast-tokenizer";
@@ -18,15 +19,18 @@ struct File {
     version: u32,
     name: String,
     /// Id and base64 of the bytes.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_IDS>")]
     tokens: Vec<(u64, String)>,
     /// Ids that decode and never come out of merging.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_IDS>")]
     unreachable: Vec<u32>,
     merges: Merges,
     whole_pretokens: bool,
     pattern: Pattern,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_SPECIALS>")]
     specials: Vec<SpecialToken>,
     normalizer: Normalizer,
-    declared_bos: Option<u32>,
+    frame: Frame,
 }
 
 /// Whether `bytes` begin like a file of this format.
@@ -48,7 +52,7 @@ pub(super) fn write(definition: &Definition) -> Vec<u8> {
         pattern: definition.pattern.clone(),
         specials: definition.specials.clone(),
         normalizer: definition.normalizer,
-        declared_bos: definition.declared_bos,
+        frame: definition.frame.clone(),
     };
     serde_json::to_vec(&file).expect("strings, numbers and lists are always JSON")
 }
@@ -81,6 +85,6 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Definition> {
         pattern: file.pattern,
         specials: file.specials,
         normalizer: file.normalizer,
-        declared_bos: file.declared_bos,
+        frame: file.frame,
     })
 }

@@ -35,10 +35,11 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Vocabulary> {
     builder.build()
 }
 
-/// The file for a vocabulary, in the order of ids.
+/// The file for a vocabulary, in the order of ids. What never comes out of merging has no rank.
 pub(super) fn write(vocabulary: &Vocabulary) -> Vec<u8> {
     let mut text = String::new();
-    for (id, token) in vocabulary.iter() {
+    let is_reachable = |&(id, _): &(u32, &[u8])| vocabulary.unreachable().binary_search(&id).is_err();
+    for (id, token) in vocabulary.iter().filter(is_reachable) {
         STANDARD.encode_string(token, &mut text);
         text.push_str(&format!(" {id}\n"));
     }

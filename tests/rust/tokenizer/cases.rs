@@ -57,8 +57,19 @@ const PIECES: &[&str] = &[
     "\u{1d7d8}",
     "\u{10ffff}",
     "\u{ff}",
+    "\u{30a0}",
+    "\u{3099}",
+    "\u{378}",
+    "\u{e000}",
+    "\u{1f469}\u{200d}\u{1f467}",
+    "\u{1f1e9}\u{1f1ea}",
     "<|endoftext|>",
 ];
+
+/// Whether the long profile was asked for.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("NANOFAST_TEST_LONG").is_some()
+}
 
 /// Texts of `PIECES`, long enough for several windows, with runs.
 pub(crate) fn awkward() -> impl Strategy<Value = String> {
@@ -95,6 +106,9 @@ pub(crate) fn known() -> Vec<String> {
         "1234567 12 1\u{bd}\u{bd}\u{bd}\u{bd}2",
         "\u{2014}word \u{2014}\u{2014}word \u{2014} word",
         "<|endoftext|>",
+        "\u{4e2d}\u{30a0}\u{30fb}\u{4e2d} \u{4e2d}!\u{4e2d}\u{3040}\u{3040}a  \u{4e2d} 1  2\u{3099}\u{301}",
+        "\u{30a0}\r\n!\u{30a0}a \u{30a0} \n\u{30fb}\n\n",
+        "\u{378}\u{378}a\u{378} \u{378}1\u{1}\u{2}\u{3}b\u{1}\u{301}\u{2}!a!\u{e9} !a",
         "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
     ]
     .map(str::to_owned)

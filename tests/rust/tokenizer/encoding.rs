@@ -1,29 +1,11 @@
-//! Ids are those of tiktoken-rs, whatever the text, the caches and the order of documents.
-
-use std::sync::LazyLock;
+//! Ids are those of the definition and of tiktoken-rs, whatever the text, the caches and the order of documents.
 
 use nanofast::ragged::{DocumentBatch, TokenBatch};
-use nanofast::tokenizer::{DocumentError, EncodeError, Encoder, Tokenizer};
+use nanofast::tokenizer::{DocumentError, EncodeError, Encoder};
 use proptest::prelude::*;
-use tiktoken_rs::CoreBPE;
 
+use super::agreement::{SUBJECTS, Subject, encoders};
 use super::cases;
-
-type Load = fn() -> anyhow::Result<CoreBPE>;
-type Loaded = (&'static str, Tokenizer, CoreBPE);
-
-static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
-    let bundled: [(&str, Load); 4] = [
-        ("r50k_base", tiktoken_rs::r50k_base),
-        ("p50k_base", tiktoken_rs::p50k_base),
-        ("cl100k_base", tiktoken_rs::cl100k_base),
-        ("o200k_base", tiktoken_rs::o200k_base),
-    ];
-    let load = |(name, load): (_, Load)| {
-        (name, Tokenizer::from_name(name).expect("it is bundled"), load().expect("it is bundled"))
-    };
-    bundled.map(load).into()
-});
 
 fn encoded(encoder: &mut Encoder, text: &str) -> Vec<u32> {
     let mut ids = Vec::new();
@@ -31,29 +13,19 @@ fn encoded(encoder: &mut Encoder, text: &str) -> Vec<u32> {
     ids
 }
 
-/// Caches of every kind: none, so small that they are full at once, and the usual ones.
-fn encoders(tokenizer: &Tokenizer) -> [Encoder; 3] {
-    [tokenizer.encoder_with(0), tokenizer.encoder_with(1 << 16), tokenizer.encoder_with(8 << 20)]
-}
-
 #[test]
-fn gives_the_ids_of_tiktoken() {
-    for (name, tokenizer, peer) in &*LOADED {
-        for encoder in &mut encoders(tokenizer) {
-            for text in cases::known() {
-                let expected = peer.encode_ordinary(&text);
-                for _ in 0..2 {
-                    assert_eq!(encoded(encoder, &text), expected, "{name} {text:?}");
-                }
-                assert_eq!(tokenizer.decode_bytes(&expected).unwrap(), text.as_bytes());
-            }
-        }
+fn everything_agrees_on_the_known_cases() {
+    // The slow twin is quadratic in a pretoken's length. Twice, so that caches are met empty and full.
+    let texts: Vec<String> = cases::known().into_iter().filter(|text| text.len() < 1000).collect();
+    for subject in &*SUBJECTS {
+        subject.check(&texts);
+        subject.check(&texts);
     }
 }
 
 #[test]
 fn a_batch_gives_what_its_documents_give() {
-    for (name, tokenizer, peer) in &*LOADED {
+    for Subject { name, tokenizer, peer, .. } in &*SUBJECTS {
         let texts = cases::known();
         let batch = DocumentBatch::from_texts(&texts);
         for encoder in &mut encoders(tokenizer) {
@@ -70,7 +42,7 @@ fn a_batch_gives_what_its_documents_give() {
 
 #[test]
 fn a_bad_document_is_named_and_those_before_it_are_kept() {
-    let tokenizer = &LOADED[0].1;
+    let tokenizer = &SUBJECTS[0].tokenizer;
     let batch = DocumentBatch::from_texts([&b"one two"[..], b"", b"three", b"bad \xff byte", b"never"]);
     let mut out = TokenBatch::new();
     let error = tokenizer.encoder().encode_batch(&batch, &mut out).unwrap_err();
@@ -82,7 +54,7 @@ fn a_bad_document_is_named_and_those_before_it_are_kept() {
 
 #[test]
 fn an_encoder_goes_on_after_a_bad_document() {
-    let mut encoder = LOADED[0].1.encoder();
+    let mut encoder = SUBJECTS[0].tokenizer.encoder();
     let mut ids = vec![7];
     let error = encoder.encode(b"fine \xe2\x82", &mut ids).unwrap_err();
     assert_eq!(error, EncodeError::InvalidUtf8 { byte: 5 });
@@ -92,7 +64,7 @@ fn an_encoder_goes_on_after_a_bad_document() {
 
 #[test]
 fn special_tokens_are_plain_text_unless_allowed() {
-    let (_, tokenizer, peer) = &LOADED[2];
+    let Subject { tokenizer, peer, .. } = &SUBJECTS[2];
     let text = "a<|endoftext|> b<|fim_prefix|>";
     let mut encoder = tokenizer.encoder();
     assert_eq!(encoded(&mut encoder, text), peer.encode_ordinary(text));
@@ -110,7 +82,7 @@ fn parts_between_cuts_have_the_ids_of_the_whole() {
     let known = cases::known();
     let text: String =
         known.iter().filter(|text| text.len() < 1000).flat_map(|text| [text, " and "]).collect();
-    for (name, tokenizer, _) in &*LOADED {
+    for Subject { name, tokenizer, .. } in &*SUBJECTS {
         let mut encoder = tokenizer.encoder_with(1 << 20);
         let whole = encoded(&mut encoder, &text);
         for apart in [1, 3000] {
@@ -121,32 +93,44 @@ fn parts_between_cuts_have_the_ids_of_the_whole() {
             assert_eq!(parts, whole, "{name} {borders:?}");
         }
     }
-    let (_, tokenizer, _) = &LOADED[0];
+    let Subject { tokenizer, .. } = &SUBJECTS[0];
     assert!(tokenizer.encoder_with(1 << 20).cuts(&text, 1).len() > 5);
+}
+
+/// A letter for a number, by its highest bits.
+fn letter(random: u64) -> char {
+    char::from(b'a' + (random >> 59) as u8 % 26)
 }
 
 #[test]
 fn long_runs_take_time_in_proportion_to_their_length() {
     // No expectation on time: quadratic work on these would not end.
-    for (name, tokenizer, _) in &*LOADED {
+    for Subject { name, tokenizer, .. } in &*SUBJECTS {
         let mut encoder = tokenizer.encoder_with(1 << 20);
-        for piece in ["a", " ", "1", "\n", "\u{301}", "!", "\u{4e2d}", "aA", "\n ", "'s"] {
+        let random: String =
+            (0_u64..1 << 18).map(|at| letter(at.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let pieces = ["a", " ", "1", "\n", "\u{301}", "!", "\u{4e2d}", "aA", "\n ", "'s", &random];
+        for piece in pieces {
             let text = piece.repeat((1 << 18) / piece.len());
             let ids = encoded(&mut encoder, &text);
             assert!(tokenizer.decode_bytes(&ids).unwrap() == text.as_bytes(), "{name} {piece:?}");
+            assert_eq!(encoder.count(None, &text), Ok(ids.len()));
         }
     }
 }
 
+/// Few by default; as many as `PROPTEST_CASES` says in the long profile.
+fn cases() -> u32 {
+    if cases::is_long() { ProptestConfig::default().cases } else { 48 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(), ..ProptestConfig::default() })]
     #[test]
-    fn gives_the_ids_of_tiktoken_on_any_text(texts in proptest::collection::vec(cases::texts(), 1..4)) {
-        for (name, tokenizer, peer) in &*LOADED {
-            let mut encoder = tokenizer.encoder_with(1 << 20);
-            for text in texts.iter().chain(&texts) {
-                prop_assert_eq!(encoded(&mut encoder, text), peer.encode_ordinary(text), "{} {:?}", name, text);
-            }
+    fn everything_agrees_on_any_text(texts in proptest::collection::vec(cases::texts(), 1..4)) {
+        let texts: Vec<String> = texts.iter().chain(&texts).cloned().collect();
+        for subject in &*SUBJECTS {
+            subject.check(&texts);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Every way to merge gives what the definition gives.
 
-use nanofast::tokenizer::bpe::{PairTable, heap::HeapMerger, medium, naive, small};
+use nanofast::tokenizer::bpe::{PairTable, blocks, heap::HeapMerger, medium, naive, small};
 use nanofast::tokenizer::{Merges, Tokenizer, Vocabulary, VocabularyBuilder};
 use proptest::prelude::*;
 
-fn check(pairs: &PairTable, pretokens: &[Vec<u8>]) {
+fn check(vocabulary: &Vocabulary, pairs: &PairTable, pretokens: &[Vec<u8>]) {
     let mut group = small::Group::default();
     let mut grouped: Vec<Vec<u32>> = Vec::new();
     for pretoken in pretokens {
@@ -13,6 +13,12 @@ fn check(pairs: &PairTable, pretokens: &[Vec<u8>]) {
         let mut found = Vec::new();
         HeapMerger::default().merge(pairs, pretoken, &mut found);
         assert_eq!(found, expected, "heap, {pretoken:?}");
+        for sizes in [&[2][..], &[5, 16], &blocks::SIZES] {
+            found.clear();
+            let length = |id| vocabulary.token(id).len();
+            blocks::merge(pairs, &mut HeapMerger::default(), length, sizes, pretoken, &mut found);
+            assert_eq!(found, expected, "blocks of {sizes:?}, {pretoken:?}");
+        }
         if pretoken.len() <= medium::MAX_BYTES {
             found.clear();
             medium::merge(pairs, pretoken, &mut found);
@@ -72,7 +78,7 @@ proptest! {
     fn merges_listed_in_any_order_are_applied_as_defined(
         pairs in proptest::collection::vec((0..64_usize, 0..64_usize), 0..60),
         order in any::<prop::sample::Index>(),
-        pretokens in proptest::collection::vec("[a-d]{1,90}", 1..20),
+        pretokens in proptest::collection::vec("[a-d]{1,90}|a{1,300}|(ab|c){100,200}", 1..20),
     ) {
         let (vocabulary, mut merges) = vocabulary(&pairs);
         if !merges.is_empty() {
@@ -80,8 +86,8 @@ proptest! {
             merges.rotate_left(middle);
         }
         let pretokens: Vec<Vec<u8>> = pretokens.into_iter().map(String::into_bytes).collect();
-        check(&PairTable::new("test", &vocabulary, &Merges::List(merges)).unwrap(), &pretokens);
-        check(&PairTable::new("test", &vocabulary, &Merges::ByRank).unwrap(), &pretokens);
+        check(&vocabulary, &PairTable::new("test", &vocabulary, &Merges::List(merges)).unwrap(), &pretokens);
+        check(&vocabulary, &PairTable::new("test", &vocabulary, &Merges::ByRank).unwrap(), &pretokens);
     }
 }
 
@@ -98,8 +104,9 @@ fn a_bundled_vocabulary_merges_as_defined() {
         "\u{4e2d}\u{6587}\u{5b57}",
     ];
     pretokens.extend(words.map(|word| word.as_bytes().to_vec()));
+    pretokens.extend([b"abcdefghijklmnopqrstuvwxyz".repeat(40), b"the ".repeat(99), vec![b' '; 1200]]);
     pretokens.extend([vec![0xff; 16], vec![0; 16], vec![b'a'; 64], vec![b' '; 63], (0..=255).collect()]);
-    check(&pairs, &pretokens);
+    check(vocabulary, &pairs, &pretokens);
 }
 
 #[test]

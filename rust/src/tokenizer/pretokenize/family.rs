@@ -19,6 +19,8 @@ pub enum Family {
     },
     /// GPT-4o's: words also end where lower case is followed by upper case, and keep their contraction.
     Gpt4o,
+    /// DeepSeek V3's: numbers, stretches of ideographs and of all else, each cut into words, where marks are letters.
+    DeepSeek,
 }
 
 /// The parts that differ in spelling, not in meaning.
@@ -58,12 +60,29 @@ const GPT4O: &[&str] = &[concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )];
 
+const DEEPSEEK: [&str; 3] = [
+    r"\p{N}{1,3}",
+    "[一-龥\u{3040}-ゟ゠-ヿ]+",
+    concat!(
+        r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
+        "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*",
+        "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+    ),
+];
+
 impl Family {
     /// The family of `pattern`, if it is a well-known one.
     pub fn of(pattern: &Pattern) -> Option<Self> {
-        // Every character is matched by each of these patterns, so it does not matter what happens to gaps.
+        let keeps_gaps = pattern.stages.iter().all(|stage| stage.keep_gaps);
+        if keeps_gaps && pattern.stages.iter().map(|stage| &*stage.regex).eq(DEEPSEEK) {
+            return Some(Self::DeepSeek);
+        }
+        // Every character is matched by each of the other patterns, so it does not matter what happens to gaps.
         let [stage] = &*pattern.stages else { return None };
         let text = stage.regex.as_str();
+        if stage.oniguruma && (text.contains("}+") || text.contains('$')) {
+            return None;
+        }
         if GPT2.contains(&text) {
             return Some(Self::Gpt2);
         }
@@ -78,8 +97,11 @@ impl Family {
     }
 
     /// The pattern without possessive repetitions and `$`, equal in what it cuts: the last spelling of each kind.
-    pub(crate) fn plain_spelling(self) -> String {
-        match self {
+    ///
+    /// None for a pattern of several expressions, which has no other spelling.
+    pub(crate) fn plain_spelling(self) -> Option<String> {
+        let spelling = match self {
+            Self::DeepSeek => return None,
             Self::Gpt2 => GPT2[GPT2.len() - 1].to_owned(),
             Self::Gpt4o => GPT4O[0].to_owned(),
             Self::Gpt4 { digits, whole_tail } => {
@@ -89,6 +111,7 @@ impl Family {
                     DIGITS.iter().find(|(_, most)| *most == digits).expect("digits come from the list");
                 template.replace("<digits>", spelling)
             }
-        }
+        };
+        Some(spelling)
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod classes;
+mod deepseek;
 mod family;
 mod isa;
 mod regex;
@@ -82,6 +83,9 @@ impl FamilySplitter {
     #[expect(unsafe_code, reason = "vector instructions behind a check of the processor")]
     pub fn fill(&self, text: &str, from: usize, starts: &mut Starts<'_>) -> usize {
         let text = text.as_bytes();
+        if self.family == Family::DeepSeek {
+            return scalar::fill(self.family, text, from, starts);
+        }
         match self.implementation {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the text is UTF-8, and `implementation` is one that the processor can run.

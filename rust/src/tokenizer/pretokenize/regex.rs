@@ -26,7 +26,9 @@ impl RegexSplitter {
     /// When an expression does not compile.
     pub fn new(name: &str, pattern: &Pattern) -> Result<Self> {
         let stages = pattern.stages.iter().map(|stage| {
-            match RegexBuilder::new(&stage.regex).backtrack_limit(MAX_BACKTRACKS).build() {
+            let mut builder = RegexBuilder::new(&stage.regex);
+            builder.oniguruma_mode(stage.oniguruma).multi_line(stage.oniguruma);
+            match builder.backtrack_limit(MAX_BACKTRACKS).build() {
                 Ok(regex) => Ok((regex, stage.keep_gaps)),
                 Err(error) => {
                     let reason = format!("bad split pattern `{}`: {error}", stage.regex);

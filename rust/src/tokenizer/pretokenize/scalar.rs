@@ -4,6 +4,7 @@
 //! Nothing looks back: where a pretoken ends depends only on what follows its start.
 
 use super::classes::{Classes, LETTER, LOWER, MARK, NEWLINE, NUMBER, SPACE, UPPER};
+use super::deepseek;
 use super::family::Family;
 use super::windows::Starts;
 
@@ -14,6 +15,7 @@ pub(super) fn next(family: Family, text: &[u8], start: usize) -> usize {
         Family::Gpt2 => cursor.gpt2(start),
         Family::Gpt4 { digits, whole_tail } => cursor.gpt4(start, digits, whole_tail),
         Family::Gpt4o => cursor.gpt4o(start),
+        Family::DeepSeek => deepseek::next(text, start),
     }
 }
 

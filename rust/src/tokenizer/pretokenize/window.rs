@@ -63,6 +63,7 @@ impl Window {
             Family::Gpt2 => self.gpt2(),
             Family::Gpt4 { digits, whole_tail } => self.gpt4(digits, whole_tail),
             Family::Gpt4o => self.gpt4o(),
+            Family::DeepSeek => unreachable!("it is split character by character"),
         };
         Decision { starts: starts & self.certain() | 1, apostrophes, is_last: self.is_last }
     }

@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 use super::classes::{Classes, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER};
 use super::family::Family;
 use super::isa::Isa;
+use super::scalar;
 use super::windows::{Starts, fill};
 
 /// AVX-512 F, BW, VBMI and VBMI2 (Ice Lake, Zen 4 and later).
@@ -262,6 +263,7 @@ pub(super) unsafe fn fill_avx512(family: Family, text: &[u8], from: usize, start
                 fill::<Avx512>(Family::Gpt4 { digits, whole_tail }, text, from, starts)
             }
             Family::Gpt4o => fill::<Avx512>(Family::Gpt4o, text, from, starts),
+            Family::DeepSeek => scalar::fill(family, text, from, starts),
         }
     }
 }
@@ -280,6 +282,7 @@ pub(super) unsafe fn fill_avx2(family: Family, text: &[u8], from: usize, starts:
                 fill::<Avx2>(Family::Gpt4 { digits, whole_tail }, text, from, starts)
             }
             Family::Gpt4o => fill::<Avx2>(Family::Gpt4o, text, from, starts),
+            Family::DeepSeek => scalar::fill(family, text, from, starts),
         }
     }
 }
