@@ -609,7 +609,7 @@ impl Loader {
     /// For each source of a mixture, the tokens that this rank's lanes have admitted (BOS included), and those that were
     /// delivered as learned targets.
     pub fn shares(&self) -> Vec<(u64, u64)> {
-        let counts = |source| {
+        let counts = |source: usize| {
             let entries = || self.entries.iter().map(|entry| &entry.sources[source]);
             (entries().map(|entry| entry.read).sum(), entries().map(|entry| entry.trained).sum())
         };
