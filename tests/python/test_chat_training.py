@@ -20,6 +20,7 @@ from nanofast.config import ConfigError
 from nanofast.conversations import data_sets, spelled
 from nanofast.evaluate import evaluate
 from nanofast.model import GPT, GPTConfig
+from nanofast.report import write_report
 from nanofast.runlog import read_log
 from nanofast.saved import load_model
 from nanofast.start import grown, load_weights
@@ -88,6 +89,9 @@ def test_stages_go_on_from_one_another(base: Path, data: tuple[Path, Path], tmp_
     assert ledgers[0]["masked"] == ledgers[0]["padding"] == 0, "one stream, learned whole"
     assert ledgers[1]["masked"] > 0
     assert [entry["prompt"] for entry in entries(last, "sample")] == ["hi", "there"]
+    page = write_report(last).read_text("utf-8")
+    assert "Questions with known answers" in page
+    assert "<b>hi</b>\n" in page
     (score,) = entries(last, "task")
     assert (score["task"], score["num_questions"], score["chance"]) == ("letters", 1, 0.5)
     settings = nanofast.evaluate.EvaluateSettings(model=str(last), tokens=768, tasks=(str(task),))  # type: ignore[attr-defined]
