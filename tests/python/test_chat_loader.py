@@ -52,8 +52,8 @@ def say(question: str, answer: str) -> list[dict[str, Any]]:
 
 
 def golden_tokenizer() -> nanofast.Tokenizer:
-    """bos 1, user_start 2, user_end 3, assistant_start 4, assistant_end 5, …; byte b is 10 + b."""
-    ranks = [(bytes([byte]), 10 + byte) for byte in range(256)]
+    """bos 1, user_start 2, user_end 3, assistant_start 4, assistant_end 5, …; byte b is 10 + b, the last one 0."""
+    ranks = [(bytes([byte]), (10 + byte) % 265) for byte in range(256)]
     specials = [(token, 1 + index) for index, token in enumerate(NANOCHAT.special_tokens)]
     return nanofast.Tokenizer(_nanofast.Tokenizer.from_ranks(ranks, r"[\s\S]", specials, "golden"))
 
