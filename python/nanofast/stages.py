@@ -34,8 +34,7 @@ class Stage:
         return self.packing is not None
 
 
-# Rate factors: nanochat's are 1 and 0.02 behind a long pretraining whose rates had fallen to nothing; those here were
-# chosen on the demonstration's model (docs/LOG.md), where little was learned before.
+# Rate factors are a first guess, not tuned: nanochat's are 1 and 0.02, behind a pretraining of billions of tokens.
 STAGES = {
     "pretrain": Stage("pretrain", "every token of plain documents is learned, from freshly made weights"),
     "midtrain": Stage(
