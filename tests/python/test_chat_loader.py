@@ -19,7 +19,7 @@ import nanofast
 from chat_shards import MESSAGE_OF_PARTS, as_parts, write_jsonl, write_parquet
 from chat_twin import nanochat_tokenizer, random_conversations, render
 from nanofast import _nanofast
-from nanofast.chat_template import NANOCHAT
+from nanofast.chat_template import CHATML, NANOCHAT
 from stream_twin import Stream
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus" / "chat"
@@ -374,6 +374,36 @@ def test_a_conversation_longer_than_a_row(packing: str, too_long: str, tokenizer
     positions = sum(ledger[kind] for kind in ("learned", "masked", "padding"))
     assert metrics["padding_share"] == ledger["padding"] / positions
     assert metrics["learned_share"] == ledger["learned"] / positions
+
+
+@pytest.mark.parametrize("too_long", ["cut_end", "cut_left", "leave_out"])
+def test_the_ledger_balances_when_rows_become_shorter(too_long: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    """What the packer held when rows were longer was admitted, and is cut to the row, whatever is asked of others."""
+    conversations = [say(f"question {index}", "word " * (index % 40)) for index in range(300)]
+    path = write_parquet(tmp_path / "a.parquet", conversations)
+    with nanofast.ChatLoader(path, tokenizer, 2, 60, epochs=1, lanes=1, too_long=too_long) as loader:
+        as_lists(loader.numpy(), 3)
+        loader.reconfigure(sequence_length=24)
+        for _ in loader.numpy():
+            ledger = loader.metrics()["ledger"]
+            assert ledger["read"] == sum(ledger[kind] for kind in ("learned", "masked", "cropped", "waiting"))
+        assert ledger["waiting"] == 0
+        assert ledger["documents"] + ledger["left_out_long"] + ledger["left_out_unlearned"] == 300
+        assert ledger["cut"] > 0
+
+
+def test_a_template_without_a_bos_adds_none(tmp_path: Path):
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(CHATML.special_tokens)
+    conversations = random_conversations(15, 20)
+    path = write_parquet(tmp_path / "a.parquet", conversations)
+    rendered = [tokenizer.render(conversation, CHATML)[0].tolist() for conversation in conversations]
+    options: dict[str, Any] = {"template": "chatml", "epochs": 1, "lanes": 1, "unit_documents": 0}
+    with nanofast.ChatLoader(path, tokenizer, 1, 500, packing="one_per_row", **options) as loader:
+        assert [inputs[0] for inputs, _ in as_lists(loader.numpy())] == [ids[:-1] for ids in rendered]
+    stream = list(itertools.chain.from_iterable(rendered))
+    with nanofast.ChatLoader(path, tokenizer, 1, 16, packing="concat", **options) as loader:
+        found = [token for _, targets in loader.numpy() for token in targets[0].tolist()]
+    assert found[: len(stream) - 1] == stream[1:]
 
 
 def test_concat_takes_conversations_of_any_length_and_learns_all(tokenizer: nanofast.Tokenizer, tmp_path: Path):
