@@ -12,6 +12,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
 from nanofast.errors import InvalidError, WrongTypeError
@@ -31,7 +34,7 @@ class ChatLoader(TokenLoader):
 
     Args:
         data: parquet or JSONL files, folders, globs, or a list of these; or a mapping of these to how often each is
-            listed in an epoch. JSONL is taken as row groups of 1,000 lines.
+            listed in an epoch; or a `Mixture`. JSONL is taken as row groups of 1,000 lines.
         tokenizer: a `nanofast.Tokenizer` that has the template's special tokens (see `with_special_tokens`).
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T; with one_per_row the most there are.
@@ -102,6 +105,23 @@ class ChatLoader(TokenLoader):
             raise InvalidError(f"bos_token = `{bos_token}`: conversations have the BOS of their template")
         template_pad = tokenizer.special_tokens.get(self.template.pad, 0)
         return template_pad, template_pad if pad_id is None else pad_id
+
+    def conversation_starts(self) -> npt.NDArray[np.int32]:
+        """Where conversations begin in the inputs of the batch that was returned last, flattened: int32 `[n]`.
+
+        With `concat` one may begin with a row's last token as well, which is a target only; it is left out.
+        """
+        return np.array(self._native.document_starts(), np.int32)
+
+    def cu_seqlens(self, inputs: Any) -> npt.NDArray[np.int32]:
+        """Borders of the stretches of `inputs` `[B, T]`, the batch that was returned last, that attend to themselves
+        alone: int32 `[n + 1]` from 0 to B·T, for varlen attention.
+
+        A stretch begins at each row and each conversation; a row's padding belongs to its last one.
+        """
+        rows, width = inputs.shape
+        borders = np.arange(rows + 1, dtype=np.int32) * width
+        return np.union1d(borders, self.conversation_starts()).astype(np.int32)
 
     def metrics(self) -> dict[str, Any]:
         """As `TokenLoader.metrics`, and of the positions delivered `learned_share` and `padding_share`.
