@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from nanofast import _nanofast, distributed
 from nanofast.errors import InvalidError, NotFoundError
-from nanofast.loader import Data, TokenLoader, _count, _paths, _place_among_all
+from nanofast.loader import TokenLoader, _count, _paths, _place_among_all
+from nanofast.mixture import Data
 
 if TYPE_CHECKING:
     import torch
