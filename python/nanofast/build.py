@@ -123,6 +123,8 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     # absolute, so that a resumed run finds them from any folder
     if config.data.documents == "conversations":
         data = conversations.spelled(conversations.data_sets(data))
+    elif (mixture := nanofast.Mixture.parse(data)) is not None:
+        data = mixture.spelled()
     else:
         data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
     name = str(Path(name).absolute()) if Path(name).exists() else name
@@ -131,12 +133,21 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
 
 
 def open_loader(
-    config: Config, data: str, tokenizer: Any, world: World, split: str, lanes: int, rows: int | None
+    config: Config,
+    data: str,
+    tokenizer: Any,
+    world: World,
+    split: str,
+    lanes: int,
+    rows: int | None,
+    return_documents: bool = False,
 ) -> Any:
     """A loader over one split of the data, as the configuration wants it, with `rows` rows a batch."""
     import nanofast
 
     assert rows is not None
+    if return_documents and (config.data.documents == "conversations" or is_token_data(data)):
+        raise ConfigError("only the documents of text are told; this run was trained on other data")
     if config.data.documents == "conversations":
         named = None if data == config.data.data else data
         return conversations.open_loader(config, tokenizer, world, split, lanes, rows, named)
@@ -157,7 +168,7 @@ def open_loader(
             num_threads=config.data.loader_threads,
         )
     return nanofast.TokenLoader(
-        data,
+        nanofast.Mixture.parse(data) or data,
         tokenizer,
         batch_size=rows,
         sequence_length=config.model.sequence_length,
@@ -174,6 +185,7 @@ def open_loader(
         num_threads=config.data.loader_threads,
         on_bad_data=config.data.on_bad_data,
         invalid_utf8=config.data.invalid_utf8,
+        return_documents=return_documents,
     )
 
 

@@ -16,12 +16,13 @@ from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
 from nanofast.errors import InvalidError, WrongTypeError
 from nanofast.home import home_folder
-from nanofast.loader import Data, TokenLoader
+from nanofast.loader import TokenLoader
+from nanofast.mixture import Data, Mixture
 
 if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
-ChatData = Data | Mapping[str, int]
+ChatData = Data | Mapping[str, int] | Mixture
 
 
 class ChatLoader(TokenLoader):
@@ -116,11 +117,13 @@ class ChatLoader(TokenLoader):
         return metrics
 
 
-def _listed(data: ChatData, split: str | None) -> tuple[list[str], str | None]:
+def _listed(data: ChatData, split: str | None) -> tuple[list[str] | Mixture, str | None]:
     """Every shard as often as it counts, and the split that is left for the plan to make.
 
     The last shard is the validation split, so it is counted once and is in no other.
     """
+    if isinstance(data, Mixture):
+        return data, split
     if not isinstance(data, Mapping):
         paths = [os.fspath(data)] if isinstance(data, str | os.PathLike) else [os.fspath(path) for path in data]
         return paths, split

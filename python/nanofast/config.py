@@ -45,8 +45,9 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's standard library.
-    Conversations: PATH[:COUNT],… of parquet or JSONL, each listed COUNT times in a pass."""
+    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's library.
+    A mixture: NAME=PATH:WEIGHT,…, read in shares of tokens. Conversations: PATH[:COUNT],… of parquet or JSONL, each
+    listed COUNT times in a pass."""
     documents: Literal["text", "conversations"] = "text"
     """What the documents are; midtrain and sft set it."""
     tokenizer: str | None = None

@@ -21,6 +21,8 @@ pub struct SlotHeader {
     pub num_targets: usize,
     /// Whether any token carries the not-learned bit.
     pub masked: bool,
+    /// What the documents contribute to it, where that is asked for.
+    pub spans: Vec<Span>,
     /// Where the lane stands behind this batch.
     pub entry: LaneEntry,
 }
@@ -88,6 +90,8 @@ pub(crate) struct LanePacker {
     not_learned: u64,
     /// What the documents contribute to the batch at hand, where that is asked for …
     spans: Option<Vec<Span>>,
+    /// … whether they go with the batch …
+    returns_spans: bool,
     /// … and the learned targets of each source so far.
     trained: Vec<u64>,
 }
@@ -108,6 +112,7 @@ impl LanePacker {
             slot_len,
             pad_id,
             spans: inboxes.is_mixture().then(Vec::new),
+            returns_spans: false,
             trained: entry.sources.iter().map(|source| source.trained).collect(),
             inboxes,
             packer,
@@ -119,6 +124,12 @@ impl LanePacker {
             passed_over: Vec::new(),
             not_learned: 0,
         }
+    }
+
+    /// Lets what the documents contribute go with each batch.
+    pub(crate) fn returning_spans(mut self) -> Self {
+        (self.spans, self.returns_spans) = (Some(Vec::new()), true);
+        self
     }
 
     /// Documents passed over since the last call.
@@ -206,7 +217,8 @@ impl LanePacker {
 
     fn deliver(&mut self) -> Outcome {
         let Some(Target::Slot(mut writer)) = self.target.take() else { return Outcome::Pending };
-        self.count_trained(writer.tokens_mut());
+        let spans = self.spans.as_mut().map(std::mem::take).unwrap_or_default();
+        self.count_trained(writer.tokens_mut(), &spans);
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;
         let (mut num_masked, mut masked) = (0, false);
@@ -224,6 +236,7 @@ impl LanePacker {
             width: self.width,
             num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
             masked: masked || num_masked > 0,
+            spans: if self.returns_spans { spans } else { Vec::new() },
             entry,
         };
         self.cursor = Cursor::default();
@@ -232,8 +245,8 @@ impl LanePacker {
     }
 
     /// Adds the batch's learned targets to those of their sources. A row's first token is no target of that row.
-    fn count_trained(&mut self, tokens: &[i32]) {
-        for span in self.spans.iter_mut().flat_map(|spans| spans.drain(..)) {
+    fn count_trained(&mut self, tokens: &[i32], spans: &[Span]) {
+        for span in spans {
             let start = span.row * self.row_length + span.column + usize::from(span.has_bos);
             let first = usize::from(span.column == 0 && !span.has_bos);
             let targets = tokens[start..start + span.num_tokens].iter().skip(first);
