@@ -50,7 +50,7 @@ def made(name: str, steps: int, seed: int, folder: Path, **model: Any) -> Traine
         run=RunSettings(seed=seed, run=str(folder), torch_threads=1, device="cpu", save_every=-1, dtype="bfloat16"),
     )
     prepared = prepare(replace(config), None)
-    trainer = build(prepared, STAGES["pretrain"], None, ["bench"])
+    trainer = build(prepared, STAGES["pretrain"], None, None, ["bench"])
     if name == "torch_muon":
         use_torchs_muon(trainer)
     return trainer

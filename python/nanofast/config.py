@@ -24,14 +24,14 @@ class ModelSettings:
 
     depth: int = 4
     """The one dial (layers): width, heads, learning rates and batch follow from it where they are not set."""
-    shape: Literal["plain", "nanochat"] = "plain"
-    """nanochat adds value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
+    shape: Literal["plain", "nanochat"] = "nanochat"
+    """nanochat has value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
     sequence_length: int = 256
     """Tokens that the model sees at once (tokens)."""
     n_embd: int | None = None
     """Width of the residual stream (channels). Derived: 64 x depth."""
     n_head: int | None = None
-    """Attention heads of a layer. Derived: heads of 128 channels from width 512 on, of 64 below."""
+    """Attention heads of a layer. Derived: heads of 128 channels; in the plain shape of 64 below width 512."""
     window_pattern: str | None = None
     """What layers see, in turn: L all positions, S the last quarter; the last layer is L. Derived from the shape."""
     rope_base: float = 10_000.0
@@ -45,8 +45,9 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's standard library.
-    Conversations: PATH[:COUNT],… of parquet or JSONL, each listed COUNT times in a pass."""
+    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's library.
+    A mixture: NAME=PATH:WEIGHT,…, read in shares of tokens. Conversations: PATH[:COUNT],… of parquet or JSONL, each
+    listed COUNT times in a pass."""
     documents: Literal["text", "conversations"] = "text"
     """What the documents are; midtrain and sft set it."""
     tokenizer: str | None = None

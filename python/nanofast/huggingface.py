@@ -169,6 +169,7 @@ def import_run(folder: Path, run: str, home: str | None) -> Path:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {shape.vocab_size}")
     settings = ModelSettings(
         depth=shape.n_layer,
+        shape="plain",
         sequence_length=shape.sequence_length,
         n_embd=shape.n_embd,
         n_head=shape.n_head,

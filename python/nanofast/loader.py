@@ -23,11 +23,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanofast import _nanofast, distributed
+from nanofast.documents import BatchDocuments, Excluded, batch_documents, document_names
 from nanofast.errors import InvalidError, LoaderError, WrongTypeError
 from nanofast.mixture import Data, Mixture, checked_weights
 
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 State = dict[str, Any]
 
 Arrays = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
-Made = TypeVar("Made")
-
 _log = logging.getLogger("nanofast")
 _open_loaders: weakref.WeakSet[TokenLoader] = weakref.WeakSet()
 _closes_at_exit = threading.Event()  # set once the handler is registered
@@ -88,6 +87,11 @@ class TokenLoader:
             part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
             and lists it in `metrics()` and in the state.
         invalid_utf8: "refuse" takes a document that is not UTF-8 for bad data; "replace" puts U+FFFD where it is not.
+        exclude: documents that are left out, all others keeping their order: names as "FILE:ROW_GROUP:ROW" or as (file,
+            row group, row), or a file with one on each line. A loader that resumes leaves them out from there on, those
+            excepted that already wait for a row.
+        return_documents: batches are `(inputs, targets, documents)` with a `nanofast.documents.BatchDocuments`: what
+            lies where, for attention within documents, and where it came from.
 
     A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
     batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
@@ -129,6 +133,8 @@ class TokenLoader:
         memory_limit_bytes: int = 1 << 30,
         on_bad_data: str = "raise",
         invalid_utf8: str = "refuse",
+        exclude: Excluded | None = None,
+        return_documents: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         mixture = data if isinstance(data, Mixture) else None
@@ -181,6 +187,8 @@ class TokenLoader:
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
             on_bad_data=on_bad_data,
             invalid_utf8=invalid_utf8,
+            exclude=document_names(exclude),
+            return_documents=return_documents,
             weights=None if mixture is None else list(mixture.weights.values()),
             run_out="repeat" if mixture is None else mixture.run_out,
             chat_json=self._chat_json,
@@ -204,6 +212,8 @@ class TokenLoader:
         self.rank: int = arguments["rank"]
         self.world_size: int = arguments["world_size"]
         self.device = "cpu" if arguments["device"] is None else arguments["device"]
+        self.return_documents: bool = arguments.get("return_documents", False)
+        self._files = tuple(native.shard_names()) if self.return_documents else ()
         self._closed = False
         self._is_in_worker = distributed.worker_and_count() is not None
         self._in_worker: TokenLoader | None = None
@@ -237,7 +247,7 @@ class TokenLoader:
         copies = self._copies
         if copies is None:
             copies = self._device_copies()
-        batch = self._hand_over(copies.make)
+        batch: tuple[torch.Tensor, torch.Tensor] | None = self._hand_over(copies.make)
         if batch is None:
             raise StopIteration
         return batch
@@ -271,19 +281,26 @@ class TokenLoader:
         self._seconds_copying += time.perf_counter() - start
         return inputs_BT, targets_BT
 
-    def _hand_over(self, make: Callable[[int], Made | None]) -> Made | None:
+    def _hand_over(self, make: Callable[[int], Any]) -> Any:
         """Makes the next batch and counts it as the caller's; not when the caller is interrupted on the way."""
         sequence = self._native.next_to_accept()  # after a fork this raises, before a lock that nobody would give back
         try:
             with self._lock:
                 sequence = self._native.next_to_accept()
                 batch = make(sequence)
-                if batch is not None:
-                    self._native.accept()
+                if batch is None:
+                    return None
+                if self.return_documents:
+                    batch = (*batch, self._documents(sequence, batch[0]))
+                self._native.accept()
                 return batch
         except BaseException:
             self._native.take_back(sequence)
             raise
+
+    def _documents(self, sequence: int, inputs_BT: Any) -> BatchDocuments:
+        documents = batch_documents(self._native.origins(sequence), tuple(inputs_BT.shape), self._files)
+        return documents if isinstance(inputs_BT, np.ndarray) else documents.to(inputs_BT.device)
 
     def _fetch(self, sequence: int, ahead: int = 0) -> Any:
         """Batch `sequence`: slot, width and more; None at the end. One that is `ahead` is not waited for (False)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from nanofast.errors import InvalidError, WrongTypeError
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 WAYS = ("repeat", "stop", "drop")
+_SPELLED = re.compile(r"(?P<name>[\w-]+)=(?P<data>.+):(?P<weight>[0-9]*\.?[0-9]+(e-?[0-9]+)?)")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,26 @@ class Mixture:
             except (TypeError, ValueError) as error:
                 raise WrongTypeError(f"source `{name}` is {source!r}; expected (data, weight)") from error
         object.__setattr__(self, "weights", checked_weights(weights, list(self.sources)))
+
+    @classmethod
+    def parse(cls, text: str) -> Mixture | None:
+        """The mixture that `NAME=PATH:WEIGHT,NAME=PATH:WEIGHT…` spells; None for anything else, such as a path."""
+        parts = [_SPELLED.fullmatch(part) for part in text.split(",")]
+        if os.path.exists(text) or not all(parts):  # noqa: PTH110  # a glob or URL is no Path
+            return None
+        named = [(part["name"], part["data"], float(part["weight"])) for part in parts if part]
+        names = [name for name, _, _ in named]
+        if len(set(names)) < len(names):
+            raise InvalidError(f"data = `{text}`: each source of a mixture has a name of its own")
+        return cls({name: (data, weight) for name, data, weight in named})
+
+    def spelled(self) -> str:
+        """As `parse` takes it, local paths made absolute; every source is one path."""
+        absolute = {
+            name: os.fspath(data) if "://" in str(data) else os.path.abspath(data)  # type: ignore[arg-type]  # noqa: PTH100
+            for name, (data, _) in self.sources.items()
+        }
+        return ",".join(f"{name}={path}:{self.weights[name]:g}" for name, path in absolute.items())
 
     def with_weights(self, weights: Mapping[str, float]) -> Mixture:
         """The same sources with other weights."""

@@ -213,6 +213,7 @@ class GPT(nn.Module):
 
     cos_TD: Tensor
     sin_TD: Tensor
+    is_cut = False  # over the ranks, by fsdp.py
 
     def __init__(self, config: GPTConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

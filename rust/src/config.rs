@@ -170,6 +170,17 @@ pub struct MixtureConfig {
     pub run_out: RunOut,
 }
 
+/// A document by what a user knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DocumentName {
+    /// Its file's name without the folder.
+    pub file: String,
+    /// Row group of the file.
+    pub row_group: usize,
+    /// Row of the row group.
+    pub row: u64,
+}
+
 /// What becomes of data that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BadData {
@@ -291,6 +302,10 @@ pub struct LoaderConfig {
     pub text_column: String,
     /// Data that cannot be read.
     pub bad_data: BadData,
+    /// Documents that are left out.
+    pub exclude: Vec<DocumentName>,
+    /// Whether batches come with what lies where in them and where it came from.
+    pub return_documents: bool,
     /// Shares of the sources; `None` where there is one data set.
     pub mixture: Option<MixtureConfig>,
     /// Token before each document.

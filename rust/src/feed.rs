@@ -35,6 +35,8 @@ pub(crate) struct Step {
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
     pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
+    /// Whether they are what a restored packer holds.
+    pub(crate) is_restoring: bool,
 }
 
 /// A row that is needed, from byte `byte_offset` of its text on.
@@ -210,6 +212,7 @@ impl Feed {
                 return None;
             }
             let segment = self.front + index as u64;
+            let is_restoring = matches!(self.segments[index].order, Order::Listed(_));
             for (unit, read) in self.segments[index].units.iter_mut().enumerate() {
                 if let Some(reader) = read.reader.take() {
                     let sequence = read.issued;
@@ -217,7 +220,17 @@ impl Feed {
                     self.in_flight += 1;
                     let (ordinal, group, wanted) = (read.ordinal, read.group, read.wanted.clone());
                     let source = self.source;
-                    return Some(Step { source, segment, unit, sequence, reader, ordinal, group, wanted });
+                    return Some(Step {
+                        source,
+                        segment,
+                        unit,
+                        sequence,
+                        reader,
+                        ordinal,
+                        group,
+                        wanted,
+                        is_restoring,
+                    });
                 }
             }
             index += 1;

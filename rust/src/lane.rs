@@ -21,8 +21,8 @@ pub struct SlotHeader {
     pub num_targets: usize,
     /// Whether any token carries the not-learned bit.
     pub masked: bool,
-    /// Where in the slot documents begin, where that is asked for.
-    pub starts: Vec<u32>,
+    /// What the documents contribute to it, where that is asked for.
+    pub spans: Vec<Span>,
     /// Where the lane stands behind this batch.
     pub entry: LaneEntry,
 }
@@ -90,6 +90,8 @@ pub(crate) struct LanePacker {
     not_learned: u64,
     /// What the documents contribute to the batch at hand, where that is asked for …
     spans: Option<Vec<Span>>,
+    /// … whether they go with the batch …
+    returns_spans: bool,
     /// … and the learned targets of each source so far.
     trained: Vec<u64>,
 }
@@ -110,6 +112,7 @@ impl LanePacker {
             slot_len,
             pad_id,
             spans: inboxes.is_mixture().then(Vec::new),
+            returns_spans: false,
             trained: entry.sources.iter().map(|source| source.trained).collect(),
             inboxes,
             packer,
@@ -123,11 +126,9 @@ impl LanePacker {
         }
     }
 
-    /// Tells with each batch where documents begin.
-    pub(crate) fn telling_starts(mut self, asked: bool) -> Self {
-        if asked {
-            self.spans.get_or_insert_default();
-        }
+    /// Lets what the documents contribute go with each batch.
+    pub(crate) fn returning_spans(mut self) -> Self {
+        (self.spans, self.returns_spans) = (Some(Vec::new()), true);
         self
     }
 
@@ -217,11 +218,7 @@ impl LanePacker {
     fn deliver(&mut self) -> Outcome {
         let Some(Target::Slot(mut writer)) = self.target.take() else { return Outcome::Pending };
         let spans = self.spans.as_mut().map(std::mem::take).unwrap_or_default();
-        if self.inboxes.is_mixture() {
-            self.count_trained(&spans, writer.tokens_mut());
-        }
-        let starts = spans.iter().filter(|span| span.first_token == 0);
-        let starts = starts.map(|span| (span.row * self.row_length + span.column) as u32).collect();
+        self.count_trained(writer.tokens_mut(), &spans);
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;
         let (mut num_masked, mut masked) = (0, false);
@@ -239,7 +236,7 @@ impl LanePacker {
             width: self.width,
             num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
             masked: masked || num_masked > 0,
-            starts,
+            spans: if self.returns_spans { spans } else { Vec::new() },
             entry,
         };
         self.cursor = Cursor::default();
@@ -248,7 +245,7 @@ impl LanePacker {
     }
 
     /// Adds the batch's learned targets to those of their sources. A row's first token is no target of that row.
-    fn count_trained(&mut self, spans: &[Span], tokens: &[i32]) {
+    fn count_trained(&mut self, tokens: &[i32], spans: &[Span]) {
         for span in spans {
             let start = span.row * self.row_length + span.column + usize::from(span.has_bos);
             let first = usize::from(span.column == 0 && !span.has_bos);

@@ -7,23 +7,24 @@
 //! Threads start with the first `next_batch`, so that a loader can be made, restored, pickled or dropped before a
 //! fork. The state is that of the batch that the caller holds, whatever was prefetched.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
-use crate::config::{LoaderConfig, Overflow, Packing, PlanConfig, TooLong};
+use crate::config::{DocumentName, LoaderConfig, Overflow, Packing, PlanConfig, TooLong};
 use crate::error::{Error, Result};
 use crate::feed::STEP_BYTES;
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 #[cfg(test)]
 use crate::metrics::Stage;
-use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad};
+use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad, Span};
+use crate::piece::DocumentPlace;
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Batches, Ending, Lane, Pipeline, Poll, Work};
-use crate::plan::{Plan, key_of};
+use crate::plan::{Plan, Unit, key_of};
 use crate::pool::Pool;
 use crate::quarantine::{BadFile, Quarantine, Quarantined};
 use crate::ring::{Ring, SlotMemory};
@@ -66,9 +67,20 @@ enum Source {
     Windows(Arc<Windows>),
 }
 
+/// A stretch of a document in a batch that is not accepted yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it lies.
+    pub span: Span,
+    /// The rows of the shard that its document is one of; the shard is counted over all sources.
+    pub unit: Unit,
+}
+
 /// A loader of one rank.
 pub struct Loader {
     config: LoaderConfig,
+    /// Documents that are left out on request.
+    excluded: Arc<HashSet<DocumentPlace>>,
     /// Of each source.
     plans: Arc<Vec<Plan>>,
     source: Source,
@@ -190,8 +202,11 @@ impl Loader {
             bad_files,
             shards: shards.iter().map(shard_identity).collect(),
         };
+        let excluded = excluded(&config.exclude, &identity)?;
         let source = Source::Text { shards: Arc::new(shards), encoding };
-        Ok(Self::over(config, plans, source, identity))
+        let mut loader = Self::over(config, plans, source, identity);
+        loader.excluded = Arc::new(excluded);
+        Ok(loader)
     }
 
     /// A loader over token files whose ids stay below `vocab_size`, 2^31 at most. Of the configuration, packing, text
@@ -234,6 +249,7 @@ impl Loader {
             identity_digest: identity.digest(),
             identity: Arc::new(identity),
             plans: Arc::new(plans),
+            excluded: Arc::default(),
             source,
             metrics: Arc::new(Metrics::default()),
             config,
@@ -330,6 +346,23 @@ impl Loader {
         })
     }
 
+    /// What lies where in a batch that was fetched and not accepted yet, row by row; nothing unless
+    /// `config.return_documents`.
+    pub fn origins(&self, sequence: u64) -> Vec<Origin> {
+        let index = sequence.wrapping_sub(self.accepted) as usize;
+        let Some(header) = self.fetched.get(index) else { return Vec::new() };
+        let origin = |&span: &Span| {
+            let plan = &self.plans[span.address.source as usize];
+            plan.unit(header.lane, span.address.ordinal).map(|unit| Origin { span, unit })
+        };
+        header.spans.iter().filter_map(origin).collect()
+    }
+
+    /// Names of all shards, in order.
+    pub fn shard_names(&self) -> Vec<&str> {
+        self.identity.shards.iter().map(|shard| shard.name.as_str()).collect()
+    }
+
     /// Number of the next batch to accept, counted since the threads started.
     pub fn next_to_accept(&self) -> u64 {
         self.accepted
@@ -370,11 +403,6 @@ impl Loader {
     pub fn grant(&mut self, rounds: u64) -> Result<()> {
         self.pipeline()?.grant(rounds.saturating_sub(self.first_round));
         Ok(())
-    }
-
-    /// Columns of the batch accepted last, and where in its slot conversations begin.
-    pub fn document_starts(&self) -> Option<(usize, &[u32])> {
-        self.given.as_ref().map(|header| (header.width, &header.starts[..]))
     }
 
     /// Makes batches of another shape, or of other shares of a mixture's sources, from here on. What was packed ahead is
@@ -672,9 +700,8 @@ impl Loader {
                 return Ok(Arc::new(started));
             }
         };
-        let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| Lane {
-            feeds: Feeds::new(&self.plans, self.config.mixture.as_ref(), lane, entry),
-            packer: LanePacker::new(
+        let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| {
+            let packer = LanePacker::new(
                 lane,
                 self.config.sequence_length + 1,
                 slot_len,
@@ -682,8 +709,10 @@ impl Loader {
                 self.packer(),
                 Inboxes::new(self.config.mixture.as_ref(), self.admission(), self.added_tokens(), entry),
                 entry.clone(),
-            )
-            .telling_starts(self.config.chat.is_some()),
+            );
+            let feeds = Feeds::new(&self.plans, self.config.mixture.as_ref(), lane, entry);
+            let packer = if self.config.return_documents { packer.returning_spans() } else { packer };
+            Lane { feeds, packer }
         });
         let lanes: Vec<_> = lanes.collect();
         // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
@@ -701,6 +730,7 @@ impl Loader {
             tokens: Pool::new(),
             metrics: self.metrics.clone(),
             bad_data: self.config.bad_data,
+            excluded: self.excluded.clone(),
             read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
             // A lane that ends with one of its sources leaves what it has of the others; conversations bring their BOS
@@ -754,6 +784,22 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The places of documents by their names.
+fn excluded(names: &[DocumentName], identity: &Identity) -> Result<HashSet<DocumentPlace>> {
+    let mut shards: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, shard) in identity.shards.iter().enumerate() {
+        shards.entry(shard.name.as_str()).or_default().push(index);
+    }
+    let mut places = HashSet::new();
+    for DocumentName { file, row_group, row } in names {
+        let Some(indexes) = shards.get(file.as_str()) else {
+            return Err(Error::config("exclude", format!("`{file}`"), "no shard of the data has this name"));
+        };
+        places.extend(indexes.iter().map(|&shard| (shard, *row_group, *row)));
+    }
+    Ok(places)
 }
 
 /// Shares are kept from here on, whatever was admitted before.
@@ -824,6 +870,8 @@ mod tests {
             num_slots: 2,
             memory_limit_bytes: 1 << 20,
             bad_data: BadData::default(),
+            exclude: Vec::new(),
+            return_documents: false,
             mixture: None,
             chat: None,
         };

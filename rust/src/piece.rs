@@ -7,6 +7,7 @@
 //! The smallest part that is bad is left out: a document, a page's rows, or the rest of a row group. All else keeps its
 //! place, since places are counted by rows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -63,6 +64,20 @@ struct Picked {
     documents: DocumentBatch,
 }
 
+impl Picked {
+    /// Takes out all rows but those that `is_kept`.
+    fn retain(&mut self, is_kept: impl Fn(u64) -> bool) {
+        let kept: Vec<usize> = (0..self.rows.len()).filter(|&index| is_kept(self.rows[index])).collect();
+        if kept.len() < self.rows.len() {
+            self.documents = self.documents.select(kept.iter().copied());
+            self.rows.retain(|&row| is_kept(row));
+        }
+    }
+}
+
+/// Shard, row group, row.
+pub(crate) type DocumentPlace = (usize, usize, u64);
+
 /// Makes the pieces of one unit.
 pub(crate) struct PieceMaker<'a> {
     pub(crate) source: u32,
@@ -73,7 +88,10 @@ pub(crate) struct PieceMaker<'a> {
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
     pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
+    /// Whether these are documents that a restored packer holds: they were admitted, whatever is left out since.
+    pub(crate) is_restoring: bool,
     pub(crate) bad_data: BadData,
+    pub(crate) excluded: &'a HashSet<DocumentPlace>,
     pub(crate) shard: &'a Shard,
 }
 
@@ -93,6 +111,10 @@ impl PieceMaker<'_> {
             Found::Broken(broken) => self.broken(broken).map(Some),
             Found::Documents(first_row, documents) => {
                 let mut picked = self.pick(first_row, documents)?;
+                if !(self.excluded.is_empty() || self.is_restoring) {
+                    picked
+                        .retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
+                }
                 let mut tokens = TokenBatch::pooled(pool);
                 let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
                 Ok(left_out.map(|left_out| {
@@ -117,13 +139,14 @@ impl PieceMaker<'_> {
 
     /// Of documents from `first_row` on those that are wanted, from where they are wanted.
     fn pick(&self, first_row: u64, documents: DocumentBatch) -> Result<Picked> {
-        let rows = first_row..first_row + documents.len() as u64;
+        let end_row = first_row + documents.len() as u64;
         let Some(wanted) = &self.wanted else {
-            return Ok(Picked { rows: rows.collect(), begins: Vec::new(), documents });
+            return Ok(Picked { rows: (first_row..end_row).collect(), begins: Vec::new(), documents });
         };
-        let wanted = wanted.iter().filter(|wanted| rows.contains(&wanted.row));
-        let mut picked = documents.select(wanted.clone().map(|wanted| (wanted.row - first_row) as usize));
-        for (index, wanted) in wanted.clone().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
+        let place_of = |row| wanted.partition_point(|wanted| wanted.row < row);
+        let wanted = &wanted[place_of(first_row)..place_of(end_row)];
+        let mut picked = documents.select(wanted.iter().map(|wanted| (wanted.row - first_row) as usize));
+        for (index, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
             let length = picked.document(index).len();
             picked = picked.begun_at(index, wanted.byte_offset).ok_or_else(|| {
                 let place = Place::row(self.shard.path(), self.unit.row_group, wanted.row);
@@ -134,8 +157,8 @@ impl PieceMaker<'_> {
             })?;
         }
         Ok(Picked {
-            rows: wanted.clone().map(|wanted| wanted.row).collect(),
-            begins: wanted.map(|wanted| wanted.byte_offset).collect(),
+            rows: wanted.iter().map(|wanted| wanted.row).collect(),
+            begins: wanted.iter().map(|wanted| wanted.byte_offset).collect(),
             documents: picked,
         })
     }

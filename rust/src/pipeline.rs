@@ -9,6 +9,7 @@
 //! bookkeeping only, never while reading, tokenizing or packing. What comes out depends on none of this: each lane is
 //! packed by one thread at a time from documents in order, and slots are delivered in the order of their batches.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use crate::error::{Error, Place, Result};
 use crate::feed::Step;
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{LeftOut, Metrics, Stage};
-use crate::piece::PieceMaker;
+use crate::piece::{DocumentPlace, PieceMaker};
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
 use crate::ring::{Ring, SlotWriter};
@@ -43,6 +44,7 @@ pub(crate) struct Work {
     pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bad_data: BadData,
+    pub(crate) excluded: Arc<HashSet<DocumentPlace>>,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
     /// When the last epoch has ended.
@@ -514,7 +516,9 @@ impl Shared {
             ordinal: step.ordinal,
             group: step.group,
             wanted: step.wanted.clone(),
+            is_restoring: step.is_restoring,
             bad_data: self.work.bad_data,
+            excluded: &self.work.excluded,
             shard: &self.work.shards[unit.shard],
         };
         let finished = step.reader.is_finished();

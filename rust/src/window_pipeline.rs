@@ -249,7 +249,7 @@ impl Shared {
             width,
             num_targets,
             masked: num_windows < self.batch_size,
-            starts: Vec::new(),
+            spans: Vec::new(),
             entry: self.entry(lane, first + self.batch_size as u64, width as u64 - 1),
         }))
     }

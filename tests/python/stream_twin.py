@@ -212,6 +212,9 @@ class Stream:
                 chosen = waiting[0] if overtaken else sorted(fits, key=lambda item: (-len(item[1]), item[0]))[0]
                 waiting.remove(chosen)
                 row += chosen[1]
+                if len(row) == length:
+                    yield row
+                    row = []
             elif row:
                 yield self.filled(row)
                 row = []
@@ -261,6 +264,7 @@ class MixedStream(Stream):
     sources: list[list[list[list[Tokens]]]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     run_out: str = "repeat"
+    added_bos: int = 1  # conversations bring their own
     admitted: dict[int, list[int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -287,7 +291,8 @@ class MixedStream(Stream):
             turn = sorted(left, key=lambda i: counts[i] / self.weights[i])[0]
             found = next(documents[turn], None)
             if found is not None:
-                counts[turn] += 1 + len(found[1])
+                document = found[1]
+                counts[turn] += self.added_bos + len(document[0] if isinstance(document, tuple) else document)
                 yield found
             elif self.run_out == "drop":
                 left.remove(turn)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -306,6 +312,28 @@ def test_a_proxy_of_the_environment_is_used(server: Server, tmp_path: Path):
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert (tmp_path / "shard_00000.parquet").read_bytes() == content
+
+
+def test_progress_is_bars_in_a_terminal_and_lines_elsewhere(server: Server, tmp_path: Path):
+    server.bytes_per_second = 100_000
+    lines = subprocess.run(command(server, tmp_path / "a"), capture_output=True, text=True, check=True).stdout
+    for path in server.files:
+        assert re.search(rf"^\[\d/8\] {path.strip('/')}: \d+\.\d MB in \d+\.\d s$", lines, re.MULTILINE)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen(command(server, tmp_path / "b"), stdout=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that the other end is gone
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert re.search(r"all .*bytes|all .*[kM]B", text), "a bar for all"
+    assert re.search(r"shard_00003.parquet .*[kM]?B/s .*\d:\d\d:\d\d", text), "a bar a file, with rate and time left"
+    assert "8 fetched" in text
 
 
 def test_presets_are_listed_with_licence_and_size():

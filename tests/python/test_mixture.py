@@ -134,8 +134,9 @@ def test_resumes_from_every_batch(three: Sources, tokenizer: nanofast.Tokenizer,
             with nanofast.TokenLoader(mixture, tokenizer, **settings) as loader:
                 loader.load_state_dict(states[number])
                 assert loader.state_dict() == states[number]
-                assert following(loader, 6) == names[number : number + 6], f"from batch {number}"
-                assert loader.state_dict() == states[min(number + 6, len(names))]
+                expected = names[number : number + 6]
+                assert following(loader, len(expected)) == expected, f"from batch {number}"
+                assert loader.state_dict() == states[number + len(expected)]
         assert len(json.dumps({**states[-1], "identity": None})) < 2 * 16_000
 
 
@@ -266,3 +267,22 @@ def test_a_source_of_bad_data_is_named(three: Sources, tokenizer: nanofast.Token
     path.write_bytes(b"no parquet at all, but long enough")
     with pytest.raises(ValueError, match=r"source `b`: .*broken.parquet"):
         nanofast.TokenLoader(Mixture({"a": (three.paths[0], 1), "b": (path, 1)}), tokenizer, 2, 16)
+
+
+def test_a_mixture_is_spelled_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mixture = Mixture.parse("web=shards/web:0.7,code=s3://bucket/a,b.parquet:0.3")
+    assert mixture is None, "a comma within a path would be a source without a name"
+    mixture = Mixture.parse("web=shards/web:0.7,my-code=s3://bucket/code:3e-1")
+    assert mixture is not None
+    assert mixture.weights == {"web": 0.7, "my-code": 0.3}
+    assert mixture.spelled() == f"web={tmp_path / 'shards/web'}:0.7,my-code=s3://bucket/code:0.3"
+    assert Mixture.parse(mixture.spelled()) == Mixture(
+        {"web": (str(tmp_path / "shards/web"), 0.7), "my-code": ("s3://bucket/code", 0.3)}
+    )
+    for path in ("shards/", "*.parquet", "a=b", "a=b.parquet", "https://host/a=b:1/c.parquet"):
+        assert Mixture.parse(path) is None, path
+    Path("a=b:1").touch()
+    assert Mixture.parse("a=b:1") is None, "a file that is there is meant"
+    with pytest.raises(ValueError, match="a name of its own"):
+        Mixture.parse("a=x:1,a=y:2")

@@ -36,6 +36,8 @@ fn config(packing: Packing, plan: PlanConfig) -> LoaderConfig {
         packing,
         text_column: "text".into(),
         bad_data: BadData::default(),
+        exclude: Vec::new(),
+        return_documents: false,
         mixture: None,
         bos_id: 50256,
         pad_id: 50256,

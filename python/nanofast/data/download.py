@@ -100,8 +100,8 @@ def download(
             return False
         transfer.begin(source)
 
-        def on_size(size: int) -> None:
-            transfer.move(source, size)
+        def on_size(size: int, total: int | None) -> None:
+            transfer.move(source, size, total)
 
         try:
             fetched = fetcher.fetch(source, final, headers=headers_for(source.url), on_size=on_size)

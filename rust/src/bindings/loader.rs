@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use numpy::PyArray1;
 use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -13,10 +14,12 @@ use super::chat::ChatArguments;
 use super::error::to_py;
 use super::token_files;
 use super::tokenizer::PyTokenizer;
-use crate::config::{BadData, Deal, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split};
+use crate::config::{
+    BadData, Deal, DocumentName, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split,
+};
 use crate::error::Error;
 use crate::lane::BatchShape;
-use crate::loader::{Loader, NextBatch, SourceShards};
+use crate::loader::{Loader, NextBatch, Origin, SourceShards};
 use crate::metrics::Stage;
 use crate::plan::Plan;
 use crate::quarantine::Quarantined;
@@ -91,8 +94,8 @@ impl NativeLoader {
     #[new]
     #[pyo3(signature = (sources, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, weights = None, run_out = "repeat",
-        chat_json = None))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, exclude, return_documents,
+        weights = None, run_out = "repeat", chat_json = None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -122,6 +125,8 @@ impl NativeLoader {
         memory_limit_bytes: usize,
         on_bad_data: &str,
         invalid_utf8: &str,
+        exclude: Vec<(String, usize, u64)>,
+        return_documents: bool,
         weights: Option<Vec<f64>>,
         run_out: &str,
         chat_json: Option<&str>,
@@ -145,6 +150,11 @@ impl NativeLoader {
                 packing: Packing::parse(packing, overflow)?,
                 text_column,
                 bad_data: BadData::parse(on_bad_data, invalid_utf8)?,
+                exclude: exclude
+                    .into_iter()
+                    .map(|(file, row_group, row)| DocumentName { file, row_group, row })
+                    .collect(),
+                return_documents,
                 mixture: match weights {
                     Some(weights) => Some(MixtureConfig { weights, run_out: RunOut::parse(run_out)? }),
                     None => None,
@@ -231,6 +241,8 @@ impl NativeLoader {
                 num_slots,
                 memory_limit_bytes: 0,
                 bad_data: BadData::default(),
+                exclude: Vec::new(),
+                return_documents: false,
                 mixture: None,
                 chat: None,
             };
@@ -329,6 +341,24 @@ impl NativeLoader {
         py.detach(split).map_err(to_py)
     }
 
+    /// What lies where in a fetched batch: for each stretch of a document its row, first column, number of positions,
+    /// whether a BOS is the first; then file, row group and row of the document, its first token and number of tokens.
+    fn origins<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let origins = self.with(py, |loader| Ok(loader.origins(sequence)))?;
+        let numbers = origins.iter().flat_map(|Origin { span, unit }| {
+            let (has_bos, num_tokens) = (i64::from(span.has_bos), span.num_tokens as i64);
+            let place = [span.row as i64, span.column as i64, num_tokens + has_bos, has_bos];
+            let document = [unit.shard as i64, unit.row_group as i64, span.address.row as i64];
+            place.into_iter().chain(document).chain([span.first_token as i64, num_tokens])
+        });
+        Ok(PyArray1::from_iter(py, numbers))
+    }
+
+    /// Names of all files, in order.
+    fn shard_names(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.with(py, |loader| Ok(loader.shard_names().into_iter().map(Into::into).collect()))
+    }
+
     /// Number of the next batch to accept, counted since the threads started.
     fn next_to_accept(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |loader| Ok(loader.next_to_accept()))
@@ -363,18 +393,6 @@ impl NativeLoader {
     fn known_rounds(&self, py: Python<'_>, than: u64, timeout_seconds: f64) -> PyResult<(u64, bool)> {
         let waiter = self.with(py, Loader::waiter)?;
         py.detach(|| waiter.known_rounds(than, Duration::from_secs_f64(timeout_seconds))).map_err(to_py)
-    }
-
-    /// Where documents begin in the inputs [B, width - 1] of the batch accepted last, flattened; those that begin with
-    /// a row's last token, which is no input, left out.
-    fn document_starts(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
-        self.with(py, |loader| {
-            let row_length = loader.config().sequence_length + 1;
-            let Some((width, starts)) = loader.document_starts() else { return Ok(Vec::new()) };
-            let places = starts.iter().map(|&at| (at as usize / row_length, at as usize % row_length));
-            let inputs = places.filter(|&(_, column)| column + 1 < width);
-            Ok(inputs.map(|(row, column)| row * (width - 1) + column).collect())
-        })
     }
 
     /// Some rank has data for so many rounds.

@@ -59,7 +59,7 @@ pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, blocks, medium, small};
+use bpe::{PairTable, long, medium, small};
 use encoder::Splitter;
 use file::Format;
 use pretokenize::{Family, FamilySplitter, RegexSplitter};
@@ -109,7 +109,7 @@ impl Tables {
             None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
             None => {
                 let length = |id| self.definition.vocabulary.token(id).len();
-                blocks::merge(&self.pairs, heap, length, &blocks::SIZES, pretoken, out);
+                long::merge(&self.pairs, heap, length, &long::SIZES, pretoken, out);
             }
         }
     }

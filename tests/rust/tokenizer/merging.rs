@@ -1,6 +1,6 @@
 //! Every way to merge gives what the definition gives.
 
-use nanofast::tokenizer::bpe::{PairTable, blocks, heap::HeapMerger, medium, naive, small};
+use nanofast::tokenizer::bpe::{PairTable, heap::HeapMerger, long, medium, naive, small};
 use nanofast::tokenizer::{Merges, Tokenizer, Vocabulary, VocabularyBuilder};
 use proptest::prelude::*;
 
@@ -13,11 +13,11 @@ fn check(vocabulary: &Vocabulary, pairs: &PairTable, pretokens: &[Vec<u8>]) {
         let mut found = Vec::new();
         HeapMerger::default().merge(pairs, pretoken, &mut found);
         assert_eq!(found, expected, "heap, {pretoken:?}");
-        for sizes in [&[2][..], &[5, 16], &blocks::SIZES] {
+        for sizes in [&[4][..], &[7, 20], &long::SIZES] {
             found.clear();
             let length = |id| vocabulary.token(id).len();
-            blocks::merge(pairs, &mut HeapMerger::default(), length, sizes, pretoken, &mut found);
-            assert_eq!(found, expected, "blocks of {sizes:?}, {pretoken:?}");
+            long::merge(pairs, &mut HeapMerger::default(), length, sizes, pretoken, &mut found);
+            assert_eq!(found, expected, "windows of {sizes:?}, {pretoken:?}");
         }
         if pretoken.len() <= medium::MAX_BYTES {
             found.clear();

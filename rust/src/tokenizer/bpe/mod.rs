@@ -3,8 +3,8 @@
 //! `naive` is the definition written down; the others give the same ids faster. All ask [`PairTable`] which two tokens
 //! merge, into what, and how early.
 
-pub mod blocks;
 pub mod heap;
+pub mod long;
 pub mod medium;
 pub mod naive;
 mod pair_table;
