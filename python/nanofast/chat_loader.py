@@ -12,9 +12,6 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
 from nanofast.errors import InvalidError, WrongTypeError
@@ -52,7 +49,8 @@ class ChatLoader(TokenLoader):
         split: "train", "val" or None, as for `TokenLoader`; data sets that count more than once are not split.
         pad_id: the token that fills rows; None: the template's.
         index_folder: where indexes of JSONL files are kept; None: in NANOFAST_HOME.
-        **options: as for `TokenLoader`.
+        **options: as for `TokenLoader`; with `return_documents` a conversation begins wherever a piece's first token is
+            its token 0, and `cu_seqlens` has the borders for varlen attention.
 
     Raises:
         nanofast.Error: as `TokenLoader`; a row that is no conversation names file, row and message.
@@ -105,23 +103,6 @@ class ChatLoader(TokenLoader):
             raise InvalidError(f"bos_token = `{bos_token}`: conversations have the BOS of their template")
         template_pad = tokenizer.special_tokens.get(self.template.pad, 0)
         return template_pad, template_pad if pad_id is None else pad_id
-
-    def conversation_starts(self) -> npt.NDArray[np.int32]:
-        """Where conversations begin in the inputs of the batch that was returned last, flattened: int32 `[n]`.
-
-        With `concat` one may begin with a row's last token as well, which is a target only; it is left out.
-        """
-        return np.array(self._native.document_starts(), np.int32)
-
-    def cu_seqlens(self, inputs: Any) -> npt.NDArray[np.int32]:
-        """Borders of the stretches of `inputs` `[B, T]`, the batch that was returned last, that attend to themselves
-        alone: int32 `[n + 1]` from 0 to B·T, for varlen attention.
-
-        A stretch begins at each row and each conversation; a row's padding belongs to its last one.
-        """
-        rows, width = inputs.shape
-        borders = np.arange(rows + 1, dtype=np.int32) * width
-        return np.union1d(borders, self.conversation_starts()).astype(np.int32)
 
     def metrics(self) -> dict[str, Any]:
         """As `TokenLoader.metrics`, and of the positions delivered `learned_share` and `padding_share`.

@@ -405,15 +405,6 @@ impl Loader {
         Ok(())
     }
 
-    /// Where documents begin in the inputs [B, width - 1] of the batch accepted last, flattened; those that begin with a
-    /// row's last token, which is no input, left out. Empty unless asked for, or for conversations.
-    pub fn document_starts(&self) -> Vec<usize> {
-        let Some(header) = &self.given else { return Vec::new() };
-        let length = header.width - 1;
-        let starts = header.spans.iter().filter(|span| span.first_token == 0 && span.column < length);
-        starts.map(|span| span.row * length + span.column).collect()
-    }
-
     /// Makes batches of another shape, or of other shares of a mixture's sources, from here on. What was packed ahead is
     /// packed again; no token is lost.
     pub fn reconfigure(
@@ -720,8 +711,7 @@ impl Loader {
                 entry.clone(),
             );
             let feeds = Feeds::new(&self.plans, self.config.mixture.as_ref(), lane, entry);
-            let returns_spans = self.config.return_documents || self.config.chat.is_some();
-            let packer = if returns_spans { packer.returning_spans() } else { packer };
+            let packer = if self.config.return_documents { packer.returning_spans() } else { packer };
             Lane { feeds, packer }
         });
         let lanes: Vec<_> = lanes.collect();

@@ -263,17 +263,19 @@ def test_data_sets_are_listed_as_often_as_they_count(tokenizer: nanofast.Tokeniz
 
 
 @pytest.mark.parametrize("packing", list(PACKINGS))
-def test_starts_of_conversations_are_where_their_bos_is(packing: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+def test_documents_tell_where_conversations_begin(packing: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
     path = write_parquet(tmp_path / "a.parquet", random_conversations(12, 60))
     bos = tokenizer.special_tokens["<|bos|>"]
-    with nanofast.ChatLoader(path, tokenizer, 3, 90, epochs=1, lanes=2, **PACKINGS[packing]) as loader:
-        assert loader.conversation_starts().tolist() == []
-        for inputs, _ in loader.numpy():
-            starts = np.flatnonzero(inputs == bos)
-            np.testing.assert_array_equal(loader.conversation_starts(), starts)
-            B, T = inputs.shape
-            borders = {*range(0, B * T + 1, T), *starts.tolist()}
-            assert loader.cu_seqlens(inputs).tolist() == sorted(borders)
+    options: dict[str, Any] = {"epochs": 1, "lanes": 2, "return_documents": True, **PACKINGS[packing]}
+    with nanofast.ChatLoader(path, tokenizer, 3, 90, **options) as loader:
+        for inputs, _, documents in loader.numpy():  # type: ignore[misc]
+            T = inputs.shape[1]
+            begun = [piece for piece in documents.pieces if piece["first_token"] == 0 and piece["column"] < T]
+            starts = sorted(int(piece["row"] * T + piece["column"]) for piece in begun)
+            assert starts == np.flatnonzero(inputs == bos).tolist()
+            borders = documents.cu_seqlens[: documents.num_segments + 1].tolist()
+            assert set(starts) <= set(borders)
+            assert set(range(0, inputs.size + 1, T)) <= set(borders)
 
 
 # ---- resume ------------------------------------------------------------------------------------------------

@@ -395,11 +395,6 @@ impl NativeLoader {
         py.detach(|| waiter.known_rounds(than, Duration::from_secs_f64(timeout_seconds))).map_err(to_py)
     }
 
-    /// Where documents begin in the inputs of the batch accepted last, flattened.
-    fn document_starts(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
-        self.with(py, |loader| Ok(loader.document_starts()))
-    }
-
     /// Some rank has data for so many rounds.
     fn grant(&self, py: Python<'_>, rounds: u64) -> PyResult<()> {
         self.with(py, |loader| loader.grant(rounds))
