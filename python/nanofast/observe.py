@@ -78,7 +78,7 @@ def sample(trainer: Trainer) -> None:
         how = {"temperature": settings.temperature, "top_k": settings.top_k, "seed": seed}
         with torch.compiler.set_stance("force_eager"):  # each length would compile anew
             text = (_answer if is_chat else _continuation)(trainer, prompt, **how)
-        fields = {"text": text, "temperature": settings.temperature, "seed": seed}
+        fields = {"is_answer": is_chat, "text": text, "temperature": settings.temperature, "seed": seed}
         journal.write("sample", step=step, prompt=prompt, **fields, seconds=time.perf_counter() - start)
         if step == trainer.num_iterations:
             journal.progress.say(f"\n--- {prompt!r}\n{text if is_chat else prompt + text}")

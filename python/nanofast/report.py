@@ -118,6 +118,7 @@ def _facts(runs: list[Run]) -> dict[str, Any]:
         "baselines": run.last("baselines"),
         "core": run.last("core"),
         "samples": _samples(run),
+        "tasks": run.of("task"),
         "events": [*run.of("event"), *(entry for entry in run.of("checkpoint") if entry.get("error"))],
         "checkpoints": [entry for entry in run.of("checkpoint") if not entry.get("error")],
         "spikes": sum(bool(entry.get("spike")) for entry in run.of("step")),

@@ -89,7 +89,7 @@ class Trainer:
         self.log_every = self.config.run.log_every
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
         self.accumulation_steps = self.tokens_per_step // (batch_tokens * self.world.world_size)
-        self.num_quarantined = 0
+        self.quarantined: list[dict[str, Any]] = []
         self.journal.keep_documents = self._keep_documents
         self.stop = StopRequest()
         self.started = time.perf_counter()
@@ -208,17 +208,20 @@ class Trainer:
         self.journal.write("ledger", step=self.counters.step, ledger=metrics.get("ledger"), loader=metrics)
 
     def _tell_quarantine(self, parts: list[dict[str, Any]]) -> None:
-        """What the loaders of all ranks have left out, once for each time that it grew."""
+        """What the loaders of all ranks have left out, each time that there is more of it."""
         found: list[dict[str, Any]] = []
         for part in itertools.chain.from_iterable(gather_objects(parts)):
-            if part not in found:  # a whole file is on every rank's list
+            if part not in found:  # ranks come to the same rows in other epochs, and a whole file is on every list
                 found.append(part)
-        if len(found) > self.num_quarantined:
-            self.num_quarantined = len(found)
-            rows = sum(part["rows"][1] - part["rows"][0] for part in found if "rows" in part)
-            files = sum("rows" not in part for part in found)
-            self.journal.write("quarantine", step=self.counters.step, parts=found)
-            self.journal.event(f"left out as bad data so far: {rows} rows and {files} whole files", "warning")
+        if found == self.quarantined:
+            return
+        self.quarantined = found
+        rows = {
+            (part["file"], part["row_group"], row) for part in found if "rows" in part for row in range(*part["rows"])
+        }
+        files = sum("rows" not in part for part in found)
+        self.journal.write("quarantine", step=self.counters.step, parts=found)
+        self.journal.event(f"left out as bad data so far: {len(rows)} rows and {files} whole files", "warning")
 
     # ------------------------------------------------------------------ every so often
 

@@ -60,7 +60,7 @@ enum Target {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Its slot is committed.
-    Delivered(SlotHeader),
+    Delivered(Box<SlotHeader>),
     /// It is complete and waits for a slot.
     Aside,
     /// More documents are needed.
@@ -241,7 +241,7 @@ impl LanePacker {
         };
         self.cursor = Cursor::default();
         writer.commit();
-        Outcome::Delivered(header)
+        Outcome::Delivered(Box::new(header))
     }
 
     /// Adds the batch's learned targets to those of their sources. A row's first token is no target of that row.

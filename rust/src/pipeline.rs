@@ -488,7 +488,7 @@ impl Shared {
                     let sequence = lane.sequence;
                     lane.sequence += count;
                     (lane.is_due, lane.is_aside) = (true, false);
-                    schedule.headers[self.work.ring.slot_of(sequence)] = Some(Box::new(header));
+                    schedule.headers[self.work.ring.slot_of(sequence)] = Some(header);
                     self.batch.notify_all();
                 }
             }

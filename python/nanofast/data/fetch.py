@@ -142,9 +142,7 @@ class Fetcher:
                 f"cannot write `{final}`: {error.strerror or error}; make room or name another folder with --to"
             ) from error
 
-    def _repeat(
-        self, source: Source, partial: Partial, headers: dict[str, str], on_size: OnSize
-    ) -> None:
+    def _repeat(self, source: Source, partial: Partial, headers: dict[str, str], on_size: OnSize) -> None:
         """Attempts until the partial file is whole and verified."""
         started, patience = time.monotonic(), self._patience
         fruitless, wrong, last_size = 0, 0, partial.size
