@@ -181,7 +181,7 @@ def test_shows_what_xz_and_unigrams_reach_the_cost_core_and_what_stood_out(tmp_p
         for figure in ("1.9876", "3.4567", "0.1234", "0.0987", "copa", "0.3100", "0.0800", "0.0200"):
             assert figure in text
         assert "0.22" in text, "221 s at 3.6 an hour"
-    assert "On the same 100 kB of text" in page.text
+    assert "On the first 100 kB of this text" in page.text
     assert page.text.count("spike") >= 2, "on the losses and among what is worth knowing"
     assert "unigram" in page.text
     assert "momentum of the matrices" in page.text
