@@ -27,7 +27,7 @@ chat-demo: setup-base
 
 test: setup-test
 	cargo test --locked
-	$(PYTHON_HERE) -m pytest $(ARGS)
+	$(PYTHON_HERE) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-long: export NANOFAST_TEST_LONG = 1
 test-long: export PROPTEST_CASES = 4096

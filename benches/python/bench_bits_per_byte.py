@@ -1,11 +1,11 @@
 """Which optimizer, and which shape, reaches fewer bits per byte in the same processor time?
 
     python benches/python/bench_bits_per_byte.py calibrate                  # processor time of a step of each, in turns
-    python benches/python/bench_bits_per_byte.py muon --steps 60 --seed 0   # one run; give the others steps by the ratio
+    python benches/python/bench_bits_per_byte.py muon --steps 60 --seed 0   # one run; the others' steps by the ratio
     pytest benches/python/bench_bits_per_byte.py --smoke                    # that all of them train
 
-The default run's model, data and schedule, one thread; the sample corpus is made where it is missing. Processor time, not
-the clock: other work on the machine slows a clock, and would decide the comparison.
+The default run's model, data and schedule, one thread; the sample corpus is made where it is missing. Processor time,
+not the clock: other work on the machine slows a clock, and would decide the comparison.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def made(name: str, steps: int, seed: int, folder: Path, **model: Any) -> Traine
         run=RunSettings(seed=seed, run=str(folder), torch_threads=1, device="cpu", save_every=-1, dtype="bfloat16"),
     )
     prepared = prepare(replace(config), None)
-    trainer = build(prepared, STAGES["pretrain"], None, ["bench"])
+    trainer = build(prepared, STAGES["pretrain"], None, None, ["bench"])
     if name == "torch_muon":
         use_torchs_muon(trainer)
     return trainer
@@ -91,9 +91,10 @@ def calibrate(names: list[str], **model: Any) -> dict[str, float]:
 
 def trained(name: str, steps: int, seed: int, **model: Any) -> dict[str, Any]:
     """Train one contender and validate it."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(
-        made(name, steps, seed, Path(folder) / "run", **model)
-    ) as trainer:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(made(name, steps, seed, Path(folder) / "run", **model)) as trainer,
+    ):
         start = time.process_time()
         for _ in range(steps):
             trainer.train_step()

@@ -1,9 +1,9 @@
-"""How fast do batches come from a token file, beside np.memmap and a DataLoader?  `pytest benches/python/bench_token_files.py`
+"""How fast do batches come from a token file, beside np.memmap?  `pytest benches/python/bench_token_files.py`
 
 The peer is what people write: a map-style data set over `np.memmap` (a window at every offset), `DataLoader` with
-shuffle and two workers. Both give int tensors of [B, T] and their targets; B = 32, T = 2048, uint16. Warm: the file lies
-in the page cache. Cold: the system was told to forget it before each round. Rounds alternate; shown are medians with
-the least and the most, and ratios of the same round.
+shuffle and two workers. Both give int tensors of [B, T] and their targets; B = 32, T = 2048, uint16. Warm: the file
+lies in the page cache. Cold: the system was told to forget it before each round. Rounds alternate; shown are medians
+with the least and the most, and ratios of the same round.
 """
 
 from __future__ import annotations

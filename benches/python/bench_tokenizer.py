@@ -2,10 +2,10 @@
 
     pytest benches/python/bench_tokenizer.py -s [--vocabulary r50k_base] [--corpus web_en] [--threads 1] [--rounds 5]
 
-Each peer runs in a fresh process a round: its first pass is cold, the best of the later ones is warm. Medians of rounds,
-MB of text a second by the clock; in brackets by processor time of all threads, which neighbours on the machine disturb
-less. Token counts are held to tiktoken's (a peer that differs is marked), ids to them by the tests. What is unfair:
-`tokenizer_peers.py` says which peers make objects or lists. A pre-release of Hugging Face tokenizers is measured where
+Each peer runs in a fresh process a round: its first pass is cold, the best of the later ones is warm. Medians of
+rounds, MB of text a second by the clock; in brackets by processor time of all threads, which neighbours on the
+machine disturb less. Token counts are held to tiktoken's (a peer that differs is named), ids by the tests. What is
+unfair: `tokenizer_peers.py` says which peers make objects or lists. A pre-release of Hugging Face tokenizers is measured where
 `--tokenizers-pre` names a folder: `pip install --pre --target FOLDER tokenizers`.
 """
 
@@ -21,9 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import nanofast
 import pyarrow as pa
 import pytest
+
+import nanofast
 from corpus import SHARED
 from tokenizer_peers import PEERS, Run
 
@@ -72,16 +73,20 @@ def run_process(run: Run) -> dict[str, Any]:
 
 def summary(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of the rounds of one peer."""
-    cold, warm = ([report[kind][0] for report in reports] for kind in ("speeds", "cpu_speeds"))
-    best, best_cpu = ([max(report[kind][1:]) for report in reports] for kind in ("speeds", "cpu_speeds"))
+
+    def cold(clock: str) -> float:
+        return median(report[clock][0] for report in reports)
+
+    def warm(clock: str) -> float:
+        return median(max(report[clock][1:]) for report in reports)
+
     return {
         "version": reports[0]["version"],
-        "tokens_per_byte": reports[0]["num_tokens"] / reports[0]["text_bytes"],
         "load": median(report["load_seconds"] for report in reports),
-        "cold": median(cold),
-        "cold_cpu": median(warm),
-        "warm": median(best),
-        "warm_cpu": median(best_cpu),
+        "cold": cold("speeds"),
+        "cold_cpu": cold("cpu_speeds"),
+        "warm": warm("speeds"),
+        "warm_cpu": warm("cpu_speeds"),
     }
 
 
@@ -106,11 +111,12 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
     say(f"\n{base.corpus}, {base.vocabulary}, {base.num_threads} thread(s), {num_rounds} round(s); MB/s (MB/CPU-s)")
     ours = rows["nanofast"]
     for peer, row in rows.items():
-        ratios = "" if peer == "nanofast" else f"  ours {ours['cold'] / row['cold']:6.2f} {ours['warm'] / row['warm']:6.2f}"
-        say(
-            f"{peer:>17} {row['version']:<11} load {1e3 * row['load']:6.0f} ms"
-            f"  cold {row['cold']:6.1f} ({row['cold_cpu']:6.1f})  warm {row['warm']:6.1f} ({row['warm_cpu']:6.1f}){ratios}"
+        ratios = (
+            "" if peer == "nanofast" else f"  ours {ours['cold'] / row['cold']:6.2f} {ours['warm'] / row['warm']:6.2f}"
         )
+        cold = f"cold {row['cold']:6.1f} ({row['cold_cpu']:6.1f})"
+        warm = f"warm {row['warm']:6.1f} ({row['warm_cpu']:6.1f})"
+        say(f"{peer:>17} {row['version']:<11} load {1e3 * row['load']:6.0f} ms  {cold}  {warm}{ratios}")
     same_text = {peer: reports[peer][0] for peer in rows if peer != "tiktoken"}
     for peer, report in same_text.items():
         if report["num_tokens"] != same_text["nanofast"]["num_tokens"]:
@@ -120,7 +126,9 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
 def hold_to_tiktoken(base: Run) -> None:
     """The same number of tokens as tiktoken on the same documents."""
     changes = {"num_bytes": min(base.num_bytes, TIKTOKEN_BYTES), "num_passes": 1}
-    counts = [run_process(Run(**{**asdict(base), **changes, "peer": peer}))["num_tokens"] for peer in ("nanofast", "tiktoken")]
+    counts = [
+        run_process(Run(**{**asdict(base), **changes, "peer": peer}))["num_tokens"] for peer in ("nanofast", "tiktoken")
+    ]
     assert counts[0] == counts[1], f"{base.corpus}, {base.vocabulary}: {counts[0]} tokens, tiktoken gives {counts[1]}"
 
 

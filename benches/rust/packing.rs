@@ -50,7 +50,7 @@ fn documents() -> Vec<Document> {
     }
     let tokens = Arc::new(tokens);
     let document = |row| {
-        let address = Address { ordinal: row / 1000, row: row % 1000 };
+        let address = Address { source: 0, ordinal: row / 1000, row: row % 1000 };
         Document { address, group: row / 1000, num_bytes: 0, tokens: tokens.clone(), index: row as usize }
     };
     (0..DOCUMENTS).map(document).collect()

@@ -26,7 +26,7 @@ fn packer(naive: &Naive) -> Box<dyn Packer> {
 fn document(documents: &[Grouped], row: usize) -> Document {
     let mut tokens = TokenBatch::new();
     tokens.push(&documents[row].1);
-    let address = Address { ordinal: documents[row].0, row: row as u64 };
+    let address = Address { source: 0, ordinal: documents[row].0, row: row as u64 };
     Document { address, group: documents[row].0, num_bytes: 1, tokens: Arc::new(tokens), index: 0 }
 }
 

@@ -19,8 +19,8 @@ fn rows(shard: &Shard, row_group: usize, start: u64, end: u64) -> Vec<Option<Vec
                 assert_eq!(first_row, start + rows.len() as u64);
                 rows.extend(batch.iter().map(|text| Some(text.to_vec())));
             }
-            Err(_) => match reader.broken_rows() {
-                Some(broken) => rows.extend(broken.map(|_| None)),
+            Err(_) => match reader.broken() {
+                Some(broken) => rows.extend(broken.rows.clone().map(|_| None)),
                 None => return rows,
             },
         }

@@ -19,6 +19,7 @@ from nanofast.errors import (
     WrongTypeError,
 )
 from nanofast.loader import TokenLoader, merge_states
+from nanofast.mixture import Mixture
 from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer
 
@@ -28,6 +29,7 @@ __all__ = [
     "Error",
     "InvalidError",
     "LoaderError",
+    "Mixture",
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",

@@ -97,9 +97,10 @@ def varlen(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, window: int
     from torch.nn.attention.varlen import varlen_attn
 
     B, H, T, D = query_BHTD.shape
-    packed = (x.transpose(1, 2).reshape(B * T, H, D) for x in (query_BHTD, key_BHTD, value_BHTD))
+    query, key, value = (x.transpose(1, 2).reshape(B * T, H, D) for x in (query_BHTD, key_BHTD, value_BHTD))
     borders = torch.arange(0, B * T + 1, T, dtype=torch.int32, device=query_BHTD.device)
-    y: Tensor = varlen_attn(*packed, borders, borders, T, T, window_size=(window - 1, 0))
+    y = varlen_attn(query, key, value, borders, borders, T, T, window_size=(window - 1, 0))
+    assert isinstance(y, Tensor)
     return y.view(B, T, H, D).transpose(1, 2)
 
 
@@ -144,9 +145,11 @@ class Kernels:
     told: str
 
 
-def _examples(device: torch.device, dtype: torch.dtype, head_size: int, length: int) -> list[Tensor]:
+def _examples(device: torch.device, dtype: torch.dtype, head_size: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A query, key and value to try things with."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(1, 2, length, head_size, generator=generator).to(device, dtype) for _ in range(3)]
+    query, key, value = (torch.randn(1, 2, length, head_size, generator=generator).to(device, dtype) for _ in range(3))
+    return query, key, value
 
 
 def _torchs_choice(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
@@ -175,7 +178,7 @@ def _activate_flash(device: torch.device, dtype: torch.dtype, head_size: int) ->
             found = F.scaled_dot_product_attention(*_examples(device, dtype, head_size, 256), is_causal=True)
             if (found - before).abs().max() < PROBE_TOLERANCE:
                 return name
-        except Exception:  # noqa: S110  # a broken installation is as good as none
+        except Exception:  # a broken installation is as good as none
             pass
         getattr(attention, "restore_flash_attention_impl", lambda: None)()
     return None

@@ -8,10 +8,8 @@ Nothing is written before all of it is known to fit together.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import itertools
 import math
 import os
 import time
@@ -30,7 +28,6 @@ from nanofast.config_file import in_lines, write_toml
 from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.environment import machine, versions
-from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
@@ -38,8 +35,8 @@ from nanofast.peak import peak_flops
 from nanofast.plan import Plan, describe, with_horizon
 from nanofast.precision import choose_dtype
 from nanofast.progress import Progress
-from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder, run_folder
-from nanofast.runlog import FILE_NAME as LOG_NAME
+from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
+from nanofast.run_folder import open_run
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
 from nanofast.start import load_weights, read_tensors, warm_start
@@ -126,6 +123,8 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     # absolute, so that a resumed run finds them from any folder
     if config.data.documents == "conversations":
         data = conversations.spelled(conversations.data_sets(data))
+    elif (mixture := nanofast.Mixture.parse(data)) is not None:
+        data = mixture.spelled()
     else:
         data = data if "://" in data else os.path.abspath(data)  # noqa: PTH100  # a glob is no Path
     name = str(Path(name).absolute()) if Path(name).exists() else name
@@ -134,12 +133,21 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
 
 
 def open_loader(
-    config: Config, data: str, tokenizer: Any, world: World, split: str, lanes: int, rows: int | None
+    config: Config,
+    data: str,
+    tokenizer: Any,
+    world: World,
+    split: str,
+    lanes: int,
+    rows: int | None,
+    return_documents: bool = False,
 ) -> Any:
     """A loader over one split of the data, as the configuration wants it, with `rows` rows a batch."""
     import nanofast
 
     assert rows is not None
+    if return_documents and (config.data.documents == "conversations" or is_token_data(data)):
+        raise ConfigError("only the documents of text are told; this run was trained on other data")
     if config.data.documents == "conversations":
         named = None if data == config.data.data else data
         return conversations.open_loader(config, tokenizer, world, split, lanes, rows, named)
@@ -160,7 +168,7 @@ def open_loader(
             num_threads=config.data.loader_threads,
         )
     return nanofast.TokenLoader(
-        data,
+        nanofast.Mixture.parse(data) or data,
         tokenizer,
         batch_size=rows,
         sequence_length=config.model.sequence_length,
@@ -175,6 +183,9 @@ def open_loader(
         seed=config.run.seed,
         device=world.device,
         num_threads=config.data.loader_threads,
+        on_bad_data=config.data.on_bad_data,
+        invalid_utf8=config.data.invalid_utf8,
+        return_documents=return_documents,
     )
 
 
@@ -250,7 +261,17 @@ def prepare(config: Config, resumed: Found | None) -> Prepared:
     counts, flops = counted.count_parameters(), counted.flops_per_token()
     config = with_horizon(config, counts["matrices"] + counts["head"], flops)
     rate, source = object_from_main(peak_flops(world.device, dtype))
-    plan = Plan(config, world.world_size, counts, flops, shape.vocab_size, dtype.itemsize, rate, source)
+    plan = Plan(
+        config,
+        world.world_size,
+        counts,
+        flops,
+        shape.vocab_size,
+        dtype.itemsize,
+        rate,
+        source,
+        world.device.type == "cpu",
+    )
     # resolved only here, since whether data was named decides the horizon
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=data, tokenizer=tokenizer_name))
     reasons = {"dtype": dtype_reason, "threads": thread_reason}
@@ -271,48 +292,6 @@ def announce(prepared: Prepared) -> list[str]:
     ]
 
 
-def _claim_folder(config: Config, home: Path, resumed: Found | None) -> Path:
-    """The run's folder, taken so that no other run can have it. A used one is refused unless this run goes on in it."""
-    if config.run.run is None:
-        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
-        for number in itertools.count(1):  # two runs may begin in the same second
-            run_dir = run_folder(f"d{config.model.depth}-{stamp}" + (f"-{number}" if number > 1 else ""), home)
-            with contextlib.suppress(FileExistsError):
-                run_dir.mkdir(parents=True)
-                return run_dir
-    assert config.run.run is not None
-    run_dir = run_folder(config.run.run, home)
-    checkpoints = run_dir / "checkpoints"
-    if resumed is not None and resumed.path.parent == checkpoints:
-        return run_dir
-    steps = [checkpoint.step_of(path) for path in checkpoints.glob("step_*") if checkpoint.is_checkpoint_name(path)]
-    # `--resume auto` has looked for a checkpoint and found none: a run that was stopped before its first begins anew
-    begun = (run_dir / LOG_NAME).exists() and config.run.resume != "auto"
-    if steps or begun:
-        where = f"its newest checkpoint is of step {max(steps)}" if steps else "it holds a log"
-        raise ConfigError(
-            f"run folder `{run_dir}` is in use: {where}; pass --resume auto to go on with it, or another --run"
-        )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return run_dir
-
-
-def _open_run(config: Config, home: Path, world: World, resumed: Found | None) -> tuple[Config, Path]:
-    """Take the run's folder on the main rank; every rank has it, or the reason why not."""
-    found: Path | Exception | None = None
-    if world.is_main:
-        try:
-            found = _claim_folder(config, home, resumed)
-        except (ConfigError, OSError) as error:
-            found = error
-    found = object_from_main(found)
-    if isinstance(found, Exception):
-        raise found
-    assert found is not None
-    run = dataclasses.replace(config.run, run=str(found), resume=None, config=None)
-    return dataclasses.replace(config, run=run), found
-
-
 def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found | None, command: list[str]) -> Trainer:
     """Everything that `Trainer.fit` needs. Raises the loader's errors before anything is written."""
     config, world, tokenizer, plan = prepared.config, prepared.world, prepared.tokenizer, prepared.plan
@@ -330,6 +309,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
     model.use_window_kernel(kernels.window)
     is_compiled, compile_reason = compile_blocks(model, config.run.compile, world.device)
     if config.run.parallel == "fsdp":
+        from nanofast.fsdp import shard_model
+
         shard_model(model, world.device)
     torch.manual_seed(config.run.seed)
 
@@ -339,7 +320,7 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
     def open_validation() -> tuple[Any, int]:
         return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
 
-    config, run_dir = _open_run(config, prepared.home, world, resumed)
+    config, run_dir = open_run(config, prepared.home, world, resumed)
     num_iterations, tokens_per_step = config.schedule.num_iterations, config.schedule.total_batch_size
     assert num_iterations is not None
     assert tokens_per_step is not None

@@ -16,12 +16,13 @@ from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
 from nanofast.errors import InvalidError, WrongTypeError
 from nanofast.home import home_folder
-from nanofast.loader import Data, TokenLoader
+from nanofast.loader import TokenLoader
+from nanofast.mixture import Data, Mixture
 
 if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
-ChatData = Data | Mapping[str, int]
+ChatData = Data | Mapping[str, int] | Mixture
 
 
 class ChatLoader(TokenLoader):
@@ -30,7 +31,7 @@ class ChatLoader(TokenLoader):
 
     Args:
         data: parquet or JSONL files, folders, globs, or a list of these; or a mapping of these to how often each is
-            listed in an epoch. JSONL is taken as row groups of 1,000 lines.
+            listed in an epoch; or a `Mixture`. JSONL is taken as row groups of 1,000 lines.
         tokenizer: a `nanofast.Tokenizer` that has the template's special tokens (see `with_special_tokens`).
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T; with one_per_row the most there are.
@@ -48,7 +49,8 @@ class ChatLoader(TokenLoader):
         split: "train", "val" or None, as for `TokenLoader`; data sets that count more than once are not split.
         pad_id: the token that fills rows; None: the template's.
         index_folder: where indexes of JSONL files are kept; None: in NANOFAST_HOME.
-        **options: as for `TokenLoader`.
+        **options: as for `TokenLoader`; with `return_documents` a conversation begins wherever a piece's first token is
+            its token 0, and `cu_seqlens` has the borders for varlen attention.
 
     Raises:
         nanofast.Error: as `TokenLoader`; a row that is no conversation names file, row and message.
@@ -116,11 +118,13 @@ class ChatLoader(TokenLoader):
         return metrics
 
 
-def _listed(data: ChatData, split: str | None) -> tuple[list[str], str | None]:
+def _listed(data: ChatData, split: str | None) -> tuple[list[str] | Mixture, str | None]:
     """Every shard as often as it counts, and the split that is left for the plan to make.
 
     The last shard is the validation split, so it is counted once and is in no other.
     """
+    if isinstance(data, Mixture):
+        return data, split
     if not isinstance(data, Mapping):
         paths = [os.fspath(data)] if isinstance(data, str | os.PathLike) else [os.fspath(path) for path in data]
         return paths, split

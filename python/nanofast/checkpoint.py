@@ -8,8 +8,9 @@
       loader.json             the loader's state, one entry a rank
       shards/                 with `--checkpoint-format sharded`, in place of the tensors (sharded.py)
 
-No pickle anywhere but in shards/, which is for checkpoints that you trust. A folder that is not complete is never chosen: `newest_complete` checks sizes and hashes, newest
-first, and says what it passed over and why. Nothing here knows what the tensors and values mean.
+No pickle anywhere but in shards/, which is for checkpoints that you trust. A folder that is not complete is never
+chosen: `newest_complete` checks sizes and hashes, newest first, and says what it passed over and why. Nothing here
+knows what the tensors and values mean.
 """
 
 from __future__ import annotations

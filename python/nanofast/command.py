@@ -40,17 +40,22 @@ def _one_line(boxed: str) -> str:
 
 
 def parse_settings(kind: type[T], words: Sequence[str], prog: str, **options: Any) -> T:
-    """A dataclass of settings from words; `options` are tyro's. `--help` prints and exits 0, a mistake is ConfigError."""
+    """A dataclass of settings from words; `options` are tyro's. `--help` prints and exits 0.
+
+    Raises:
+        ConfigError: a mistake, in one line.
+    """
     import tyro
 
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(kind, prog=prog, args=list(words), **options)
+            settings: T = tyro.cli(kind, prog=prog, args=list(words), **options)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise ConfigError(f"{_one_line(captured.getvalue())}; --help lists all flags") from None
+    return settings
 
 
 def explained(error: BaseException) -> str:

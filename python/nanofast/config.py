@@ -24,16 +24,16 @@ class ModelSettings:
 
     depth: int = 4
     """The one dial (layers): width, heads, learning rates and batch follow from it where they are not set."""
-    shape: Literal["plain", "nanochat"] = "plain"
-    """nanochat adds value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
+    shape: Literal["plain", "nanochat"] = "nanochat"
+    """nanochat has value embeddings, learned scales of the residual stream, heads of 128 channels and SSSL windows."""
     sequence_length: int = 256
     """Tokens that the model sees at once (tokens)."""
     n_embd: int | None = None
     """Width of the residual stream (channels). Derived: 64 x depth."""
     n_head: int | None = None
-    """Attention heads of a layer. Derived: heads of 128 channels from width 512 on, of 64 below."""
+    """Attention heads of a layer. Derived: heads of 128 channels; in the plain shape of 64 below width 512."""
     window_pattern: str | None = None
-    """What the layers see, in turn: L all positions, S the last quarter; the last layer is L. Derived from the shape."""
+    """What layers see, in turn: L all positions, S the last quarter; the last layer is L. Derived from the shape."""
     rope_base: float = 10_000.0
     """Base of the rotary position frequencies."""
     logit_soft_cap: float = 15.0
@@ -45,8 +45,9 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's standard library.
-    Conversations: PATH[:COUNT],… of parquet or JSONL, each listed COUNT times in a pass."""
+    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's library.
+    A mixture: NAME=PATH:WEIGHT,…, read in shares of tokens. Conversations: PATH[:COUNT],… of parquet or JSONL, each
+    listed COUNT times in a pass."""
     documents: Literal["text", "conversations"] = "text"
     """What the documents are; midtrain and sft set it."""
     tokenizer: str | None = None
@@ -60,6 +61,10 @@ class DataSettings:
     """What best_fit does when no document fits: cut and keep the rest, cut and drop it, or pad."""
     shuffle: bool = False
     """Read row groups and documents in a seeded random order."""
+    on_bad_data: Literal["raise", "quarantine"] = "raise"
+    """End the run where data is damaged, or leave out the smallest part that is bad and list it in log and report."""
+    invalid_utf8: Literal["refuse", "replace"] = "refuse"
+    """Take a document that is not UTF-8 for damaged data, or put U+FFFD where it is not."""
     lanes: int | None = None
     """Independent streams that the data is dealt to. Derived: 8, 4, 2 or 1, so that a step ends at a round's end."""
     loader_threads: int | None = None
@@ -108,8 +113,8 @@ class OptimizerSettings:
     scale_lr: float = 0.01
     """Learning rate of the residual stream's scales, in a shape that has them."""
     weight_decay: float | None = None
-    """Decoupled weight decay of the matrices, a multiple of the learning rate; falls to 0 over the run. Derived from width;
-    0 on a CPU, whose runs are too short for it."""
+    """Decoupled weight decay of the matrices, a multiple of the learning rate; falls to 0 over the run. Derived from
+    the width; 0 on a CPU, whose runs are too short for it."""
     momentum: float = 0.95
     """Muon's momentum after its warm-up."""
     beta1: float = 0.8
@@ -191,7 +196,7 @@ class RunSettings:
     keep_every: int = 0
     """Checkpoints at multiples of this many steps are kept for good; 0 means none."""
     checkpoint_format: Literal["whole", "sharded"] = "whole"
-    """whole: safetensors of full tensors; sharded: each process writes its part (torch's DCP; load only what you trust)."""
+    """whole: safetensors of full tensors; sharded: each process writes its part by torch's DCP, for trusted files."""
     parallel: Literal["data", "fsdp"] = "data"
     """Over several processes: data keeps all weights on each and deals out the optimizer; fsdp cuts the weights too."""
     seed: int = 0

@@ -4,13 +4,15 @@ Each rank keeps its rows of every parameter, of its gradient and of its optimize
 when the block is needed and let go behind it. `Shard` shows one parameter to the optimizer as an arena does (arena.py),
 so the rest of the trainer knows no difference, and whole tensors leave and enter under the same names.
 
+Imported only where a model is cut, since it takes its time.
+
     shard_model(model, device)                           # parameters become DTensors
     shards = [Shard({name: parameter}) for …]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ def shard_model(model: GPT, device: torch.device) -> None:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "loss")
+    model.is_cut = True
     for module in model.modules():
         if isinstance(module, FSDPModule):
             # sums over ranks, as everywhere here, divided at the step's end; plain sums, since gloo knows no others
@@ -38,32 +41,20 @@ def shard_model(model: GPT, device: torch.device) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
-def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether `shard_model` cut it."""
-    return isinstance(model, FSDPModule)
-
-
-def sum_gradients_next(model: torch.nn.Module, wanted: bool) -> None:
+def sum_gradients_next(model: GPT, wanted: bool) -> None:
     """Whether the next backward pass sums gradients over the ranks; before the last micro-batch there is no traffic."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(wanted)
+    assert isinstance(model, FSDPModule)
+    model.set_requires_gradient_sync(wanted)
 
 
-def whole_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The model's state with every tensor whole; a collective where the model is cut."""
-    return {name: _whole(tensor) for name, tensor in model.state_dict().items()}
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def whole_weights(model: GPT) -> dict[str, Tensor]:
+    """The model's state with every tensor whole; a collective."""
+    return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in model.state_dict().items()}
 
 
 @torch.no_grad()
-def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give a model whole tensors by name, or cut ones where it is cut itself."""
-    if not is_sharded(model):
-        model.load_state_dict(tensors)
-        return
+def load_weights(model: GPT, tensors: dict[str, Tensor]) -> None:
+    """Give a cut model whole tensors by name, or tensors that are cut as it is."""
     parameters = dict(model.named_parameters())
     if parameters.keys() != tensors.keys():
         raise ValueError(f"weights do not fit the model: {', '.join(sorted(parameters.keys() ^ tensors.keys()))}")
@@ -74,9 +65,11 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def local_part(tensor: Tensor, like: DTensor) -> Tensor:
     """This rank's part of a tensor of a cut parameter's shape; a tensor that is cut already gives its own."""
-    if not isinstance(tensor, DTensor):
-        tensor = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-    return tensor.to_local()
+    if isinstance(tensor, DTensor):
+        part: Tensor = tensor.to_local()
+        return part
+    cut = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return cut.to_local()
 
 
 class Shard:
@@ -86,7 +79,7 @@ class Shard:
         ((_, parameter),) = members.items()
         assert isinstance(parameter, DTensor)
         self.members, self.parameter = members, parameter
-        self.part = parameter.detach().to_local()
+        self.part: Tensor = parameter.to_local().detach()
 
     def reduce(self) -> None:
         """Take over the gradient; the backward pass has summed it."""
@@ -138,14 +131,14 @@ class ShardedMuon(Muon):
             raise ValueError(f"a cut matrix has two dimensions; found a parameter of shape {tuple(stack.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move this rank's rows of every matrix, all matrices of a shape at once."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for part in group["params"]:
                 by_shape.setdefault(self._shards[part].parameter.shape, []).append(part)
             for parts in by_shape.values():
-                directions = [self._direction(part, part.grad, group) for part in parts]
+                directions = [self._direction(p, p.grad, group) for p in parts if p.grad is not None]
                 wholes = [self._shards[part].wholes(d)[0] for part, d in zip(parts, directions, strict=True)]
                 updates = self._orthogonal(torch.stack(wholes))
                 for part, update in zip(parts, updates, strict=True):

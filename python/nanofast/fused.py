@@ -67,7 +67,7 @@ class _CappedLoss(torch.autograd.Function):
             losses_N[piece] = -log_p.gather(1, target)[:, 0] * is_learned
             if x_gradient_NC is None or weight_gradient_VC is None:
                 continue
-            # the loss by its logits: p, less one at the target; through the cap: times 1 - tanh² = 4 · bent · (1 - bent)
+            # the loss by its logits: p, less one at the target; through the cap: times 1 - tanh², 4 · bent · (1 - bent)
             gradient = log_p.exp_()
             gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=gradient.dtype))
             gradient.mul_(is_learned[:, None])

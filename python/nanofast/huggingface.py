@@ -54,8 +54,7 @@ def _names(n_layer: int) -> dict[str, str]:
 
 def _turned(matrix: Tensor, n_head: int) -> Tensor:
     """A query or key matrix with the halves of each head's channels swapped; its own inverse."""
-    heads = matrix.unflatten(0, (n_head, 2, -1))
-    return heads.flip(1).flatten(0, 2).contiguous()
+    return matrix.view(n_head, 2, -1, matrix.size(-1)).flip(1).reshape(matrix.shape)
 
 
 def to_huggingface(model: GPT, bos_id: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -68,7 +67,9 @@ def to_huggingface(model: GPT, bos_id: int) -> tuple[dict[str, Any], dict[str, T
     }
     if any(extras.values()):
         found = ", ".join(name for name, is_there in extras.items() if is_there)
-        raise ConfigError(f"this model has {found}, for which no shape exists in transformers; train with --shape plain")
+        raise ConfigError(
+            f"this model has {found}, for which no shape exists in transformers; train with --shape plain"
+        )
     values = {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
@@ -168,6 +169,7 @@ def import_run(folder: Path, run: str, home: str | None) -> Path:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {shape.vocab_size}")
     settings = ModelSettings(
         depth=shape.n_layer,
+        shape="plain",
         sequence_length=shape.sequence_length,
         n_embd=shape.n_embd,
         n_head=shape.n_head,

@@ -142,7 +142,9 @@ class Journal:
             return None
         counters.skipped += 1
         counters.skipped_in_a_row += 1
-        self.event(f"step {record.step} was skipped: {why}; {self.keep_documents(record.step, record.inputs)}", "warning")
+        self.event(
+            f"step {record.step} was skipped: {why}; {self.keep_documents(record.step, record.inputs)}", "warning"
+        )
         return why
 
     def _tell(self, record: StepRecord, sums: list[float], grad_norm: float) -> None:

@@ -23,12 +23,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanofast import _nanofast, distributed
+from nanofast.documents import BatchDocuments, Excluded, batch_documents, document_names
 from nanofast.errors import InvalidError, LoaderError, WrongTypeError
+from nanofast.mixture import Data, Mixture, checked_weights
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +40,8 @@ if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
 
 State = dict[str, Any]
-Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 Arrays = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
-Made = TypeVar("Made")
-
 _log = logging.getLogger("nanofast")
 _open_loaders: weakref.WeakSet[TokenLoader] = weakref.WeakSet()
 _closes_at_exit = threading.Event()  # set once the handler is registered
@@ -57,7 +56,7 @@ class TokenLoader:
 
     Args:
         data: a parquet file, a folder of them, a glob, or a list of these; shards are read in the order of their names
-            (a list keeps its own).
+            (a list keeps its own). Or a `nanofast.Mixture` of several such data sets.
         tokenizer: a `nanofast.Tokenizer`.
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T.
@@ -84,6 +83,15 @@ class TokenLoader:
             process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: text and tokens that may be held ahead of packing, about.
+        on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
+            part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
+            and lists it in `metrics()` and in the state.
+        invalid_utf8: "refuse" takes a document that is not UTF-8 for bad data; "replace" puts U+FFFD where it is not.
+        exclude: documents that are left out, all others keeping their order: names as "FILE:ROW_GROUP:ROW" or as (file,
+            row group, row), or a file with one on each line. A loader that resumes leaves them out from there on, those
+            excepted that already wait for a row.
+        return_documents: batches are `(inputs, targets, documents)` with a `nanofast.documents.BatchDocuments`: what
+            lies where, for attention within documents, and where it came from.
 
     A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
     batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
@@ -98,7 +106,7 @@ class TokenLoader:
 
     def __init__(
         self,
-        data: Data,
+        data: Data | Mixture,
         tokenizer: Tokenizer,
         batch_size: int,
         sequence_length: int,
@@ -123,8 +131,20 @@ class TokenLoader:
         num_threads: int | None = None,
         num_slots: int = 4,
         memory_limit_bytes: int = 1 << 30,
+        on_bad_data: str = "raise",
+        invalid_utf8: str = "refuse",
+        exclude: Excluded | None = None,
+        return_documents: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
+        mixture = data if isinstance(data, Mixture) else None
+        sources: dict[str, Data] = {}
+        if isinstance(data, Mixture):
+            sources = {name: source for name, (source, _) in data.sources.items()}
+        else:
+            sources = {"": data}
+        if mixture is not None and mixture.run_out != "repeat" and epochs is None:
+            epochs = 1
         worker = distributed.worker_and_count()
         rank, world_size = _place_among_all(rank, world_size, worker)
         shares_end = epochs is not None and world_size > (1 if worker is None else worker[1])
@@ -141,7 +161,7 @@ class TokenLoader:
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
         native = _nanofast.NativeLoader(
-            _paths(data),
+            [(name, _paths(source)) for name, source in sources.items()],
             tokenizer._native,
             text_column=text_column,
             split=split,
@@ -165,6 +185,12 @@ class TokenLoader:
             num_threads=distributed.own_cores() if num_threads is None else _count("num_threads", num_threads),
             num_slots=_count("num_slots", num_slots, least=2),
             memory_limit_bytes=_count("memory_limit_bytes", memory_limit_bytes),
+            on_bad_data=on_bad_data,
+            invalid_utf8=invalid_utf8,
+            exclude=document_names(exclude),
+            return_documents=return_documents,
+            weights=None if mixture is None else list(mixture.weights.values()),
+            run_out="repeat" if mixture is None else mixture.run_out,
             chat_json=self._chat_json,
         )
         self.tokenizer = tokenizer
@@ -178,12 +204,16 @@ class TokenLoader:
         """Begins with a native loader that was made from `arguments`, which a copy of this one is made from too."""
         self._native = native
         self._arguments = arguments
+        mixture = arguments.get("data")
+        self.weights = dict(mixture.weights) if isinstance(mixture, Mixture) else None
         self.batch_size: int = arguments["batch_size"]
         self.sequence_length: int = arguments["sequence_length"]
         self.num_slots: int = arguments["num_slots"]
         self.rank: int = arguments["rank"]
         self.world_size: int = arguments["world_size"]
         self.device = "cpu" if arguments["device"] is None else arguments["device"]
+        self.return_documents: bool = arguments.get("return_documents", False)
+        self._files = tuple(native.shard_names()) if self.return_documents else ()
         self._closed = False
         self._is_in_worker = distributed.worker_and_count() is not None
         self._in_worker: TokenLoader | None = None
@@ -217,7 +247,7 @@ class TokenLoader:
         copies = self._copies
         if copies is None:
             copies = self._device_copies()
-        batch = self._hand_over(copies.make)
+        batch: tuple[torch.Tensor, torch.Tensor] | None = self._hand_over(copies.make)
         if batch is None:
             raise StopIteration
         return batch
@@ -251,19 +281,26 @@ class TokenLoader:
         self._seconds_copying += time.perf_counter() - start
         return inputs_BT, targets_BT
 
-    def _hand_over(self, make: Callable[[int], Made | None]) -> Made | None:
+    def _hand_over(self, make: Callable[[int], Any]) -> Any:
         """Makes the next batch and counts it as the caller's; not when the caller is interrupted on the way."""
         sequence = self._native.next_to_accept()  # after a fork this raises, before a lock that nobody would give back
         try:
             with self._lock:
                 sequence = self._native.next_to_accept()
                 batch = make(sequence)
-                if batch is not None:
-                    self._native.accept()
+                if batch is None:
+                    return None
+                if self.return_documents:
+                    batch = (*batch, self._documents(sequence, batch[0]))
+                self._native.accept()
                 return batch
         except BaseException:
             self._native.take_back(sequence)
             raise
+
+    def _documents(self, sequence: int, inputs_BT: Any) -> BatchDocuments:
+        documents = batch_documents(self._native.origins(sequence), tuple(inputs_BT.shape), self._files)
+        return documents if isinstance(inputs_BT, np.ndarray) else documents.to(inputs_BT.device)
 
     def _fetch(self, sequence: int, ahead: int = 0) -> Any:
         """Batch `sequence`: slot, width and more; None at the end. One that is `ahead` is not waited for (False)."""
@@ -340,27 +377,50 @@ class TokenLoader:
         with self._lock:
             self._native.restore(text)
             self._begin_anew()
+        if self.weights is not None and state["weights"] != list(self.weights.values()):
+            self._log_weights(dict(zip(self.weights, state["weights"], strict=True)))
         shape = (state["batch_size"], state["sequence_length"])
         if shape != (self.batch_size, self.sequence_length):
             self._log_shape(shape)
 
-    def reconfigure(self, *, batch_size: int | None = None, sequence_length: int | None = None) -> None:
+    def reconfigure(
+        self,
+        *,
+        batch_size: int | None = None,
+        sequence_length: int | None = None,
+        mixture: Mixture | Mapping[str, float] | None = None,
+    ) -> None:
         """Other batches from here on: what was packed ahead is packed again, so no token is lost or repeated.
 
-        With several ranks all do it behind the same batch. The position goes to the log.
+        `mixture` gives new weights for the sources of a mixture, by their names (of a `Mixture` its weights alone
+        count); the counters of what was admitted begin anew. With several ranks all do it behind the same batch. The
+        position goes to the log.
 
         Raises:
             ValueError: a value breaks its rule; the loader is then as it was.
         """
-        before = (self.batch_size, self.sequence_length)
+        before, weights_before = (self.batch_size, self.sequence_length), self.weights
+        weights = self._wanted_weights(mixture)
         wanted_B = before[0] if batch_size is None else _count("batch_size", batch_size)
         wanted_T = before[1] if sequence_length is None else _count("sequence_length", sequence_length)
         with self._lock:
-            self._native.reconfigure(wanted_B, wanted_T)
-            self.batch_size, self.sequence_length = wanted_B, wanted_T
+            self._native.reconfigure(wanted_B, wanted_T, None if weights is None else list(weights.values()))
+            self.batch_size, self.sequence_length, self.weights = wanted_B, wanted_T, weights
             self._arguments |= {"batch_size": wanted_B, "sequence_length": wanted_T}
+            if weights is not None:
+                self._arguments["data"] = self._arguments["data"].with_weights(weights)
             self._begin_anew()
-        self._log_shape(before)
+        if before != (wanted_B, wanted_T):
+            self._log_shape(before)
+        if weights_before is not None and weights != weights_before:
+            self._log_weights(weights_before)
+
+    def _wanted_weights(self, mixture: Mixture | Mapping[str, float] | None) -> dict[str, float] | None:
+        if mixture is None:
+            return self.weights
+        if self.weights is None:
+            raise InvalidError("mixture: this loader reads one data set; make one on a nanofast.Mixture")
+        return checked_weights(mixture.weights if isinstance(mixture, Mixture) else mixture, list(self.weights))
 
     def _begin_anew(self) -> None:
         self._copies = None
@@ -374,6 +434,10 @@ class TokenLoader:
             "batches of %d x %d instead of %d x %d from round %d, batch %d on",
             *(self.batch_size, self.sequence_length, *before, rounds, turn),
         )
+
+    def _log_weights(self, before: Mapping[str, float]) -> None:
+        rounds, turn = self._native.position()
+        _log.info("weights %s instead of %s from round %d, batch %d on", self.weights, before, rounds, turn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self._arguments, self.state_dict())
@@ -407,14 +471,17 @@ class TokenLoader:
         caller's thread. `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`.
         `tokens_per_second`: since the first `next()`. `cache_hit_rate`: the part of all pretokens that a cache of the
         tokenizer knew. `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`: what lies in the queues.
-        `bottleneck`: the stage that kept batches from coming faster; "ring_full" when they were there before they were
-        asked for.
+        `quarantine`: what was left out up to the last batch, each part with its file, row group, rows (first, behind
+        the last) and reason. `shares`: for each source of a mixture the tokens admitted (BOS included) and trained, and
+        what share of all sources' they are. `bottleneck`: the stage that kept batches from coming faster; "ring_full"
+        when they were there before they were asked for.
         """
         metrics = self._native.metrics()
         documents, num_bytes, tokens = metrics.pop("tokenized")
         metrics.update(documents=documents, bytes=num_bytes, tokens=tokens)
         seconds_running = 0.0 if self._started is None else time.monotonic() - self._started
         metrics["tokens_per_second"] = tokens / seconds_running if seconds_running else 0.0
+        metrics["shares"] = _shares(list(self.weights or ()), metrics["shares"])
         rounds, turn = self._native.position()
         metrics.update(round=rounds, turn=turn)
         seconds = metrics["stage_seconds"]
@@ -461,6 +528,19 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
     whole: State = json.loads(_nanofast.merge_states([json.dumps(state) for state in states]))
     whole["identity"] = states[0]["identity"]
     return whole
+
+
+def _shares(names: list[str], counts: list[tuple[int, int]]) -> dict[str, dict[str, float]]:
+    all_admitted, all_trained = (max(1, sum(count)) for count in zip(*counts, strict=True)) if counts else (1, 1)
+    return {
+        name: {
+            "admitted": admitted,
+            "trained": trained,
+            "admitted_share": admitted / all_admitted,
+            "trained_share": trained / all_trained,
+        }
+        for name, (admitted, trained) in zip(names, counts, strict=True)
+    }
 
 
 def _paths(data: Data) -> list[str]:

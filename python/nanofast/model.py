@@ -213,6 +213,7 @@ class GPT(nn.Module):
 
     cos_TD: Tensor
     sin_TD: Tensor
+    is_cut = False  # over the ranks, by fsdp.py
 
     def __init__(self, config: GPTConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -303,7 +304,7 @@ class GPT(nn.Module):
 
     def parameters_by_kind(self) -> dict[str, list[Tensor]]:
         """Parameters as optimizers tell them apart: embedding, head, matrices; value embeddings and scales, if any."""
-        kinds = {
+        kinds: dict[str, list[Tensor]] = {
             "embedding": [self.embedding.weight],
             "head": [self.head.weight],
             "matrices": [parameter for block in self.blocks for parameter in block.parameters()],

@@ -20,7 +20,6 @@ from nanofast.baselines import baselines
 from nanofast.chat_tasks import ask, read_task
 from nanofast.conversations import template_of
 from nanofast.evaluate import Validation, bits_per_byte
-from nanofast.fsdp import is_sharded
 from nanofast.generate import continue_text
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def validate(trainer: Trainer) -> Validation:
         _tell_baselines(trainer)
     start = time.perf_counter()
     trainer.model.eval()
-    found = trainer.parts.run(lambda parts: _measure(trainer, parts), trainer.rows, trainer.tell_memory)
+    found = trainer.in_parts(lambda parts: _measure(trainer, parts))
     seconds = time.perf_counter() - start
     journal.write("validation", step=step, **_figures(found), seconds=seconds)
     journal.progress.say(f"step {step}: validation {found.bpb:.4f} bits/byte, loss {found.loss:.4f}, {seconds:.1f} s")
@@ -67,7 +66,7 @@ def _tell_baselines(trainer: Trainer) -> None:
 
 def sample(trainer: Trainer) -> None:
     """A continuation of each prompt, on the main rank; where a model is cut over the ranks, all take part."""
-    if not trainer.world.is_main and not is_sharded(trainer.model):
+    if not trainer.world.is_main and not trainer.model.is_cut:
         return
     journal, step, settings = trainer.journal, trainer.counters.step, trainer.config.evaluation
     journal.progress.phase("sampling")
@@ -79,7 +78,7 @@ def sample(trainer: Trainer) -> None:
         how = {"temperature": settings.temperature, "top_k": settings.top_k, "seed": seed}
         with torch.compiler.set_stance("force_eager"):  # each length would compile anew
             text = (_answer if is_chat else _continuation)(trainer, prompt, **how)
-        fields = {"text": text, "temperature": settings.temperature, "seed": seed}
+        fields = {"is_answer": is_chat, "text": text, "temperature": settings.temperature, "seed": seed}
         journal.write("sample", step=step, prompt=prompt, **fields, seconds=time.perf_counter() - start)
         if step == trainer.num_iterations:
             journal.progress.say(f"\n--- {prompt!r}\n{text if is_chat else prompt + text}")
@@ -99,7 +98,7 @@ def _answer(trainer: Trainer, prompt: str, **how: Any) -> str:
 def ask_tasks(trainer: Trainer) -> None:
     """The questions of the tasks that the settings name, on the main rank (cut models: on all); told and logged."""
     tasks = [read_task(Path(path)) for path in trainer.config.chat.tasks]
-    if not trainer.world.is_main and not is_sharded(trainer.model):
+    if not trainer.world.is_main and not trainer.model.is_cut:
         return
     journal, step = trainer.journal, trainer.counters.step
     trainer.model.eval()

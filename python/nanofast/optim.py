@@ -16,7 +16,7 @@ State leaves and enters as tensors named `<parameter>/<quantity>`, whole and ind
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,9 +24,11 @@ from torch import Tensor
 from nanofast.arena import Arena
 from nanofast.config import OptimizerSettings
 from nanofast.distributed import sum_over_ranks
-from nanofast.fsdp import Shard, ShardedMuon, is_sharded
 from nanofast.model import GPT
 from nanofast.muon import Muon
+
+if TYPE_CHECKING:
+    from nanofast.fsdp import Shard
 
 # AdamW's guard against division by zero. Small, since gradients of a mean over many targets are small themselves.
 EPSILON = 1e-10
@@ -48,7 +50,9 @@ class Optimizers:
         place = {"rank": rank, "world_size": world_size}
         by_kind: dict[str, Sequence[Arena | Shard]] = {}
         for kind, parameters in kinds.items():
-            if is_sharded(model):
+            if model.is_cut:
+                from nanofast.fsdp import Shard
+
                 by_kind[kind] = [Shard({names[p]: p}) for p in parameters]
             elif kind == "matrices":
                 by_shape: dict[torch.Size, dict[str, Tensor]] = {}
@@ -66,14 +70,23 @@ class Optimizers:
         self.members: list[torch.optim.Optimizer] = []
         if settings.optimizer == "muon":
             assert settings.matrix_lr is not None
-            own = {"lr": settings.matrix_lr, "momentum": settings.momentum, "dtype": model.compute_dtype}
-            shards = [arena for arena in by_kind["matrices"] if isinstance(arena, Shard)]
-            group = [groups.pop("matrices")]
-            self.members.append(ShardedMuon(shards, group, **own) if shards else Muon(group, **own))
+            own: dict[str, Any] = {
+                "lr": settings.matrix_lr,
+                "momentum": settings.momentum,
+                "dtype": model.compute_dtype,
+            }
+            matrices = [groups.pop("matrices")]
+            if model.is_cut:
+                from nanofast.fsdp import Shard, ShardedMuon
+
+                shards = [arena for arena in by_kind["matrices"] if isinstance(arena, Shard)]
+                self.members.append(ShardedMuon(shards, matrices, **own))
+            else:
+                self.members.append(Muon(matrices, **own))
         betas = (settings.beta1, settings.beta2)
         self.members.append(torch.optim.AdamW(list(groups.values()), betas=betas, eps=EPSILON, fused=True))
-        for group_ in self._groups():
-            group_["height"], group_["full_decay"] = group_["lr"], group_["weight_decay"]
+        for group in self._groups():
+            group["height"], group["full_decay"] = group["lr"], group["weight_decay"]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for member in self.members for group in member.param_groups]

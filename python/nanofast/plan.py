@@ -52,6 +52,7 @@ class Plan:
     dtype_bytes: int
     peak_flops: float
     peak_source: str
+    keeps_probabilities: bool = False  # of attention, for the backward pass: the blocks of attention.py on CPUs
 
     @property
     def tokens(self) -> int:
@@ -72,7 +73,9 @@ class Plan:
         others = self.parameters["total"] - matrices
         state = 4 * matrices if self.config.optimizer.optimizer == "muon" else 8 * matrices
         tokens = (self.config.schedule.device_batch_size or 1) * self.config.model.sequence_length
-        layers = self.config.model.depth * KEPT_WIDTHS * (self.config.model.n_embd or 0) * self.dtype_bytes
+        model = self.config.model
+        seen = (model.n_head or 0) * model.sequence_length // 2 if self.keeps_probabilities else 0
+        layers = model.depth * (KEPT_WIDTHS * (model.n_embd or 0) + seen) * self.dtype_bytes
         return (
             8 * self.parameters["total"] + state + 8 * others + tokens * (layers + KEPT_LOGIT_BYTES * self.vocab_size)
         )

@@ -26,9 +26,7 @@ def documents(inputs: Sequence[Tensor], tokenizer: Any) -> Iterator[dict[str, An
                     yield {"batch": batch, "row": row, "token": start, "text": tokenizer.decode(piece)}
 
 
-def write_documents(
-    run_dir: Path, step: int, rank: int, inputs: Sequence[Tensor], tokenizer: Any
-) -> tuple[Path, int]:
+def write_documents(run_dir: Path, step: int, rank: int, inputs: Sequence[Tensor], tokenizer: Any) -> tuple[Path, int]:
     """Write them down; the file and how many there are."""
     path = run_dir / "skipped" / f"step_{step:08d}_rank_{rank}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,7 @@ class Stage:
         return self.packing is not None
 
 
-# Rate factors: nanochat's are 1 and 0.02 behind a long pretraining whose rates had fallen to nothing; those here were
-# chosen on the demonstration's model (docs/LOG.md), where little was learned before.
+# Rate factors are a first guess, not tuned: nanochat's are 1 and 0.02, behind a pretraining of billions of tokens.
 STAGES = {
     "pretrain": Stage("pretrain", "every token of plain documents is learned, from freshly made weights"),
     "midtrain": Stage(
@@ -64,7 +63,8 @@ def inherited(stage: Stage, config: Config, tokenizer: str) -> Config:
     def scaled(rate: float | None) -> float | None:
         return None if rate is None else rate * stage.rate_factor
 
-    rates: dict[str, Any] = {name: scaled(getattr(config.optimizer, name)) for name in ("matrix_lr", "embedding_lr", "head_lr")}
+    names = ("matrix_lr", "embedding_lr", "head_lr")
+    rates: dict[str, Any] = {name: scaled(getattr(config.optimizer, name)) for name in names}
     data: dict[str, Any] = {
         "documents": "conversations",
         "data": None,

@@ -19,13 +19,16 @@ from nanofast import checkpoint
 from nanofast.config import ConfigError
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
-from nanofast.sharded import by_file, read_shards, whole
 
 
 def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
     """All tensors of a checkpoint by file, whole, whichever format it has."""
     snapshot = checkpoint.load(path)
-    return snapshot.tensors if snapshot.shards is None else by_file(read_shards(snapshot.shards, whole, alone=True))
+    if snapshot.shards is None:
+        return snapshot.tensors
+    from nanofast.sharded import read_whole
+
+    return read_whole(snapshot.shards)
 
 
 def grown(name: str, saved: Tensor, fresh: Tensor, num_known: int) -> Tensor:

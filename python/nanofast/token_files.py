@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from nanofast import _nanofast, distributed
 from nanofast.errors import InvalidError, NotFoundError
-from nanofast.loader import Data, TokenLoader, _count, _paths, _place_among_all
+from nanofast.loader import TokenLoader, _count, _paths, _place_among_all
+from nanofast.mixture import Data
 
 if TYPE_CHECKING:
     import torch
@@ -180,8 +181,10 @@ def _dataset(files: Data, sequence_length: int, arguments: dict[str, Any]) -> To
 
 
 def is_token_data(data: Data) -> bool:
-    """Whether data is token files rather than parquet: by the names alone, and by what is in a folder."""
+    """Whether data is token files rather than parquet: by the names alone; a folder with a shard in it is parquet."""
     try:
+        if any(next(Path(path).glob("*.parquet"), None) for path in _paths(data)):
+            return False
         return all(path.endswith(SUFFIXES) for path in find_token_files(data))
     except NotFoundError:
         return False

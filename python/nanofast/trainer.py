@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,7 +34,6 @@ from nanofast.compiling import compile_now
 from nanofast.config import Config, ConfigError
 from nanofast.distributed import World, disconnect, gather_objects, is_connected, sum_over_ranks
 from nanofast.evaluate import NUM_SUMS, TARGETS, Validation, batch_sums, sum_dtype
-from nanofast.fsdp import is_sharded, sum_gradients_next
 from nanofast.interrupts import StopRequest
 from nanofast.journal import Counters, Journal, StepRecord
 from nanofast.memory import Parts
@@ -41,6 +41,8 @@ from nanofast.model import GPT
 from nanofast.optim import Optimizers
 from nanofast.schedule import decay_fraction, lr_fraction, momentum
 from nanofast.skipped import write_documents
+
+T = TypeVar("T")
 
 LEDGER_EVERY = 20  # steps between token ledgers in the log; a ledger is one more line, so this is taste
 MOST_SKIPPED = 5  # steps in a row without a finite gradient: the weights are beyond help, or the data is
@@ -87,6 +89,7 @@ class Trainer:
         self.log_every = self.config.run.log_every
         batch_tokens = schedule.device_batch_size * self.config.model.sequence_length
         self.accumulation_steps = self.tokens_per_step // (batch_tokens * self.world.world_size)
+        self.quarantined: list[dict[str, Any]] = []
         self.journal.keep_documents = self._keep_documents
         self.stop = StopRequest()
         self.started = time.perf_counter()
@@ -110,9 +113,7 @@ class Trainer:
         phases: dict[str, float] = {}
         self.model.train()
         batches: list[tuple[Tensor, Tensor]] = []  # kept for the case that memory runs out and the step begins again
-        # where a model is cut over the ranks, one of them cannot begin a step again by itself
-        rows = 1 if is_sharded(self.model) else self.rows
-        sums = self.parts.run(lambda count: self._accumulate(batches, count, phases), rows, self.tell_memory)
+        sums = self.in_parts(lambda count: self._accumulate(batches, count, phases))
         with self._timed("optimizer", phases):
             sums[NUM_SUMS] = float(self.stop.signal_number)
             sum_over_ranks(sums)
@@ -162,16 +163,25 @@ class Trainer:
                 inputs_BT, targets_BT = batches[number]
                 pieces = list(zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True))
                 for place, (inputs, targets) in enumerate(pieces, start=1):
-                    is_last = number + 1 == self.accumulation_steps and place == len(pieces)
-                    sum_gradients_next(self.model, is_last)
+                    if self.model.is_cut:
+                        from nanofast.fsdp import sum_gradients_next
+
+                        is_last = number + 1 == self.accumulation_steps and place == len(pieces)
+                        sum_gradients_next(self.model, is_last)
                     loss, loss_BT = self.model.loss(inputs, targets)
                     # divided by the positions of the step, so that sums stay small; put right by the factor later
                     torch.autograd.backward(loss / self.tokens_per_step)
                     sums[:NUM_SUMS] += batch_sums(loss_BT, targets, self.token_bytes_V)
         return sums
 
-    def tell_memory(self, message: str) -> None:
-        """Tell that memory ran out, and what follows."""
+    def in_parts(self, work: Callable[[int], T]) -> T:
+        """`work(count)`, with each batch cut into more parts when memory runs out.
+
+        Where a model is cut over the ranks, one of them cannot begin again by itself, and the error is raised.
+        """
+        return self.parts.run(work, 1 if self.model.is_cut else self.rows, self._tell_memory)
+
+    def _tell_memory(self, message: str) -> None:
         self.journal.event(message, "warning")
 
     def _keep_documents(self, step: int, inputs: list[Tensor]) -> str:
@@ -194,7 +204,24 @@ class Trainer:
 
     def _write_ledger(self) -> None:
         metrics = self.loader.metrics()
+        self._tell_quarantine(metrics.pop("quarantine", []))
         self.journal.write("ledger", step=self.counters.step, ledger=metrics.get("ledger"), loader=metrics)
+
+    def _tell_quarantine(self, parts: list[dict[str, Any]]) -> None:
+        """What the loaders of all ranks have left out, each time that there is more of it."""
+        found: list[dict[str, Any]] = []
+        for part in itertools.chain.from_iterable(gather_objects(parts)):
+            if part not in found:  # ranks come to the same rows in other epochs, and a whole file is on every list
+                found.append(part)
+        if found == self.quarantined:
+            return
+        self.quarantined = found
+        rows = {
+            (part["file"], part["row_group"], row) for part in found if "rows" in part for row in range(*part["rows"])
+        }
+        files = sum("rows" not in part for part in found)
+        self.journal.write("quarantine", step=self.counters.step, parts=found)
+        self.journal.event(f"left out as bad data so far: {len(rows)} rows and {files} whole files", "warning")
 
     # ------------------------------------------------------------------ every so often
 
@@ -259,7 +286,7 @@ class Trainer:
         self.journal.progress.phase("compiling")
         with self._timed("compile"):
             device = self.world.device
-            self.parts.run(lambda parts: compile_now(self.model, -(-self.rows // parts), device), self.rows, self.tell_memory)
+            self.in_parts(lambda parts: compile_now(self.model, -(-self.rows // parts), device))
             self.optimizers.zero_grad()
 
     def fit(self) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Literal
 
 from nanofast import _nanofast
-from nanofast.data.texts import BATCH_BYTES, read_texts
+from nanofast.data.texts import batches, read_texts
 from nanofast.distributed import available_cores
 
 Progress = Callable[[Literal["counting", "merging"], int, int | None], None]
@@ -66,16 +66,14 @@ def _batches(texts_or_paths: Texts, text_column: str) -> Iterator[list[bytes]]:
     if isinstance(first, os.PathLike):
         yield from read_texts(items, text_column=text_column)  # type: ignore[arg-type]
         return
-    batch, num_bytes = [], 0
-    for index, text in enumerate(items):
+    yield from batches(_encoded(items))
+
+
+def _encoded(texts: Iterable[object]) -> Iterator[bytes]:
+    for index, text in enumerate(texts):
         if not isinstance(text, (str, bytes)):
             raise TypeError(f"texts[{index}] is of type {type(text).__name__}; expected str or bytes (or a path first)")
-        batch.append(text.encode() if isinstance(text, str) else text)
-        num_bytes += len(batch[-1])
-        if num_bytes >= BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-    yield batch
+        yield text.encode() if isinstance(text, str) else text
 
 
 def _up_to(batches: Iterator[list[bytes]], max_bytes: int | None) -> Iterator[list[bytes]]:

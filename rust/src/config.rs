@@ -127,6 +127,92 @@ impl Split {
     }
 }
 
+/// How a mixture goes on when a source has given all documents of its epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOut {
+    /// Sources are endless.
+    Repeat,
+    /// The lane ends.
+    Stop,
+    /// The others share by their weights what is to come.
+    Drop,
+}
+
+impl RunOut {
+    /// `repeat`, `stop` or `drop`.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "repeat" => Ok(Self::Repeat),
+            "stop" => Ok(Self::Stop),
+            "drop" => Ok(Self::Drop),
+            other => {
+                Err(Error::config("run_out", format!("`{other}`"), "expected `repeat`, `stop` or `drop`"))
+            }
+        }
+    }
+
+    /// The name that stands in a state.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Repeat => "repeat",
+            Self::Stop => "stop",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// Several sources that are read in shares of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MixtureConfig {
+    /// Of each source, above 0 and finite.
+    pub weights: Vec<f64>,
+    /// What happens at the end of a source.
+    pub run_out: RunOut,
+}
+
+/// A document by what a user knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DocumentName {
+    /// Its file's name without the folder.
+    pub file: String,
+    /// Row group of the file.
+    pub row_group: usize,
+    /// Row of the row group.
+    pub row: u64,
+}
+
+/// What becomes of data that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BadData {
+    /// Leaves out the smallest part that is bad and lists it; else it is an error.
+    pub quarantine: bool,
+    /// Puts U+FFFD where a document is not UTF-8; else such a document is bad data.
+    pub replace_invalid_utf8: bool,
+}
+
+impl BadData {
+    /// `raise` or `quarantine`; `refuse` or `replace`.
+    pub fn parse(on_bad_data: &str, invalid_utf8: &str) -> Result<Self> {
+        let quarantine = match on_bad_data {
+            "raise" => false,
+            "quarantine" => true,
+            other => {
+                let rule = "expected `raise` or `quarantine`";
+                return Err(Error::config("on_bad_data", format!("`{other}`"), rule));
+            }
+        };
+        let replace_invalid_utf8 = match invalid_utf8 {
+            "refuse" => false,
+            "replace" => true,
+            other => {
+                let rule = "expected `refuse` or `replace`";
+                return Err(Error::config("invalid_utf8", format!("`{other}`"), rule));
+            }
+        };
+        Ok(Self { quarantine, replace_invalid_utf8 })
+    }
+}
+
 /// What fixes the order of documents: part of a state's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanConfig {
@@ -202,7 +288,7 @@ pub struct ChatConfig {
 }
 
 /// Everything a loader is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoaderConfig {
     /// The order of documents.
     pub plan: PlanConfig,
@@ -214,6 +300,14 @@ pub struct LoaderConfig {
     pub packing: Packing,
     /// The text column.
     pub text_column: String,
+    /// Data that cannot be read.
+    pub bad_data: BadData,
+    /// Documents that are left out.
+    pub exclude: Vec<DocumentName>,
+    /// Whether batches come with what lies where in them and where it came from.
+    pub return_documents: bool,
+    /// Shares of the sources; `None` where there is one data set.
+    pub mixture: Option<MixtureConfig>,
     /// Token before each document.
     pub bos_id: u32,
     /// Token of padding; its targets are never learned.
@@ -306,12 +400,43 @@ impl LoaderConfig {
         if self.plan.shuffle && self.plan.shuffle_window == 0 {
             return Err(Error::config("shuffle_window", 0, "must be at least 1"));
         }
+        if self.chat.is_some() && self.bad_data.replace_invalid_utf8 {
+            let rule = "conversations are not repaired; use `refuse`, which counts them as bad data";
+            return Err(Error::config("invalid_utf8", "`replace`", rule));
+        }
+        if let Some(mixture) = &self.mixture {
+            self.validate_mixture(mixture)?;
+        }
         for (field, id) in [("bos_token", self.bos_id), ("pad_id", self.pad_id)] {
             if id >= 1 << 31 {
                 return Err(Error::config(field, id, "token ids stay below 2^31"));
             }
         }
         Ok(())
+    }
+}
+
+impl LoaderConfig {
+    fn validate_mixture(&self, mixture: &MixtureConfig) -> Result<()> {
+        if let Some(weight) = mixture.weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
+            return Err(Error::config("weight", weight, "must be above 0 and finite"));
+        }
+        if self.packing == Packing::BestFit(Overflow::Crop) {
+            let rule =
+                "mixtures go with `carry` and `pad`: the tokens that `crop` drops would shift the shares";
+            return Err(Error::config("overflow", "`crop`", rule));
+        }
+        match (mixture.run_out, self.plan.epochs) {
+            (RunOut::Repeat, Some(epochs)) => {
+                let rule = "a mixture whose sources repeat has no end; use run_out=\"stop\" or \"drop\", or epochs=None";
+                Err(Error::config("epochs", epochs, rule))
+            }
+            (RunOut::Stop | RunOut::Drop, None) => {
+                let rule = "a mixture that ends with its sources needs the number of their epochs";
+                Err(Error::config("epochs", "None", rule))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

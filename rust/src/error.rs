@@ -191,6 +191,17 @@ pub enum Error {
         byte: usize,
     },
 
+    /// A lane that has read all units of an epoch and found no document.
+    #[error(
+        "lane {lane} found no document in a whole epoch: all rows of its {num_units} units are left out; see the errors with on_bad_data=\"raise\""
+    )]
+    EmptyEpoch {
+        /// The lane.
+        lane: usize,
+        /// Its units in the epoch.
+        num_units: u64,
+    },
+
     /// A shard changed between two reads.
     #[error("`{}` changed while it was in use ({what}: expected {expected}, found {found}); restore the file or begin a new loader", path.display())]
     Changed {
@@ -233,6 +244,15 @@ pub enum Error {
         name: String,
         /// What is wrong, where, and what to do.
         reason: String,
+    },
+
+    /// What is wrong with one source of a mixture.
+    #[error("source `{name}`: {error}")]
+    Source {
+        /// The source.
+        name: String,
+        /// The error without it.
+        error: Box<Error>,
     },
 
     /// A setting that breaks a rule.
@@ -329,6 +349,7 @@ impl Error {
     /// The Python exception it becomes.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Source { error, .. } => error.kind(),
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
             Self::Io { .. } => Kind::Io,
             Self::ColumnType { .. } | Self::MessagesType { .. } => Kind::Type,

@@ -11,43 +11,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::admission::{Admission, PassedOver};
+use crate::error::{Error, Result};
 use crate::packing::{Document, Next};
+use crate::piece::Piece;
 use crate::plan::{Plan, permuted};
-use crate::ragged::TokenBatch;
+use crate::quarantine::Quarantine;
 use crate::reorder::Reorder;
 use crate::row_groups::UnitReader;
 use crate::state::{Address, Waiting};
 
-/// Some documents of a unit, tokenized.
-#[derive(Clone, Debug)]
-pub(crate) struct Piece {
-    /// The unit, as an ordinal of the lane.
-    pub(crate) ordinal: u64,
-    /// See `Document::group`.
-    pub(crate) group: u64,
-    /// Row of each document.
-    pub(crate) rows: Vec<u64>,
-    /// Bytes of text of each document.
-    pub(crate) num_bytes: Vec<u64>,
-    /// Their tokens.
-    pub(crate) tokens: Arc<TokenBatch>,
-}
-
-impl Piece {
-    fn document(&self, index: usize) -> Document {
-        Document {
-            address: Address { ordinal: self.ordinal, row: self.rows[index] },
-            group: self.group,
-            num_bytes: self.num_bytes[index],
-            tokens: self.tokens.clone(),
-            index,
-        }
-    }
-}
-
 /// A piece of work: read the next rows of a unit, then tokenize them.
 #[derive(Debug)]
 pub(crate) struct Step {
+    pub(crate) source: u32,
     segment: u64,
     unit: usize,
     sequence: u64,
@@ -59,6 +35,8 @@ pub(crate) struct Step {
     pub(crate) group: u64,
     /// Rows that are needed, ascending; `None`: all.
     pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
+    /// Whether they are what a restored packer holds.
+    pub(crate) is_restoring: bool,
 }
 
 /// A row that is needed, from byte `byte_offset` of its text on.
@@ -71,6 +49,7 @@ pub(crate) struct Wanted {
 /// Where a finished piece belongs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
+    pub(crate) source: u32,
     segment: u64,
     unit: usize,
     sequence: u64,
@@ -84,6 +63,12 @@ struct UnitRead {
     reader: Option<UnitReader>,
     wanted: Option<Arc<Vec<Wanted>>>,
     finished: bool,
+    /// Documents found in it.
+    num_documents: u64,
+    /// Pieces without a document, which take no memory that `queued_bytes` knows of.
+    num_empty: usize,
+    /// Whether it is read from its first row on, all of it.
+    is_whole: bool,
     /// Steps given out …
     issued: u64,
     /// … and come back as pieces.
@@ -133,9 +118,10 @@ impl Segment {
     }
 }
 
-/// The reading side of a lane.
+/// The reading side of one source of a lane.
 #[derive(Debug)]
 pub(crate) struct Feed {
+    source: u32,
     lane: usize,
     /// Where the next segment begins; `None` when the plan has ended.
     opens: Option<Address>,
@@ -147,6 +133,10 @@ pub(crate) struct Feed {
     /// Tokens of these, a BOS for each document included.
     queued_tokens: usize,
     in_flight: usize,
+    /// Pieces without a document in all segments.
+    num_empty: usize,
+    /// First of the units without a document that lie behind the last one with any.
+    empty_since: Option<u64>,
 }
 
 /// Text of one step, about: what a reader's batch is made to hold.
@@ -156,6 +146,7 @@ impl Feed {
     /// The documents of a lane from `position` on, after those that a restored packer holds.
     pub(crate) fn new(plan: &Plan, lane: usize, position: Address, waiting: &[Waiting]) -> Self {
         let mut feed = Self {
+            source: position.source,
             lane,
             opens: Some(position),
             segments: VecDeque::new(),
@@ -163,6 +154,8 @@ impl Feed {
             queued_bytes: 0,
             queued_tokens: 0,
             in_flight: 0,
+            num_empty: 0,
+            empty_since: None,
         };
         if !waiting.is_empty() {
             let mut rows: BTreeMap<u64, Vec<Wanted>> = BTreeMap::new();
@@ -194,8 +187,11 @@ impl Feed {
             ordinal,
             group: plan.group_of(self.lane, ordinal),
             reader: Some(UnitReader::new(unit, start, end)),
+            is_whole: wanted.is_none(),
             wanted: wanted.map(Arc::new),
             finished: false,
+            num_documents: 0,
+            num_empty: 0,
             issued: 0,
             deposited: 0,
             pieces: Reorder::new(),
@@ -204,7 +200,7 @@ impl Feed {
 
     /// The next thing to read, if reading further ahead than `target_bytes` is not needed for that.
     pub(crate) fn next_step(&mut self, plan: &Plan, target_bytes: usize) -> Option<Step> {
-        let ahead = self.queued_bytes + self.in_flight * STEP_BYTES >= target_bytes;
+        let ahead = self.queued_bytes + (self.in_flight + self.num_empty) * STEP_BYTES >= target_bytes;
         let mut index = 0;
         loop {
             // What lies behind the front only fills the time. The front itself must be read on when the packer has
@@ -216,13 +212,25 @@ impl Feed {
                 return None;
             }
             let segment = self.front + index as u64;
+            let is_restoring = matches!(self.segments[index].order, Order::Listed(_));
             for (unit, read) in self.segments[index].units.iter_mut().enumerate() {
                 if let Some(reader) = read.reader.take() {
                     let sequence = read.issued;
                     read.issued += 1;
                     self.in_flight += 1;
                     let (ordinal, group, wanted) = (read.ordinal, read.group, read.wanted.clone());
-                    return Some(Step { segment, unit, sequence, reader, ordinal, group, wanted });
+                    let source = self.source;
+                    return Some(Step {
+                        source,
+                        segment,
+                        unit,
+                        sequence,
+                        reader,
+                        ordinal,
+                        group,
+                        wanted,
+                        is_restoring,
+                    });
                 }
             }
             index += 1;
@@ -253,10 +261,11 @@ impl Feed {
         let mut read = self.read_unit(plan, position.ordinal, None)?;
         if let Some(unit) = read.reader.as_ref().map(UnitReader::unit) {
             let start = position.row.max(unit.start);
+            read.is_whole = start == unit.start;
             read.reader = (start < unit.end).then(|| UnitReader::new(unit, start, unit.end));
             read.finished = read.reader.is_none();
         }
-        let next = Address { ordinal: position.ordinal + 1, row: 0 };
+        let next = Address { ordinal: position.ordinal + 1, row: 0, ..position };
         Some((Segment { order: Order::Rows, units: vec![read] }, next))
     }
 
@@ -286,7 +295,7 @@ impl Feed {
         });
         let units = reads.collect();
         let order = Order::Permuted { first: window.first, key: window.key, from, num_documents, starts };
-        Some((Segment { order, units }, Address { ordinal: window.end, row: 0 }))
+        Some((Segment { order, units }, Address { ordinal: window.end, row: 0, ..position }))
     }
 
     /// Gives the reader back once the rows are read.
@@ -294,7 +303,7 @@ impl Feed {
         let unit = &mut self.segments[(step.segment - self.front) as usize].units[step.unit];
         unit.finished = step.reader.is_finished();
         unit.reader = (!unit.finished).then_some(step.reader);
-        Ticket { segment: step.segment, unit: step.unit, sequence: step.sequence }
+        Ticket { source: step.source, segment: step.segment, unit: step.unit, sequence: step.sequence }
     }
 
     /// Puts a finished piece into its place.
@@ -304,27 +313,55 @@ impl Feed {
         self.queued_tokens += piece.tokens.num_tokens() + piece.rows.len();
         let unit = &mut self.segments[(ticket.segment - self.front) as usize].units[ticket.unit];
         unit.deposited += 1;
+        unit.num_documents += piece.rows.len() as u64;
+        if piece.rows.is_empty() {
+            unit.num_empty += 1;
+            self.num_empty += 1;
+        }
         unit.pieces.push(ticket.sequence, piece);
     }
 
     /// Moves everything that is in order to the packing side.
-    pub(crate) fn deliver(&mut self, plan: &Plan, inbox: &mut Inbox) {
+    ///
+    /// # Errors
+    /// An epoch of the lane has ended without a document.
+    pub(crate) fn deliver(&mut self, plan: &Plan, inbox: &mut Inbox) -> Result<()> {
         while let Some(segment) = self.segments.front_mut() {
             if let Order::Rows = segment.order {
                 let unit = &mut segment.units[0];
                 while let Some(piece) = unit.pieces.pop() {
-                    inbox.batches.push_back(Batch::Rows { piece, next: 0 });
+                    inbox.batches.push_back(Batch::Rows { piece, next: 0, next_left_out: 0 });
                 }
             }
             if !segment.is_complete() {
-                return;
+                return Ok(());
             }
             self.front += 1;
             if let Some(Segment { order, units }) = self.segments.pop_front() {
+                self.num_empty -= units.iter().map(|unit| unit.num_empty).sum::<usize>();
+                if !matches!(order, Order::Listed(_)) {
+                    units.iter().try_for_each(|unit| self.refuse_empty_epoch(plan, unit))?;
+                }
                 inbox.gather(order, units);
             }
         }
         inbox.ended = self.opens.is_none_or(|position| plan.unit(self.lane, position.ordinal).is_none());
+        Ok(())
+    }
+
+    /// Without this a lane of which everything is left out would read for ever.
+    fn refuse_empty_epoch(&mut self, plan: &Plan, unit: &UnitRead) -> Result<()> {
+        if unit.num_documents > 0 || !unit.is_whole {
+            self.empty_since = None;
+            return Ok(());
+        }
+        let since = *self.empty_since.get_or_insert(unit.ordinal);
+        match plan.epoch_of(self.lane, unit.ordinal) {
+            Some(epoch) if since <= epoch.start && unit.ordinal + 1 == epoch.end => {
+                Err(Error::EmptyEpoch { lane: self.lane, num_units: epoch.end - epoch.start })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells what the packer took.
@@ -361,11 +398,29 @@ impl Taken {
 
 #[derive(Debug)]
 enum Batch {
-    Rows { piece: Piece, next: usize },
-    Permuted { pieces: Vec<Piece>, order: VecDeque<(u32, u32)>, position: Address },
+    Rows {
+        piece: Piece,
+        /// The next document …
+        next: usize,
+        /// … and the next of what is left out.
+        next_left_out: usize,
+    },
+    Permuted {
+        pieces: Vec<Piece>,
+        order: VecDeque<Place>,
+        position: Address,
+    },
 }
 
-/// The packing side of a lane: documents in order.
+/// What lies at a place of a window: a piece, and what of it.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Document(u32, u32),
+    LeftOut(u32, u32),
+    Nothing,
+}
+
+/// The packing side of one source of a lane: documents in order.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     batches: VecDeque<Batch>,
@@ -381,22 +436,17 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(position: Address) -> Self {
+    pub(crate) fn new(position: Address, admission: Option<Admission>) -> Self {
         Self {
             batches: VecDeque::new(),
             restored: None,
             ended: false,
             position,
             taken: Taken::default(),
-            admission: None,
+            admission,
             passed_over: Vec::new(),
             num_passed_over: 0,
         }
-    }
-
-    /// Passes over documents by `admission` from here on.
-    pub(crate) fn admit_by(&mut self, admission: Option<Admission>) {
-        self.admission = admission;
     }
 
     /// What was passed over since the last call.
@@ -426,18 +476,22 @@ impl Inbox {
             }
             Order::Permuted { first, key, from, num_documents, starts } => {
                 let pieces = pieces_of(&mut units);
-                let mut places = vec![(0, 0); num_documents as usize];
+                let mut places = vec![Place::Nothing; num_documents as usize];
                 for (at, piece) in pieces.iter().enumerate() {
                     let start = starts[starts.partition_point(|start| start.ordinal < piece.ordinal)];
+                    let place = |row: u64| (start.place + row - start.row) as usize;
                     for (index, row) in piece.rows.iter().enumerate() {
-                        let place = start.place + row - start.row;
-                        places[place as usize] = (at as u32, index as u32);
+                        places[place(*row)] = Place::Document(at as u32, index as u32);
+                    }
+                    for (index, part) in piece.left_out.iter().enumerate() {
+                        places[place(part.start)..place(part.end)]
+                            .fill(Place::LeftOut(at as u32, index as u32));
                     }
                 }
                 let order =
                     (from..num_documents).map(|index| places[permuted(index, num_documents, key) as usize]);
                 let order = order.collect();
-                let position = Address { ordinal: first, row: from };
+                let position = Address { ordinal: first, row: from, ..self.position };
                 self.batches.push_back(Batch::Permuted { pieces, order, position });
             }
         }
@@ -448,25 +502,46 @@ impl Inbox {
         self.restored.take()
     }
 
-    /// The next document.
-    pub(crate) fn next(&mut self) -> Next {
+    /// The next document; what is left out before it goes to `quarantine`.
+    pub(crate) fn next(&mut self, quarantine: &mut Quarantine) -> Next {
         loop {
             let document = match self.batches.front_mut() {
                 None => return if self.ended { Next::End } else { Next::Pending },
-                Some(Batch::Rows { piece, next }) if *next < piece.rows.len() => {
-                    let document = piece.document(*next);
-                    *next += 1;
-                    self.position = Address { row: document.address.row + 1, ..document.address };
-                    Some(document)
-                }
-                Some(Batch::Permuted { pieces, order, position }) => {
-                    order.pop_front().map(|(piece, index)| {
-                        position.row += 1;
-                        self.position = *position;
-                        pieces[piece as usize].document(index as usize)
+                Some(Batch::Rows { piece, next, next_left_out }) => {
+                    let row = piece.rows.get(*next).copied();
+                    // What is left out is noted when the lane comes to it.
+                    while let Some(part) = piece.left_out.get(*next_left_out)
+                        && row.is_none_or(|row| part.start < row)
+                    {
+                        quarantine.add(part);
+                        *next_left_out += 1;
+                    }
+                    row.map(|row| {
+                        let document = piece.document(*next);
+                        *next += 1;
+                        self.position = Address { row: row + 1, ..document.address };
+                        document
                     })
                 }
-                Some(Batch::Rows { .. }) => None,
+                Some(Batch::Permuted { pieces, order, position }) => {
+                    let mut found = None;
+                    while found.is_none()
+                        && let Some(place) = order.pop_front()
+                    {
+                        position.row += 1;
+                        match place {
+                            Place::Document(piece, index) => {
+                                self.position = *position;
+                                found = Some(pieces[piece as usize].document(index as usize));
+                            }
+                            Place::LeftOut(piece, index) => {
+                                quarantine.add(&pieces[piece as usize].left_out[index as usize]);
+                            }
+                            Place::Nothing => {}
+                        }
+                    }
+                    found
+                }
             };
             match document {
                 Some(document) => {
@@ -509,11 +584,20 @@ fn pieces_of(units: &mut [UnitRead]) -> Vec<Piece> {
 mod tests {
     use super::*;
     use crate::config::PlanConfig;
+    use crate::ragged::TokenBatch;
 
     fn piece(ordinal: u64, num_bytes: u64) -> Piece {
         let mut tokens = TokenBatch::new();
         tokens.push(&[1]);
-        Piece { ordinal, group: 0, rows: vec![0], num_bytes: vec![num_bytes], tokens: Arc::new(tokens) }
+        Piece {
+            source: 0,
+            ordinal,
+            group: 0,
+            rows: vec![0],
+            num_bytes: vec![num_bytes],
+            tokens: Arc::new(tokens),
+            left_out: vec![],
+        }
     }
 
     #[test]
@@ -532,7 +616,7 @@ mod tests {
         assert!(feed.next_step(&plan, target).is_none(), "a piece of the front is on its way");
         feed.deposit(ticket, piece(0, 1));
         assert!(feed.next_step(&plan, target).is_none(), "a piece of the front waits for the packer");
-        feed.deliver(&plan, &mut Inbox::new(Address::default()));
+        feed.deliver(&plan, &mut Inbox::new(Address::default(), None)).unwrap();
         assert_eq!(feed.next_step(&plan, target).unwrap().ordinal, 0);
     }
 }

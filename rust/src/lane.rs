@@ -3,11 +3,11 @@
 //! A `LanePacker` is in the hands of one thread at a time. It never waits: it packs until its slot is full or its
 //! inbox is empty, and goes on from there the next time.
 
-use crate::admission::{Admission, PassedOver};
+use crate::admission::PassedOver;
 use crate::error::Result;
-use crate::feed::Inbox;
-use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows};
+use crate::packing::{Cursor, NOT_LEARNED, Packer, Progress, Rows, Span};
 use crate::ring::SlotWriter;
+use crate::sources::Inboxes;
 use crate::state::{Address, LaneEntry, Ledger};
 
 /// What travels with a slot.
@@ -21,6 +21,8 @@ pub struct SlotHeader {
     pub num_targets: usize,
     /// Whether any token carries the not-learned bit.
     pub masked: bool,
+    /// What the documents contribute to it, where that is asked for.
+    pub spans: Vec<Span>,
     /// Where the lane stands behind this batch.
     pub entry: LaneEntry,
 }
@@ -58,7 +60,7 @@ enum Target {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Its slot is committed.
-    Delivered(SlotHeader),
+    Delivered(Box<SlotHeader>),
     /// It is complete and waits for a slot.
     Aside,
     /// More documents are needed.
@@ -73,7 +75,7 @@ pub(crate) struct LanePacker {
     row_length: usize,
     slot_len: usize,
     pad_id: u32,
-    inbox: Inbox,
+    inboxes: Inboxes,
     packer: Box<dyn Packer>,
     /// The state to take up before the first batch.
     restoring: Option<LaneEntry>,
@@ -86,6 +88,12 @@ pub(crate) struct LanePacker {
     passed_over: Vec<(Address, PassedOver)>,
     /// Not-learned tokens in the ledger when the last batch was delivered.
     not_learned: u64,
+    /// What the documents contribute to the batch at hand, where that is asked for …
+    spans: Option<Vec<Span>>,
+    /// … whether they go with the batch …
+    returns_spans: bool,
+    /// … and the learned targets of each source so far.
+    trained: Vec<u64>,
 }
 
 impl LanePacker {
@@ -95,15 +103,18 @@ impl LanePacker {
         slot_len: usize,
         pad_id: u32,
         packer: Box<dyn Packer>,
+        inboxes: Inboxes,
         entry: LaneEntry,
     ) -> Self {
-        let inbox = Inbox::new(entry.position);
         Self {
             lane,
             row_length,
             slot_len,
             pad_id,
-            inbox,
+            spans: inboxes.is_mixture().then(Vec::new),
+            returns_spans: false,
+            trained: entry.sources.iter().map(|source| source.trained).collect(),
+            inboxes,
             packer,
             restoring: Some(entry),
             target: None,
@@ -115,9 +126,9 @@ impl LanePacker {
         }
     }
 
-    /// Passes over documents by `admission`.
-    pub(crate) fn admitting(mut self, admission: Option<Admission>) -> Self {
-        self.inbox.admit_by(admission);
+    /// Lets what the documents contribute go with each batch.
+    pub(crate) fn returning_spans(mut self) -> Self {
+        (self.spans, self.returns_spans) = (Some(Vec::new()), true);
         self
     }
 
@@ -131,8 +142,8 @@ impl LanePacker {
         self.lane
     }
 
-    pub(crate) fn inbox_mut(&mut self) -> &mut Inbox {
-        &mut self.inbox
+    pub(crate) fn inboxes_mut(&mut self) -> &mut Inboxes {
+        &mut self.inboxes
     }
 
     /// Whether it holds the slot of its next batch.
@@ -156,13 +167,13 @@ impl LanePacker {
             Target::Slot(writer) => writer.tokens_mut(),
             Target::Aside(tokens) => tokens,
         };
-        let mut rows = Rows::new(tokens, self.row_length, self.cursor);
+        let mut rows = Rows::new(tokens, self.row_length, self.cursor).noting(self.spans.as_mut());
         let progress = match rows.is_full() {
             true => Progress::Full,
-            false => self.packer.fill(&mut || self.inbox.next(), &mut rows),
+            false => self.packer.fill(&mut || self.inboxes.next(), &mut rows),
         };
         (self.cursor, self.width) = (rows.cursor(), rows.width());
-        for (address, reason) in self.inbox.take_passed_over() {
+        for (address, reason) in self.inboxes.take_passed_over() {
             match reason {
                 PassedOver::TooLong => self.beside.left_out_long += 1,
                 PassedOver::Unlearned => self.beside.left_out_unlearned += 1,
@@ -196,7 +207,7 @@ impl LanePacker {
         let Some(entry) = &self.restoring else { return Ok(true) };
         let documents = match entry.packer.waiting.is_empty() {
             true => Some(Vec::new()),
-            false => self.inbox.take_restored(),
+            false => self.inboxes.take_restored(&entry.packer.waiting),
         };
         let Some(documents) = documents else { return Ok(false) };
         self.packer.restore(&entry.packer, documents, entry.ledger)?;
@@ -206,6 +217,8 @@ impl LanePacker {
 
     fn deliver(&mut self) -> Outcome {
         let Some(Target::Slot(mut writer)) = self.target.take() else { return Outcome::Pending };
+        let spans = self.spans.as_mut().map(std::mem::take).unwrap_or_default();
+        self.count_trained(writer.tokens_mut(), &spans);
         let entry = self.entry();
         let not_learned = entry.ledger.padding + entry.ledger.masked;
         let (mut num_masked, mut masked) = (0, false);
@@ -223,16 +236,33 @@ impl LanePacker {
             width: self.width,
             num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
             masked: masked || num_masked > 0,
+            spans: if self.returns_spans { spans } else { Vec::new() },
             entry,
         };
         self.cursor = Cursor::default();
         writer.commit();
-        Outcome::Delivered(header)
+        Outcome::Delivered(Box::new(header))
+    }
+
+    /// Adds the batch's learned targets to those of their sources. A row's first token is no target of that row.
+    fn count_trained(&mut self, tokens: &[i32], spans: &[Span]) {
+        for span in spans {
+            let start = span.row * self.row_length + span.column + usize::from(span.has_bos);
+            let first = usize::from(span.column == 0 && !span.has_bos);
+            let targets = tokens[start..start + span.num_tokens].iter().skip(first);
+            let learned = targets.filter(|&&token| token as u32 & NOT_LEARNED == 0).count();
+            self.trained[span.address.source as usize] += learned as u64;
+        }
     }
 
     fn entry(&self) -> LaneEntry {
         let mut ledger = *self.packer.ledger();
         ledger.add(&self.beside);
-        LaneEntry { position: self.inbox.position(), packer: self.packer.state(), ledger }
+        LaneEntry {
+            sources: self.inboxes.sources(&self.trained),
+            packer: self.packer.state(),
+            ledger,
+            quarantine: self.inboxes.quarantine().clone(),
+        }
     }
 }

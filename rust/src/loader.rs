@@ -7,27 +7,31 @@
 //! Threads start with the first `next_batch`, so that a loader can be made, restored, pickled or dropped before a
 //! fork. The state is that of the batch that the caller holds, whatever was prefetched.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
-use crate::config::{LoaderConfig, Overflow, Packing, TooLong};
+use crate::config::{DocumentName, LoaderConfig, Overflow, Packing, PlanConfig, TooLong};
 use crate::error::{Error, Result};
-use crate::feed::{Feed, STEP_BYTES};
+use crate::feed::STEP_BYTES;
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 #[cfg(test)]
 use crate::metrics::Stage;
-use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad};
+use crate::packing::{Carry, Concat, Crop, Cut, NOT_LEARNED, OnePerRow, Packer, Pad, Span};
+use crate::piece::DocumentPlace;
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Batches, Ending, Lane, Pipeline, Poll, Work};
-use crate::plan::Plan;
+use crate::plan::{Plan, Unit, key_of};
 use crate::pool::Pool;
+use crate::quarantine::{BadFile, Quarantine, Quarantined};
 use crate::ring::{Ring, SlotMemory};
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
-use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity};
+use crate::sources::{Feeds, Inboxes};
+use crate::state::{Address, Identity, LaneEntry, Ledger, LoaderState, ShardIdentity, SourceIdentity};
 use crate::token_file::TokenFiles;
 use crate::tokenizer::Encoding;
 use crate::window_pipeline::WindowPipeline;
@@ -44,6 +48,17 @@ pub enum NextBatch {
     End,
 }
 
+/// The shards of one source.
+#[derive(Clone, Debug)]
+pub struct SourceShards {
+    /// The source's name in a mixture.
+    pub name: String,
+    /// Its shards, in order.
+    pub shards: Vec<Shard>,
+    /// What was found beside them and is left out.
+    pub bad_files: Vec<BadFile>,
+}
+
 /// What batches are made of.
 enum Source {
     /// Text, tokenized and packed on the way.
@@ -52,10 +67,22 @@ enum Source {
     Windows(Arc<Windows>),
 }
 
+/// A stretch of a document in a batch that is not accepted yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it lies.
+    pub span: Span,
+    /// The rows of the shard that its document is one of; the shard is counted over all sources.
+    pub unit: Unit,
+}
+
 /// A loader of one rank.
 pub struct Loader {
     config: LoaderConfig,
-    plan: Arc<Plan>,
+    /// Documents that are left out on request.
+    excluded: Arc<HashSet<DocumentPlace>>,
+    /// Of each source.
+    plans: Arc<Vec<Plan>>,
     source: Source,
     identity: Arc<Identity>,
     identity_digest: String,
@@ -123,6 +150,16 @@ impl Loader {
     /// A loader over opened shards: of texts with a tokenizer, of conversations with a renderer. `bos_id` and `pad_id`
     /// of the configuration belong to the tokenizer.
     pub fn new(config: LoaderConfig, shards: Vec<Shard>, encoding: impl Into<Encoding>) -> Result<Self> {
+        let source = SourceShards { name: String::new(), shards, bad_files: Vec::new() };
+        Self::over_sources(config, vec![source], encoding)
+    }
+
+    /// As `new`, over one source or as many as `config.mixture` has weights.
+    pub fn over_sources(
+        config: LoaderConfig,
+        sources: Vec<SourceShards>,
+        encoding: impl Into<Encoding>,
+    ) -> Result<Self> {
         config.validate()?;
         let encoding = match encoding.into() {
             // One endless stream is learned whole, whoever speaks.
@@ -131,8 +168,20 @@ impl Loader {
             }
             other => other,
         };
-        let row_counts: Vec<Vec<u64>> = shards.iter().map(Shard::row_counts).collect();
-        let plan = Plan::new(&row_counts, &config.plan)?;
+        let expected = config.mixture.as_ref().map_or(1, |mixture| mixture.weights.len());
+        if sources.len() != expected {
+            let rule = format!("{expected} data sets are expected");
+            return Err(Error::config("sources", sources.len(), rule));
+        }
+        let plans = plans(&config, &sources)?;
+        let named = |(source, plan): (&SourceShards, &Plan)| SourceIdentity {
+            name: source.name.clone(),
+            num_shards: source.shards.len(),
+            unit_documents: plan.unit_documents(),
+        };
+        let named = sources.iter().zip(&plans).filter(|_| config.mixture.is_some()).map(named).collect();
+        let bad_files = sources.iter().flat_map(|source| source.bad_files.iter().cloned()).collect();
+        let shards: Vec<Shard> = sources.into_iter().flat_map(|source| source.shards).collect();
         let identity = Identity {
             tokenizer: encoding.tokenizer().fingerprint().to_string(),
             bos_id: config.bos_id,
@@ -141,16 +190,23 @@ impl Loader {
             packing: config.packing.name().into(),
             chat: config.chat.as_ref().map(|chat| chat.identity.clone()),
             lanes: config.plan.lanes,
-            unit_documents: plan.unit_documents(),
+            unit_documents: plans[0].unit_documents(),
             deal: config.plan.deal.name().into(),
             shuffle: config.plan.shuffle,
             shuffle_window: config.plan.shuffle_window,
             seed: config.plan.seed,
             split: config.plan.split.name().into(),
+            sources: named,
+            run_out: config.mixture.as_ref().map(|mixture| mixture.run_out.name().into()),
+            replaces_invalid_utf8: config.bad_data.replace_invalid_utf8,
+            bad_files,
             shards: shards.iter().map(shard_identity).collect(),
         };
+        let excluded = excluded(&config.exclude, &identity)?;
         let source = Source::Text { shards: Arc::new(shards), encoding };
-        Ok(Self::over(config, Arc::new(plan), source, identity))
+        let mut loader = Self::over(config, plans, source, identity);
+        loader.excluded = Arc::new(excluded);
+        Ok(loader)
     }
 
     /// A loader over token files whose ids stay below `vocab_size`, 2^31 at most. Of the configuration, packing, text
@@ -177,18 +233,23 @@ impl Loader {
             shuffle_window: config.plan.shuffle_window,
             seed: config.plan.seed,
             split: config.plan.split.name().into(),
+            replaces_invalid_utf8: false,
+            bad_files: Vec::new(),
+            sources: Vec::new(),
+            run_out: None,
             shards: windows.shard_identities()?,
         };
-        let plan = windows.plan().clone();
-        Ok(Self::over(config, plan, Source::Windows(Arc::new(windows)), identity))
+        let plan = windows.plan().as_ref().clone();
+        Ok(Self::over(config, vec![plan], Source::Windows(Arc::new(windows)), identity))
     }
 
-    fn over(config: LoaderConfig, plan: Arc<Plan>, source: Source, identity: Identity) -> Self {
+    fn over(config: LoaderConfig, plans: Vec<Plan>, source: Source, identity: Identity) -> Self {
         Self {
-            entries: vec![LaneEntry::default(); config.own_lanes().len()],
+            entries: vec![LaneEntry::beginning(plans.len()); config.own_lanes().len()],
             identity_digest: identity.digest(),
             identity: Arc::new(identity),
-            plan,
+            plans: Arc::new(plans),
+            excluded: Arc::default(),
             source,
             metrics: Arc::new(Metrics::default()),
             config,
@@ -285,6 +346,23 @@ impl Loader {
         })
     }
 
+    /// What lies where in a batch that was fetched and not accepted yet, row by row; nothing unless
+    /// `config.return_documents`.
+    pub fn origins(&self, sequence: u64) -> Vec<Origin> {
+        let index = sequence.wrapping_sub(self.accepted) as usize;
+        let Some(header) = self.fetched.get(index) else { return Vec::new() };
+        let origin = |&span: &Span| {
+            let plan = &self.plans[span.address.source as usize];
+            plan.unit(header.lane, span.address.ordinal).map(|unit| Origin { span, unit })
+        };
+        header.spans.iter().filter_map(origin).collect()
+    }
+
+    /// Names of all shards, in order.
+    pub fn shard_names(&self) -> Vec<&str> {
+        self.identity.shards.iter().map(|shard| shard.name.as_str()).collect()
+    }
+
     /// Number of the next batch to accept, counted since the threads started.
     pub fn next_to_accept(&self) -> u64 {
         self.accepted
@@ -327,15 +405,33 @@ impl Loader {
         Ok(())
     }
 
-    /// Makes batches of another shape from here on. What was packed ahead is packed again; no token is lost.
-    pub fn reconfigure(&mut self, batch_size: usize, sequence_length: usize) -> Result<()> {
+    /// Makes batches of another shape, or of other shares of a mixture's sources, from here on. What was packed ahead is
+    /// packed again; no token is lost.
+    pub fn reconfigure(
+        &mut self,
+        batch_size: usize,
+        sequence_length: usize,
+        weights: Option<Vec<f64>>,
+    ) -> Result<()> {
         if self.closed {
             return Err(Error::Closed);
         }
-        let config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
+        let mut config = LoaderConfig { batch_size, sequence_length, ..self.config.clone() };
+        if let Some(weights) = weights {
+            match &mut config.mixture {
+                Some(mixture) if mixture.weights.len() == weights.len() => mixture.weights = weights,
+                _ => {
+                    let rule = format!("the loader reads {} data sets", self.plans.len());
+                    return Err(Error::config("weights", weights.len(), rule));
+                }
+            }
+        }
         config.validate()?;
         self.require_length(sequence_length)?;
         self.rewind();
+        if config.mixture != self.config.mixture {
+            self.entries.iter_mut().for_each(count_anew);
+        }
         self.config = config;
         Ok(())
     }
@@ -408,6 +504,7 @@ impl Loader {
             turn: self.turn,
             batch_size: self.config.batch_size,
             sequence_length: self.config.sequence_length,
+            weights: self.weights().to_vec(),
             lanes: self.config.own_lanes().into_iter().zip(self.entries.iter().cloned()).collect(),
         }
     }
@@ -464,8 +561,16 @@ impl Loader {
             return Err(Error::State { reason });
         }
         self.rewind();
+        if state.weights != self.weights() {
+            entries.iter_mut().for_each(count_anew);
+        }
         (self.entries, self.round, self.turn) = (entries, state.round, state.turn);
         Ok(())
+    }
+
+    /// Weights of a mixture's sources.
+    pub fn weights(&self) -> &[f64] {
+        self.config.mixture.as_ref().map_or(&[], |mixture| &mixture.weights)
     }
 
     /// Windows are cut at the length that the loader was made with.
@@ -480,9 +585,13 @@ impl Loader {
 
     /// A state whose hashes fit and whose positions do not was written by something else.
     fn check_positions(&self, lane: usize, entry: &LaneEntry) -> Result<()> {
+        if let Some(part) = entry.quarantine.iter().find(|part| part.shard >= self.identity.shards.len()) {
+            let reason = format!("lane {lane} has left out rows of shard {}, which is not there", part.shard);
+            return Err(Error::State { reason });
+        }
         for waiting in &entry.packer.waiting {
-            let Address { ordinal, row } = waiting.address;
-            let unit = self.plan.unit(lane, ordinal);
+            let Address { source, ordinal, row } = waiting.address;
+            let unit = self.plans.get(source as usize).and_then(|plan| plan.unit(lane, ordinal));
             if !unit.is_some_and(|unit| (unit.start..unit.end).contains(&row)) {
                 let reason = format!("lane {lane} holds row {row} of its unit {ordinal}, which is not there");
                 return Err(Error::State { reason });
@@ -496,6 +605,13 @@ impl Loader {
         let mut ledger = Ledger::default();
         self.entries.iter().for_each(|entry| ledger.add(&entry.ledger));
         ledger
+    }
+
+    /// What this rank's lanes have left out up to the batches delivered, each part with its shard's path.
+    pub fn quarantine(&self) -> Vec<(PathBuf, Quarantined)> {
+        let Source::Text { shards, .. } = &self.source else { return Vec::new() };
+        let parts = Quarantine::together(self.entries.iter().map(|entry| &entry.quarantine));
+        parts.into_iter().map(|part| (shards[part.shard].path().to_path_buf(), part)).collect()
     }
 
     /// The counters.
@@ -513,9 +629,19 @@ impl Loader {
         &self.config
     }
 
-    /// The order of documents.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    /// The order of documents of each source.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    /// For each source of a mixture, the tokens that this rank's lanes have admitted (BOS included), and those that were
+    /// delivered as learned targets.
+    pub fn shares(&self) -> Vec<(u64, u64)> {
+        let counts = |source: usize| {
+            let entries = || self.entries.iter().map(|entry| &entry.sources[source]);
+            (entries().map(|entry| entry.read).sum(), entries().map(|entry| entry.trained).sum())
+        };
+        (0..self.weights().len()).map(counts).collect()
     }
 
     /// Complete rounds, and batches delivered in the round at hand.
@@ -574,17 +700,19 @@ impl Loader {
                 return Ok(Arc::new(started));
             }
         };
-        let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| Lane {
-            feed: Feed::new(&self.plan, lane, entry.position, &entry.packer.waiting),
-            packer: LanePacker::new(
+        let lanes = self.config.own_lanes().into_iter().zip(&self.entries).map(|(lane, entry)| {
+            let packer = LanePacker::new(
                 lane,
                 self.config.sequence_length + 1,
                 slot_len,
                 self.config.pad_id,
                 self.packer(),
+                Inboxes::new(self.config.mixture.as_ref(), self.admission(), self.added_tokens(), entry),
                 entry.clone(),
-            )
-            .admitting(self.admission()),
+            );
+            let feeds = Feeds::new(&self.plans, self.config.mixture.as_ref(), lane, entry);
+            let packer = if self.config.return_documents { packer.returning_spans() } else { packer };
+            Lane { feeds, packer }
         });
         let lanes: Vec<_> = lanes.collect();
         // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
@@ -594,17 +722,21 @@ impl Loader {
         let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
         let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
-            plan: self.plan.clone(),
+            plans: self.plans.clone(),
             shards,
             encoding,
             ring,
             cache: RowGroupCache::new(share),
             tokens: Pool::new(),
             metrics: self.metrics.clone(),
+            bad_data: self.config.bad_data,
+            excluded: self.excluded.clone(),
             read_ahead_bytes,
             ending: Ending { drop_last: self.config.plan.drop_last, is_shared: self.shares_end },
-            // Conversations bring their BOS or none, and some are passed over, so their tokens say less.
-            keeps_tokens: self.config.chat.is_none()
+            // A lane that ends with one of its sources leaves what it has of the others; conversations bring their BOS
+            // or none, and some are passed over. So their tokens say less.
+            keeps_tokens: self.config.mixture.is_none()
+                && self.config.chat.is_none()
                 && matches!(self.config.packing, Packing::Concat | Packing::BestFit(Overflow::Carry)),
             #[cfg(test)]
             fault: self.fault,
@@ -630,10 +762,14 @@ impl Loader {
         Some(Admission { row_length, cut, leaves_out_long: chat.too_long == TooLong::LeaveOut })
     }
 
+    /// What the packer adds to each document: a BOS to texts; conversations bring their own.
+    fn added_tokens(&self) -> u64 {
+        u64::from(self.config.chat.is_none())
+    }
+
     fn packer(&self) -> Box<dyn Packer> {
         let (bos, pad) = (self.config.bos_id, self.config.pad_id);
-        // Conversations bring their own.
-        let added = self.config.chat.is_none().then_some(bos);
+        let added = (self.added_tokens() > 0).then_some(bos);
         match self.config.packing {
             Packing::Concat => Box::new(Concat::new(added, pad)),
             Packing::BestFit(Overflow::Carry) => Box::new(Carry::new(bos, pad)),
@@ -650,10 +786,50 @@ impl Drop for Loader {
     }
 }
 
+/// The places of documents by their names.
+fn excluded(names: &[DocumentName], identity: &Identity) -> Result<HashSet<DocumentPlace>> {
+    let mut shards: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, shard) in identity.shards.iter().enumerate() {
+        shards.entry(shard.name.as_str()).or_default().push(index);
+    }
+    let mut places = HashSet::new();
+    for DocumentName { file, row_group, row } in names {
+        let Some(indexes) = shards.get(file.as_str()) else {
+            return Err(Error::config("exclude", format!("`{file}`"), "no shard of the data has this name"));
+        };
+        places.extend(indexes.iter().map(|&shard| (shard, *row_group, *row)));
+    }
+    Ok(places)
+}
+
+/// Shares are kept from here on, whatever was admitted before.
+fn count_anew(entry: &mut LaneEntry) {
+    entry.sources.iter_mut().for_each(|source| source.admitted = 0);
+}
+
+/// The plan of each source; that of a mixture's has a seed of its own.
+fn plans(config: &LoaderConfig, sources: &[SourceShards]) -> Result<Vec<Plan>> {
+    let mut first_shard = 0;
+    let plan = |(index, source): (usize, &SourceShards)| {
+        let row_counts: Vec<Vec<u64>> = source.shards.iter().map(Shard::row_counts).collect();
+        let plan = match config.mixture {
+            None => Plan::new(&row_counts, &config.plan)?,
+            Some(_) => {
+                let seed = key_of(&[config.plan.seed, 3, index as u64]);
+                let plan = Plan::new(&row_counts, &PlanConfig { seed, ..config.plan.clone() });
+                plan.map_err(|error| Error::Source { name: source.name.clone(), error: Box::new(error) })?
+            }
+        };
+        let plan = plan.with_first_shard(first_shard);
+        first_shard += source.shards.len();
+        Ok(plan)
+    };
+    sources.iter().enumerate().map(plan).collect()
+}
+
 fn shard_identity(shard: &Shard) -> ShardIdentity {
-    let name = shard.path().file_name().map(|name| name.to_string_lossy().into_owned());
     ShardIdentity {
-        name: name.unwrap_or_default(),
+        name: shard.name(),
         size_bytes: shard.size_bytes(),
         num_rows: shard.row_counts().iter().sum(),
         num_row_groups: shard.row_counts().len() as u64,
@@ -666,7 +842,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::config::PlanConfig;
+    use crate::config::BadData;
     use crate::error::Place;
     use crate::source::{ParquetWriter, open_shards};
     use crate::tokenizer::Tokenizer;
@@ -693,6 +869,10 @@ mod tests {
             num_threads: 2,
             num_slots: 2,
             memory_limit_bytes: 1 << 20,
+            bad_data: BadData::default(),
+            exclude: Vec::new(),
+            return_documents: false,
+            mixture: None,
             chat: None,
         };
         let tokenizer = Tokenizer::from_name("r50k_base").unwrap();

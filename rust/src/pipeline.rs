@@ -9,6 +9,7 @@
 //! bookkeeping only, never while reading, tokenizing or packing. What comes out depends on none of this: each lane is
 //! packed by one thread at a time from documents in order, and slots are delivered in the order of their batches.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,23 +17,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::budget::Share;
+use crate::config::BadData;
 use crate::error::{Error, Place, Result};
-use crate::feed::{Feed, Piece, Step, Wanted};
-use crate::giants::encode;
+use crate::feed::Step;
 use crate::lane::{LanePacker, Outcome, SlotHeader};
 use crate::metrics::{LeftOut, Metrics, Stage};
+use crate::piece::{DocumentPlace, PieceMaker};
 use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
-use crate::ragged::{DocumentBatch, TokenBatch};
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::{Shard, take_time_reading};
+use crate::sources::Feeds;
 use crate::sync::lock;
-use crate::tokenizer::{DocumentEncoder, EncodeError, Encoding};
+use crate::tokenizer::{DocumentEncoder, Encoding};
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
-    pub(crate) plan: Arc<Plan>,
+    /// Of each source.
+    pub(crate) plans: Arc<Vec<Plan>>,
     pub(crate) shards: Arc<Vec<Shard>>,
     pub(crate) encoding: Encoding,
     pub(crate) ring: Arc<Ring>,
@@ -40,6 +43,8 @@ pub(crate) struct Work {
     /// Memory of token batches that are used up.
     pub(crate) tokens: Arc<Pool<u32>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) bad_data: BadData,
+    pub(crate) excluded: Arc<HashSet<DocumentPlace>>,
     /// Bytes of text that each lane may read ahead.
     pub(crate) read_ahead_bytes: usize,
     /// When the last epoch has ended.
@@ -62,7 +67,7 @@ pub(crate) struct Ending {
 
 /// A lane as it is handed to the pipeline.
 pub(crate) struct Lane {
-    pub(crate) feed: Feed,
+    pub(crate) feeds: Feeds,
     pub(crate) packer: LanePacker,
 }
 
@@ -78,7 +83,7 @@ pub(crate) enum Poll {
 }
 
 struct Scheduled {
-    feed: Feed,
+    feeds: Feeds,
     /// `None` while a worker packs.
     packer: Option<Box<LanePacker>>,
     /// The batch that it packs next.
@@ -179,7 +184,7 @@ impl Pipeline {
     pub(crate) fn start(work: Work, lanes: Vec<Lane>, turn: u64, num_threads: usize) -> Result<Self> {
         let count = lanes.len() as u64;
         let lanes = lanes.into_iter().enumerate().map(|(index, lane)| Scheduled {
-            feed: lane.feed,
+            feeds: lane.feeds,
             packer: Some(Box::new(lane.packer)),
             sequence: (index as u64 + count - turn) % count,
             is_due: true,
@@ -294,7 +299,7 @@ impl Batches for Pipeline {
         let schedule = lock(&self.shared.schedule);
         Queues {
             ready_batches: schedule.headers.iter().flatten().count(),
-            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feed.queued_bytes()).sum(),
+            read_ahead_bytes: schedule.lanes.iter().map(|lane| lane.feeds.queued_bytes()).sum(),
             shared_row_group_bytes: self.shared.work.cache.num_bytes(),
         }
     }
@@ -442,11 +447,11 @@ impl Shared {
         order.sort_by_key(|&index| {
             let lane = &schedule.lanes[index];
             let waits = !lane.is_dry && lane.packer.as_ref().is_some_and(|packer| packer.has_slot());
-            if waits { (false, 0) } else { (true, lane.feed.queued_bytes()) }
+            if waits { (false, 0) } else { (true, lane.feeds.queued_bytes()) }
         });
         order.into_iter().find_map(|index| {
-            let feed = &mut schedule.lanes[index].feed;
-            Some(Job::Read(index, feed.next_step(&self.work.plan, self.work.read_ahead_bytes)?))
+            let feeds = &mut schedule.lanes[index].feeds;
+            Some(Job::Read(index, feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))
         })
     }
 
@@ -457,7 +462,7 @@ impl Shared {
             {
                 let mut schedule = lock(&self.schedule);
                 let lane = &mut schedule.lanes[index];
-                lane.feed.deliver(&self.work.plan, packer.inbox_mut());
+                lane.feeds.deliver(&self.work.plans, packer.inboxes_mut())?;
                 lane.is_due = false;
             }
             let outcome = match is_padding {
@@ -469,7 +474,7 @@ impl Shared {
             let (count, round) =
                 (schedule.lanes.len() as u64, schedule.round_of(schedule.lanes[index].sequence));
             let lane = &mut schedule.lanes[index];
-            lane.feed.taken(packer.inbox_mut().take_taken());
+            lane.feeds.taken(packer.inboxes_mut());
             match outcome {
                 Outcome::Pending if lane.is_due => continue, // more came meanwhile
                 Outcome::Pending => {}
@@ -483,7 +488,7 @@ impl Shared {
                     let sequence = lane.sequence;
                     lane.sequence += count;
                     (lane.is_due, lane.is_aside) = (true, false);
-                    schedule.headers[self.work.ring.slot_of(sequence)] = Some(Box::new(header));
+                    schedule.headers[self.work.ring.slot_of(sequence)] = Some(header);
                     self.batch.notify_all();
                 }
             }
@@ -500,55 +505,46 @@ impl Shared {
 
     fn read(&self, index: usize, mut step: Step, encoder: &mut Option<DocumentEncoder>) -> Result<()> {
         let start = self.begin(Stage::Decode)?;
-        let (first_row, mut documents) = step.reader.next(&self.work.shards, &self.work.cache)?;
+        let found = step.reader.next(&self.work.shards, &self.work.cache)?;
         let reading = take_time_reading();
         self.work.metrics.add(Stage::Read, reading);
         self.work.metrics.add(Stage::Decode, start.elapsed().saturating_sub(reading));
-        let mut rows: Vec<u64> = (first_row..first_row + documents.len() as u64).collect();
-        let mut begins = Vec::new();
-        if let Some(wanted) = &step.wanted {
-            (rows, documents, begins) = self.pick(&step, first_row, &documents, wanted)?;
-        }
-        let (unit, ordinal, group) = (step.reader.unit(), step.ordinal, step.group);
+        let unit = step.reader.unit();
+        let maker = PieceMaker {
+            source: step.source,
+            unit,
+            ordinal: step.ordinal,
+            group: step.group,
+            wanted: step.wanted.clone(),
+            is_restoring: step.is_restoring,
+            bad_data: self.work.bad_data,
+            excluded: &self.work.excluded,
+            shard: &self.work.shards[unit.shard],
+        };
         let finished = step.reader.is_finished();
-        let ticket = lock(&self.schedule).lanes[index].feed.read(step);
+        let ticket = lock(&self.schedule).lanes[index].feeds.read(step);
         if !finished {
             self.job.notify_one();
         }
 
         let start = self.begin(Stage::Tokenize)?;
-        let mut tokens = TokenBatch::pooled(&self.work.tokens);
         // Out of the thread's hands meanwhile: one that was stopped halfway, or that panics, does not come back.
         let mut taken = encoder.take().unwrap_or_else(|| {
             let mut encoder = self.work.encoding.encoder();
             encoder.inner().stop_with(Some(self.stopping.clone()));
             encoder
         });
-        let is_rest = |index: usize| begins.get(index).is_some_and(|&byte| byte > 0);
-        let encoded =
-            encode(&documents, is_rest, &mut taken, &mut tokens, &self.stopping).map_err(|failed| {
-                let place = Place { row: Some(rows[failed.document]), ..self.place(unit) };
-                match failed.error {
-                    EncodeError::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
-                    EncodeError::Conversation { message, reason } => {
-                        Error::Conversation { place, message, reason }
-                    }
-                    other => Error::Tokenize { place, reason: other.to_string() },
-                }
-            })?;
-        if !encoded {
-            return Ok(());
-        }
+        let made = maker.make(found, &mut taken, &self.work.tokens, &self.stopping)?;
+        let Some(piece) = made else { return Ok(()) };
         let counts = taken.inner().take_counts();
         self.work.metrics.looked_up(counts.pretokens, counts.merged);
         *encoder = Some(taken);
         self.work.metrics.spent(Stage::Tokenize, start);
-        self.work.metrics.tokenized(documents.len(), documents.num_bytes(), tokens.num_tokens());
-        let num_bytes = documents.iter().map(|document| document.len() as u64).collect();
-        let piece = Piece { ordinal, group, rows, num_bytes, tokens: Arc::new(tokens) };
+        let num_bytes = piece.num_bytes.iter().sum::<u64>() as usize;
+        self.work.metrics.tokenized(piece.rows.len(), num_bytes, piece.tokens.num_tokens());
         let mut schedule = lock(&self.schedule);
         let lane = &mut schedule.lanes[index];
-        lane.feed.deposit(ticket, piece);
+        lane.feeds.deposit(ticket, piece);
         lane.is_due = true;
         drop(schedule);
         self.job.notify_one();
@@ -566,51 +562,18 @@ impl Shared {
         Ok(Instant::now())
     }
 
-    /// Of documents from `first_row` on those that are wanted: their rows, their texts from where they are wanted, and
-    /// which bytes these are.
-    fn pick(
-        &self,
-        step: &Step,
-        first_row: u64,
-        documents: &DocumentBatch,
-        wanted: &[Wanted],
-    ) -> Result<(Vec<u64>, DocumentBatch, Vec<u64>)> {
-        let rows = first_row..first_row + documents.len() as u64;
-        let wanted = wanted.iter().filter(|wanted| rows.contains(&wanted.row));
-        let mut picked = documents.select(wanted.clone().map(|wanted| (wanted.row - first_row) as usize));
-        for (index, wanted) in wanted.clone().enumerate().filter(|(_, wanted)| wanted.byte_offset > 0) {
-            let length = picked.document(index).len();
-            picked = picked.begun_at(index, wanted.byte_offset).ok_or_else(|| {
-                let place = Place { row: Some(wanted.row), ..self.place(step.reader.unit()) };
-                let byte = wanted.byte_offset;
-                Error::State {
-                    reason: format!(
-                        "a document of {length} bytes is to be continued at byte {byte}: {place}"
-                    ),
-                }
-            })?;
-        }
-        Ok((
-            wanted.clone().map(|wanted| wanted.row).collect(),
-            picked,
-            wanted.map(|wanted| wanted.byte_offset).collect(),
-        ))
-    }
-
     /// Lists the documents that a lane passed over; an error when there was nothing else in a whole epoch.
     fn pass_over(&self, packer: &mut LanePacker) -> Result<()> {
-        let (lane, plan) = (packer.lane(), &self.work.plan);
+        let (lane, plans) = (packer.lane(), &self.work.plans);
         for (address, reason) in packer.take_passed_over() {
-            if let Some(unit) = plan.unit(lane, address.ordinal) {
+            if let Some(unit) = plans[address.source as usize].unit(lane, address.ordinal) {
                 let place = Place { row: Some(address.row), ..self.place(unit) };
                 self.work.metrics.left_out(LeftOut { place, reason: reason.reason() });
             }
         }
-        match packer.inbox_mut().num_passed_over() {
-            num_documents if num_documents > plan.num_documents() => {
-                Err(Error::NothingLearned { lane, num_documents })
-            }
-            _ => Ok(()),
+        match packer.inboxes_mut().passed_over_all(plans) {
+            Some(num_documents) => Err(Error::NothingLearned { lane, num_documents }),
+            None => Ok(()),
         }
     }
 
@@ -648,7 +611,7 @@ impl Schedule {
     /// See `Pipeline::known_rounds`.
     fn known_rounds(&self, work: &Work) -> (u64, bool) {
         let known = self.lanes.iter().map(|lane| {
-            let ahead = if work.keeps_tokens { lane.feed.queued_tokens() / work.ring.slot_len() } else { 0 };
+            let ahead = if work.keeps_tokens { lane.feeds.queued_tokens() / work.ring.slot_len() } else { 0 };
             match lane.is_dry {
                 true => lane.data_rounds,
                 false => self.round_of(lane.sequence) + lane.is_aside as u64 + ahead as u64,

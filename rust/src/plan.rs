@@ -9,6 +9,8 @@
 //! The permutation is six Feistel rounds over SplitMix64, walked until it lands inside (cycle walking; Black and
 //! Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 
+use std::ops::Range;
+
 use crate::config::{Deal, PlanConfig, Split};
 use crate::error::{Error, Result};
 
@@ -100,6 +102,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same plan where its shards are those from `first_shard` on among all sources'.
+    pub fn with_first_shard(mut self, first_shard: usize) -> Self {
+        self.groups.iter_mut().for_each(|group| group.shard += first_shard);
+        self
+    }
+
     /// The lane's `ordinal`-th unit, `None` behind the last epoch.
     pub fn unit(&self, lane: usize, ordinal: u64) -> Option<Unit> {
         let (epoch, position) = self.place_of(lane, ordinal)?;
@@ -127,6 +135,13 @@ impl Plan {
         let first = begin + index * self.window_units;
         let key = key_of(&[self.config.seed, 2, epoch, lane as u64, index]);
         Some(Window { first, end: end.min(first + self.window_units), key })
+    }
+
+    /// Ordinals of the lane in the epoch of its `ordinal`-th unit, `None` behind the last epoch.
+    pub fn epoch_of(&self, lane: usize, ordinal: u64) -> Option<Range<u64>> {
+        let (epoch, _) = self.place_of(lane, ordinal)?;
+        let (begin, end) = self.epoch_bounds(lane, epoch);
+        Some(begin..end)
     }
 
     /// Number of units in an epoch, over all lanes.

@@ -11,6 +11,9 @@ use crate::sync::lock;
 
 /// Bytes that a pool keeps at most: a few pages or token lists for each of some 16 threads. More only holds memory.
 const MOST_BYTES: usize = 32 << 20;
+/// Smaller vectors are left to the allocator, which does not give them back to the system: in a pool each of them would
+/// in time grow to the size of the largest that was ever needed.
+const LEAST_BYTES: usize = 64 << 10;
 
 /// Vectors that nobody uses at the moment.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl<T> Pool<T> {
     fn give_back(&self, values: Vec<T>) {
         let mut free = lock(&self.free);
         let added = num_bytes(&values);
-        if added > 0 && free.num_bytes + added <= MOST_BYTES {
+        if added >= LEAST_BYTES && free.num_bytes + added <= MOST_BYTES {
             free.num_bytes += added;
             free.vectors.push(values);
         }
@@ -115,14 +118,21 @@ mod tests {
     fn a_vector_comes_back_with_its_memory() {
         let pool = Pool::new();
         let mut first = pool.take();
-        first.extend([1u8; 1000]);
+        first.extend([1u8; LEAST_BYTES]);
         let address = first.as_ptr();
         drop(first);
         let again = pool.take();
-        assert_eq!((again.as_ptr(), again.len()), (address, 1000));
+        assert_eq!((again.as_ptr(), again.len()), (address, LEAST_BYTES));
         assert!(pool.take().is_empty(), "the pool holds each vector once");
-        assert_eq!(again.into_inner().len(), 1000);
+        assert_eq!(again.into_inner().len(), LEAST_BYTES);
         assert!(pool.take().is_empty(), "a vector that was taken out for good does not come back");
+    }
+
+    #[test]
+    fn small_vectors_do_not_come_back() {
+        let pool: Arc<Pool<u8>> = Pool::new();
+        drop(Pooled { values: vec![0; LEAST_BYTES - 1], pool: Some(pool.clone()) });
+        assert!(pool.take().is_empty());
     }
 
     #[test]

@@ -188,6 +188,12 @@ impl TokenBatch {
         self.offsets.push(end);
     }
 
+    /// Takes back tokens of a document that was not closed.
+    pub fn discard_unended(&mut self) {
+        let end = self.offsets[self.len()];
+        self.values.truncate(end);
+    }
+
     /// Appends one document.
     pub fn push(&mut self, tokens: &[u32]) {
         self.values.extend_from_slice(tokens);

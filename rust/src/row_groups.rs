@@ -5,13 +5,73 @@
 //! (least recently used first out, up to a limit in bytes) instead of being decoded again for each.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::Unit;
 use crate::ragged::DocumentBatch;
 use crate::source::{DocumentReader, Shard};
 use crate::sync::lock;
+
+/// What a reader finds next in a row group.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// The first row, and the documents from there on.
+    Documents(u64, DocumentBatch),
+    /// Rows that cannot be decoded.
+    Broken(BrokenRows),
+}
+
+/// Rows that cannot be decoded, as a unit sees them.
+#[derive(Clone, Debug)]
+pub(crate) struct BrokenRows {
+    /// Those of the unit: the same wherever reading began.
+    pub(crate) rows: Range<u64>,
+    /// What is wrong with the bytes.
+    pub(crate) reason: String,
+    /// The same as an error.
+    pub(crate) error: Error,
+}
+
+impl Found {
+    /// What `reader` finds next; `None` behind its last row.
+    fn next(reader: &mut DocumentReader) -> Result<Option<Self>> {
+        match reader.next_batch() {
+            Ok(found) => Ok(found.map(|(first_row, batch)| Self::Documents(first_row, batch))),
+            Err(error) => match reader.broken() {
+                Some(broken) => {
+                    let (rows, reason) = (broken.part.clone(), broken.reason.clone());
+                    Ok(Some(Self::Broken(BrokenRows { rows, reason, error })))
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    fn rows(&self) -> Range<u64> {
+        match self {
+            Self::Documents(first_row, batch) => *first_row..first_row + batch.len() as u64,
+            Self::Broken(broken) => broken.rows.clone(),
+        }
+    }
+
+    /// What a unit sees of it: documents of the rows that it asks for, and what is broken of all of its rows.
+    fn seen_by(&self, asked: Range<u64>, unit: &Unit) -> Self {
+        let found = self.rows();
+        match self {
+            Self::Documents(_, batch) => {
+                let rows = asked.start.max(found.start)..asked.end.min(found.end);
+                let slice = (rows.start - found.start) as usize..(rows.end - found.start) as usize;
+                Self::Documents(rows.start, batch.slice(slice))
+            }
+            Self::Broken(broken) => {
+                let rows = unit.start.max(found.start)..unit.end.min(found.end);
+                Self::Broken(BrokenRows { rows, ..broken.clone() })
+            }
+        }
+    }
+}
 
 /// Decoded row groups that several units read from.
 #[derive(Debug)]
@@ -60,11 +120,11 @@ struct SharedRowGroup {
     decoded: Mutex<Decoded>,
 }
 
-/// Consecutive rows from `first_row` on, and the reader of those that follow.
+/// Consecutive rows, and the reader of those that follow.
 #[derive(Debug, Default)]
 struct Decoded {
     reader: Option<DocumentReader>,
-    batches: Vec<(u64, DocumentBatch)>,
+    parts: Vec<Found>,
     num_bytes: usize,
 }
 
@@ -74,10 +134,11 @@ impl SharedRowGroup {
         self.decoded.try_lock().map_or(0, |decoded| decoded.num_bytes)
     }
 
-    /// Rows from `from` on, up to `until` at most, in one batch.
-    fn read(&self, shard: &Shard, from: u64, until: u64) -> Result<DocumentBatch> {
+    /// What is found from the first row that `unit` asks for on.
+    fn read(&self, shard: &Shard, asked: Range<u64>, unit: &Unit) -> Result<Found> {
+        let from = asked.start;
         let mut decoded = lock(&self.decoded);
-        if decoded.batches.first().is_none_or(|(first_row, _)| *first_row > from) {
+        if decoded.parts.first().is_none_or(|part| part.rows().start > from) {
             let group = shard.row_groups()[self.key.1];
             // Other lanes will ask for the rows before: which of them comes first is chance.
             let start = if group.num_bytes <= WHOLE_BYTES { 0 } else { from };
@@ -85,23 +146,21 @@ impl SharedRowGroup {
             *decoded = Decoded { reader: Some(shard.documents(self.key.1, rows)?), ..Decoded::default() };
         }
         loop {
-            let index = decoded.batches.partition_point(|(first_row, _)| *first_row <= from);
-            if let Some((first_row, batch)) = index.checked_sub(1).map(|index| &decoded.batches[index]) {
-                let end = first_row + batch.len() as u64;
-                if end > from {
-                    return Ok(
-                        batch.slice((from - first_row) as usize..(until.min(end) - first_row) as usize)
-                    );
-                }
+            let index = decoded.parts.partition_point(|part| part.rows().start <= from);
+            let part = index.checked_sub(1).map(|index| &decoded.parts[index]);
+            if let Some(part) = part.filter(|part| part.rows().end > from) {
+                return Ok(part.seen_by(asked, unit));
             }
             let next = match &mut decoded.reader {
-                Some(reader) => reader.next_batch()?,
+                Some(reader) => Found::next(reader)?,
                 None => None,
             };
             match next {
-                Some((first_row, batch)) => {
-                    decoded.num_bytes += batch.num_bytes();
-                    decoded.batches.push((first_row, batch));
+                Some(part) => {
+                    if let Found::Documents(_, batch) = &part {
+                        decoded.num_bytes += batch.num_bytes();
+                    }
+                    decoded.parts.push(part);
                 }
                 None => return Err(shard.ends_early(self.key.1, from)),
             }
@@ -134,28 +193,25 @@ impl UnitReader {
         self.next_row >= self.end_row
     }
 
-    /// The next documents: first row and batch.
-    pub(crate) fn next(&mut self, shards: &[Shard], cache: &RowGroupCache) -> Result<(u64, DocumentBatch)> {
+    /// What comes next.
+    pub(crate) fn next(&mut self, shards: &[Shard], cache: &RowGroupCache) -> Result<Found> {
         let shard = &shards[self.unit.shard];
         let first_row = self.next_row;
         let whole = self.unit.start == 0 && self.unit.end == shard.num_rows(self.unit.row_group);
-        let batch = if whole {
+        let found = if whole {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 none => {
                     none.insert(Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?))
                 }
             };
-            match reader.next_batch()? {
-                Some((row, batch)) if row == first_row && !batch.is_empty() => batch,
-                _ => return Err(shard.ends_early(self.unit.row_group, first_row)),
-            }
+            Found::next(reader)?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
         } else {
-            let batch = cache.get(&self.unit).read(shard, first_row, self.end_row)?;
+            let found = cache.get(&self.unit).read(shard, first_row..self.end_row, &self.unit)?;
             cache.evict();
-            batch
+            found
         };
-        self.next_row += batch.len() as u64;
-        Ok((first_row, batch))
+        self.next_row = found.rows().end.min(self.end_row);
+        Ok(found)
     }
 }

@@ -12,16 +12,17 @@
 //! ```
 //! `check` is a hash of what stands beside it, so that a torn or flipped state is refused and never half-loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::quarantine::{BadFile, Quarantine, Quarantined};
 
 /// Marks a JSON object as a state of ours.
 pub const FORMAT: &str = "nanofast.state";
@@ -34,6 +35,8 @@ pub const VERSION: u64 = 1;
 /// and `row` the index within the permuted window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Address {
+    /// Which source of a mixture; else 0.
+    pub source: u32,
     /// Which unit of the lane, counted over all epochs.
     pub ordinal: u64,
     /// Row within the row group (not within the unit).
@@ -124,15 +127,53 @@ impl Ledger {
     }
 }
 
+/// Where a lane stands in one source. The counters are those of a mixture, and stay 0 without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceEntry {
+    /// The next document to admit.
+    pub position: Address,
+    /// Tokens admitted since counters began anew, BOS included.
+    pub admitted: u64,
+    /// Whether it has dropped out.
+    pub has_run_out: bool,
+    /// Tokens admitted in all, BOS included.
+    pub read: u64,
+    /// Tokens delivered as targets that are learned, without BOS.
+    pub trained: u64,
+}
+
 /// Where one lane stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneEntry {
-    /// The next document to admit.
-    pub position: Address,
+    /// In each source.
+    pub sources: Vec<SourceEntry>,
     /// What its packer holds.
     pub packer: PackerState,
     /// Where its tokens went.
     pub ledger: Ledger,
+    /// What it has left out so far.
+    pub quarantine: Quarantine,
+}
+
+impl LaneEntry {
+    /// The beginning of all data.
+    pub fn beginning(num_sources: usize) -> Self {
+        let position = |source| Address { source, ..Address::default() };
+        let sources = (0..num_sources as u32)
+            .map(|source| SourceEntry { position: position(source), ..SourceEntry::default() });
+        Self { sources: sources.collect(), ..Self::default() }
+    }
+}
+
+/// A source of a mixture, by what must be the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceIdentity {
+    /// Its name.
+    pub name: String,
+    /// How many of the shards are its own.
+    pub num_shards: usize,
+    /// Documents a unit as resolved, 0 for whole row groups.
+    pub unit_documents: u64,
 }
 
 /// What is known of a shard without reading its data.
@@ -180,6 +221,18 @@ pub struct Identity {
     pub seed: u64,
     /// `all`, `train` or `val`.
     pub split: String,
+    /// Whether U+FFFD stands for what is not UTF-8.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces_invalid_utf8: bool,
+    /// Files that are left out whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_files: Vec<BadFile>,
+    /// The sources of a mixture, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceIdentity>,
+    /// What happens when a source has run out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_out: Option<String>,
     /// The shards, in order.
     pub shards: Vec<ShardIdentity>,
 }
@@ -195,19 +248,28 @@ impl Identity {
         let (Value::Object(expected), Value::Object(found)) = (json!(expected), json!(self)) else {
             unreachable!("a struct serializes as an object")
         };
-        for (field, expected) in &expected {
-            let found = &found.get(field).cloned().unwrap_or_default();
+        // What is left at its default is not written.
+        let fields: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+        let value = |object: &Map<String, Value>, field| object.get(field).cloned().unwrap_or_default();
+        for field in fields {
+            let (expected, found) = (value(&expected, field), value(&found, field));
             if expected == found {
                 continue;
             }
             let (field, expected, found) = match (expected, found) {
-                (Value::Array(expected), Value::Array(found)) => differing_shard(expected, found),
-                _ => (field.clone(), expected.to_string(), found.to_string()),
+                (Value::Array(expected), Value::Array(found)) if field == "shards" => {
+                    differing_shard(&expected, &found)
+                }
+                (expected, found) => (field.clone(), written(&expected), written(&found)),
             };
             return Err(Error::Identity { field, expected, found });
         }
         Ok(())
     }
+}
+
+fn written(value: &Value) -> String {
+    if value.is_null() { "none".into() } else { value.to_string() }
 }
 
 fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, String) {
@@ -221,7 +283,7 @@ fn differing_shard(expected: &[Value], found: &[Value]) -> (String, String, Stri
 }
 
 /// A rank's state, or that of several ranks together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoaderState {
     /// What it belongs to: one object for all states of a loader.
     pub identity: Arc<Identity>,
@@ -237,6 +299,8 @@ pub struct LoaderState {
     pub batch_size: usize,
     /// Inputs a row when it was taken.
     pub sequence_length: usize,
+    /// Weights of a mixture's sources when it was taken.
+    pub weights: Vec<f64>,
     /// Where each lane stands.
     pub lanes: BTreeMap<usize, LaneEntry>,
 }
@@ -288,11 +352,15 @@ impl LoaderState {
     }
 
     fn head_json(&self, identity_digest: &str) -> Value {
-        json!({
+        let mut head = json!({
             "format": FORMAT, "version": VERSION, "rank": self.rank, "world_size": self.world_size,
             "round": self.round, "turn": self.turn, "batch_size": self.batch_size,
             "sequence_length": self.sequence_length, "identity_digest": identity_digest,
-        })
+        });
+        if !self.weights.is_empty() {
+            head["weights"] = json!(self.weights);
+        }
+        head
     }
 
     /// Reads a state with its identity; anything torn, flipped or foreign is refused.
@@ -334,6 +402,10 @@ impl LoaderState {
             turn: number("turn")?,
             batch_size: number("batch_size")? as usize,
             sequence_length: number("sequence_length")? as usize,
+            weights: match &value["weights"] {
+                Value::Null => Vec::new(),
+                weights => serde_json::from_value(weights.clone()).map_err(|_| damaged("weights"))?,
+            },
             identity: Arc::new(identity),
             lanes: BTreeMap::new(),
         };
@@ -343,7 +415,7 @@ impl LoaderState {
         for (lane, entry) in value["lanes"].as_object().ok_or_else(|| damaged("lanes"))? {
             let broken = || damaged(&format!("lane {lane}"));
             let number = lane.parse::<usize>().map_err(|_| broken())?;
-            let read = entry_from_json(entry).ok_or_else(broken)?;
+            let read = entry_from_json(entry, state.identity.sources.len().max(1)).ok_or_else(broken)?;
             if entry_json(number, &read, &digest) != *entry {
                 return Err(broken());
             }
@@ -355,22 +427,64 @@ impl LoaderState {
 
 fn entry_json(lane: usize, entry: &LaneEntry, identity_digest: &str) -> Value {
     let mut value = json!({
-        "ordinal": entry.position.ordinal, "row": entry.position.row, "arrivals": entry.packer.arrivals,
-        "waiting": pack_waiting(&entry.packer.waiting), "ledger": entry.ledger,
+        "arrivals": entry.packer.arrivals, "ledger": entry.ledger,
+        "waiting": pack_waiting(&entry.packer.waiting, entry.sources.len() as u64),
     });
+    if let [source] = &entry.sources[..]
+        && source.read == 0
+    {
+        value["ordinal"] = json!(source.position.ordinal);
+        value["row"] = json!(source.position.row);
+    } else {
+        value["sources"] = entry
+            .sources
+            .iter()
+            .map(|source| {
+                let Address { ordinal, row, .. } = source.position;
+                json!([ordinal, row, source.admitted, source.has_run_out, source.read, source.trained])
+            })
+            .collect();
+    }
+    if !entry.quarantine.is_empty() {
+        value["quarantine"] = entry.quarantine.iter().map(|part| json!(part)).collect();
+    }
     value["check"] = json!(hash(&json!([lane, identity_digest, value])));
     value
 }
 
-fn entry_from_json(value: &Value) -> Option<LaneEntry> {
+fn entry_from_json(value: &Value, num_sources: usize) -> Option<LaneEntry> {
     let number = |field: &str| value.get(field)?.as_u64();
+    let sources = match value.get("sources") {
+        None => {
+            let position = Address { source: 0, ordinal: number("ordinal")?, row: number("row")? };
+            vec![SourceEntry { position, ..SourceEntry::default() }]
+        }
+        Some(sources) => {
+            let sources: Vec<(u64, u64, u64, bool, u64, u64)> =
+                serde_json::from_value(sources.clone()).ok()?;
+            let entry = |(source, (ordinal, row, admitted, has_run_out, read, trained))| {
+                let position = Address { source, ordinal, row };
+                SourceEntry { position, admitted, has_run_out, read, trained }
+            };
+            (0..).zip(sources).map(entry).collect()
+        }
+    };
+    if sources.len() != num_sources {
+        return None;
+    }
     Some(LaneEntry {
-        position: Address { ordinal: number("ordinal")?, row: number("row")? },
         packer: PackerState {
             arrivals: number("arrivals")?,
-            waiting: unpack_waiting(value.get("waiting")?.as_str()?)?,
+            waiting: unpack_waiting(value.get("waiting")?.as_str()?, num_sources as u64)?,
         },
         ledger: serde_json::from_value(value.get("ledger")?.clone()).ok()?,
+        quarantine: match value.get("quarantine") {
+            Some(parts) => {
+                serde_json::from_value::<Vec<Quarantined>>(parts.clone()).ok()?.into_iter().collect()
+            }
+            None => Quarantine::default(),
+        },
+        sources,
     })
 }
 
@@ -380,12 +494,13 @@ fn hash(value: &Value) -> String {
     digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Waiting documents as base64 of zigzag varints, each number as its difference from the one before.
-fn pack_waiting(waiting: &[Waiting]) -> String {
+/// Waiting documents as base64 of zigzag varints, each number as its difference from the one before. With several
+/// sources, source and ordinal are one number.
+fn pack_waiting(waiting: &[Waiting], num_sources: u64) -> String {
     let mut bytes = Vec::with_capacity(waiting.len() * 6);
     let mut before = [0u64; 5];
     for document in waiting {
-        let numbers = numbers_of(document);
+        let numbers = numbers_of(document, num_sources);
         for (number, before) in numbers.iter().zip(&mut before) {
             let difference = number.wrapping_sub(*before) as i64;
             let mut zigzag = ((difference << 1) ^ (difference >> 63)) as u64;
@@ -400,7 +515,7 @@ fn pack_waiting(waiting: &[Waiting]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn unpack_waiting(text: &str) -> Option<Vec<Waiting>> {
+fn unpack_waiting(text: &str, num_sources: u64) -> Option<Vec<Waiting>> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let (mut waiting, mut numbers, mut rest) = (Vec::new(), [0u64; 5], bytes.as_slice());
     while !rest.is_empty() {
@@ -415,13 +530,16 @@ fn unpack_waiting(text: &str) -> Option<Vec<Waiting>> {
             rest = behind;
         }
         let [ordinal, row, byte_offset, skip_tokens, arrival] = numbers;
-        waiting.push(Waiting { address: Address { ordinal, row }, byte_offset, skip_tokens, arrival });
+        let (source, ordinal) = ((ordinal % num_sources) as u32, ordinal / num_sources);
+        let address = Address { source, ordinal, row };
+        waiting.push(Waiting { address, byte_offset, skip_tokens, arrival });
     }
     Some(waiting)
 }
 
-fn numbers_of(document: &Waiting) -> [u64; 5] {
-    let Waiting { address: Address { ordinal, row }, byte_offset, skip_tokens, arrival } = *document;
+fn numbers_of(document: &Waiting, num_sources: u64) -> [u64; 5] {
+    let Waiting { address: Address { source, ordinal, row }, byte_offset, skip_tokens, arrival } = *document;
+    let ordinal = ordinal.wrapping_mul(num_sources).wrapping_add(u64::from(source));
     [ordinal, row, byte_offset, skip_tokens, arrival]
 }
 
@@ -445,6 +563,10 @@ mod tests {
             shuffle_window: 4096,
             seed: 0,
             split: "all".into(),
+            replaces_invalid_utf8: false,
+            bad_files: vec![],
+            sources: vec![],
+            run_out: None,
             shards: vec![ShardIdentity {
                 name: "a.parquet".into(),
                 size_bytes: 10,
@@ -454,7 +576,11 @@ mod tests {
             }],
         };
         let packer = PackerState { arrivals: 9, waiting };
-        let entry = LaneEntry { position: Address { ordinal: 3, row: 7 }, packer, ledger: Ledger::default() };
+        let bad = Quarantined { shard: 0, row_group: 0, start: 1, end: 2, reason: "bad".into() };
+        let quarantine = [bad].into_iter().collect();
+        let position = Address { source: 0, ordinal: 3, row: 7 };
+        let sources = vec![SourceEntry { position, ..SourceEntry::default() }];
+        let entry = LaneEntry { sources, packer, ledger: Ledger::default(), quarantine };
         let lanes = BTreeMap::from([(0, entry.clone()), (1, entry)]);
         LoaderState {
             identity: Arc::new(identity),
@@ -464,6 +590,7 @@ mod tests {
             turn: 1,
             batch_size: 2,
             sequence_length: 8,
+            weights: vec![],
             lanes,
         }
     }
@@ -478,7 +605,7 @@ mod tests {
         #[test]
         fn any_state_survives_json(numbers in prop::collection::vec(any::<[u64; 5]>(), 0..20)) {
             let waiting = numbers.into_iter().map(|[ordinal, row, byte_offset, skip_tokens, arrival]| Waiting {
-                address: Address { ordinal, row }, byte_offset, skip_tokens, arrival,
+                address: Address { source: 0, ordinal, row }, byte_offset, skip_tokens, arrival,
             }).collect();
             let state = state(waiting);
             let text = whole_json(&state).to_string();
@@ -487,7 +614,7 @@ mod tests {
 
         #[test]
         fn a_changed_byte_is_refused(position in 0usize..2000, byte in 32u8..127) {
-            let waiting = Waiting { address: Address { ordinal: 3, row: 5 }, byte_offset: 0, skip_tokens: 4, arrival: 8 };
+            let waiting = Waiting { address: Address { source: 0, ordinal: 3, row: 5 }, byte_offset: 0, skip_tokens: 4, arrival: 8 };
             let mut text = whole_json(&state(vec![waiting])).to_string().into_bytes();
             let position = position % text.len();
             prop_assume!(text[position] != byte);
@@ -501,7 +628,7 @@ mod tests {
     #[test]
     fn a_buffer_of_256_documents_stays_small() {
         let waiting = (0..256).map(|i| Waiting {
-            address: Address { ordinal: 123_456 + i / 10, row: 100_000 + i * 3 },
+            address: Address { source: 0, ordinal: 123_456 + i / 10, row: 100_000 + i * 3 },
             byte_offset: 0,
             skip_tokens: if i % 7 == 0 { 5000 + i } else { 0 },
             arrival: 10_000_000 + i * 3,

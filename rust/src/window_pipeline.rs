@@ -17,7 +17,7 @@ use crate::lane::SlotHeader;
 use crate::metrics::{Metrics, Stage};
 use crate::pipeline::{Batches, Poll, Queues, message, start_thread};
 use crate::ring::{Ring, SlotWriter};
-use crate::state::{Address, LaneEntry, Ledger};
+use crate::state::{Address, LaneEntry, Ledger, SourceEntry};
 use crate::sync::lock;
 use crate::windows::Windows;
 
@@ -69,7 +69,7 @@ impl WindowPipeline {
         entries: &[LaneEntry],
         turn: u64,
     ) -> Result<Self> {
-        let taken: Vec<u64> = entries.iter().map(|entry| entry.position.ordinal).collect();
+        let taken: Vec<u64> = entries.iter().map(|entry| entry.sources[0].position.ordinal).collect();
         let filled = (0..ring.num_slots()).map(|_| None).collect();
         let shared = Arc::new(Shared {
             end: end(&windows, config, &taken, turn),
@@ -202,7 +202,7 @@ impl Shared {
             let filled = filled.unwrap_or_else(|panic| {
                 Err(Error::Panic { stage: "filling a batch", place: None, reason: message(&*panic) })
             });
-            self.metrics.spent(Stage::Decode, start);
+            self.metrics.spent(Stage::Read, start);
             lock(&self.schedule).filled[slot] = Some(filled);
             self.batch.notify_all();
         }
@@ -223,7 +223,7 @@ impl Shared {
             }
             let start = Instant::now();
             schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
-            self.metrics.spent(Stage::Idle, start);
+            self.metrics.spent(if is_wanted { Stage::RingFull } else { Stage::Idle }, start);
         }
     }
 
@@ -249,6 +249,7 @@ impl Shared {
             width,
             num_targets,
             masked: num_windows < self.batch_size,
+            spans: Vec::new(),
             entry: self.entry(lane, first + self.batch_size as u64, width as u64 - 1),
         }))
     }
@@ -259,8 +260,9 @@ impl Shared {
         let windows = self.windows.of_lane(lane).map_or(taken, |all| taken.min(all));
         let learned = windows * sequence_length;
         let padding = (taken - windows) * sequence_length;
+        let position = Address { ordinal: taken, ..Address::default() };
         LaneEntry {
-            position: Address { ordinal: taken, row: 0 },
+            sources: vec![SourceEntry { position, ..SourceEntry::default() }],
             ledger: Ledger { read: learned, learned, padding, ..Ledger::default() },
             ..LaneEntry::default()
         }

@@ -2,8 +2,8 @@
 
 `Stream(shards, ...).batches(rank, world_size)` yields (inputs, targets) as lists. `shards[s][g]` lists the documents of
 row group g of shard s as token lists without BOS, or as rendered conversations (ids, mask) with their own; None is one
-that is left out. Written from ARCHITECTURE's words, apart from the Rust code, so that
-the two can disagree.
+that is left out and keeps its place. Written from ARCHITECTURE's words, apart from the Rust code, so that the two can
+disagree.
 """
 
 from __future__ import annotations
@@ -212,6 +212,9 @@ class Stream:
                 chosen = waiting[0] if overtaken else sorted(fits, key=lambda item: (-len(item[1]), item[0]))[0]
                 waiting.remove(chosen)
                 row += chosen[1]
+                if len(row) == length:
+                    yield row
+                    row = []
             elif row:
                 yield self.filled(row)
                 row = []
@@ -248,3 +251,51 @@ class Stream:
         else:
             for turn in itertools.zip_longest(*lanes):
                 yield from (batch or empty for batch in turn[rank::world_size])
+
+
+@dataclass
+class MixedStream(Stream):
+    """A mixture: `sources[i]` are the shards of source i.
+
+    A lane's next document comes from the source with the smallest (tokens admitted, BOS included) / weight, the first
+    among equals; `reweigh` and a source that drops out begin to count anew.
+    """
+
+    sources: list[list[list[list[Tokens]]]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    run_out: str = "repeat"
+    added_bos: int = 1  # conversations bring their own
+    admitted: dict[int, list[int]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        same = {
+            name: getattr(self, name)
+            for name in ("lanes", "shuffle", "epochs", "unit_documents", "deal", "shuffle_window")
+        }
+        self.streams = [
+            Stream(shards, self.batch_size, self.sequence_length, self.bos, seed=combine(self.seed, 3, i), **same)
+            for i, shards in enumerate(self.sources)
+        ]
+
+    def reweigh(self, weights: list[float]) -> None:
+        self.weights = weights
+        for counts in self.admitted.values():
+            counts[:] = [0] * len(counts)
+
+    def documents(self, lane: int) -> Iterator[tuple[object, Tokens]]:
+        documents = [stream.documents(lane) for stream in self.streams]
+        counts = self.admitted[lane] = [0] * len(documents)
+        left = list(range(len(documents)))
+        while left:
+            turn = sorted(left, key=lambda i: counts[i] / self.weights[i])[0]
+            found = next(documents[turn], None)
+            if found is not None:
+                document = found[1]
+                counts[turn] += self.added_bos + len(document[0] if isinstance(document, tuple) else document)
+                yield found
+            elif self.run_out == "drop":
+                left.remove(turn)
+                counts[:] = [0] * len(counts)
+            else:
+                return

@@ -8,7 +8,17 @@ import torch.nn.functional as F
 
 from nanofast.attention import attend, attend_behind, blocks, choose_kernels
 
-LENGTHS = [(1, 1), (7, 3), (16, 4), (300, 75), (257, 256), (520, 130), (1, None), (128, None), (300, None)]  # positions and window
+LENGTHS = [
+    (1, 1),
+    (7, 3),
+    (16, 4),
+    (300, 75),
+    (257, 256),
+    (520, 130),
+    (1, None),
+    (128, None),
+    (300, None),
+]  # positions and window
 
 
 def drawn(length: int, seed: int = 0) -> list[torch.Tensor]:

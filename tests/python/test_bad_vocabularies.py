@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 import subprocess
@@ -141,8 +142,6 @@ def test_a_vocabulary_that_contradicts_itself_says_where(tmp_path: Path) -> None
 
 def test_a_broken_expression_says_which(tmp_path: Path) -> None:
     file = tmp_path / "some.tiktoken"
-    import base64
-
     file.write_bytes(b"".join(base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256)))
     for pattern in ("(", "a{1000000}{1000000}", "(" * 10_000, "\\p{Nonsense}", "(?:a{1000}){1000}{1000}"):
         with pytest.raises(ValueError, match="split pattern"):

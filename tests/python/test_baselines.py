@@ -31,6 +31,13 @@ def test_is_measured_on_the_text_that_is_learned_and_no_special_token() -> None:
     assert found.unigram_bpb == pytest.approx(-sum(share * math.log2(share) for share in shares))
 
 
+def test_a_text_that_comes_round_again_counts_once() -> None:
+    tokenizer = ByteTokenizer()
+    first = [next(loader) for loader in [RowLoader(2, 64)] for _ in range(3)]
+    once, twice = (baselines(iter(2 * first), n, tokenizer, tokenizer.token_bytes()) for n in (3, 6))
+    assert once == twice
+
+
 def test_a_text_of_special_tokens_alone_has_none() -> None:
     targets = torch.tensor([[BOS, -1, BOS]])
     assert baselines(iter([(targets, targets)]), 1, ByteTokenizer(), ByteTokenizer().token_bytes()) is None

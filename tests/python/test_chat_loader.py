@@ -19,7 +19,7 @@ import nanofast
 from chat_shards import MESSAGE_OF_PARTS, as_parts, write_jsonl, write_parquet
 from chat_twin import nanochat_tokenizer, random_conversations, render
 from nanofast import _nanofast
-from nanofast.chat_template import NANOCHAT
+from nanofast.chat_template import CHATML, NANOCHAT
 from stream_twin import Stream
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus" / "chat"
@@ -52,8 +52,8 @@ def say(question: str, answer: str) -> list[dict[str, Any]]:
 
 
 def golden_tokenizer() -> nanofast.Tokenizer:
-    """bos 1, user_start 2, user_end 3, assistant_start 4, assistant_end 5, …; byte b is 10 + b."""
-    ranks = [(bytes([byte]), 10 + byte) for byte in range(256)]
+    """bos 1, user_start 2, user_end 3, assistant_start 4, assistant_end 5, …; byte b is 10 + b, the last one 0."""
+    ranks = [(bytes([byte]), (10 + byte) % 265) for byte in range(256)]
     specials = [(token, 1 + index) for index, token in enumerate(NANOCHAT.special_tokens)]
     return nanofast.Tokenizer(_nanofast.Tokenizer.from_ranks(ranks, r"[\s\S]", specials, "golden"))
 
@@ -205,6 +205,44 @@ def test_plain_text_joins_conversations_in_one_stream(tokenizer: nanofast.Tokeni
         nanofast.ChatLoader(paths, tokenizer, 1, 16)
 
 
+def test_conversations_and_text_share_a_stream_by_weight(tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    chat = write_parquet(tmp_path / "a.parquet", random_conversations(13, 200))
+    text = tmp_path / "t.parquet"
+    pa.parquet.write_table(pa.table({"text": [f"document {index} " * 9 for index in range(99)]}), text)
+    mixture = nanofast.Mixture({"chat": (chat, 1.0), "text": (text, 3.0)})
+    with nanofast.ChatLoader(mixture, tokenizer, 4, 64, packing="concat", lanes=1) as loader:
+        batches = as_lists(loader.numpy(), 20)
+        shares = loader.metrics()["shares"]
+        state = loader.state_dict()
+        following = as_lists(loader.numpy(), 5)
+    stream = [token for inputs, _ in batches for row in inputs for token in row]
+    assert {tokenizer.special_tokens["<|user_start|>"], *tokenizer.encode(" document")} <= set(stream)
+    assert len(shares) == 2
+    with nanofast.ChatLoader(mixture, tokenizer, 4, 64, packing="concat", lanes=1) as resumed:
+        resumed.load_state_dict(state)
+        assert as_lists(resumed.numpy(), 5) == following
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_row_that_is_no_conversation_can_be_quarantined(kind: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    conversations: list[Any] = random_conversations(14, 40)
+    whole, broken = tmp_path / f"whole.{kind}", tmp_path / f"broken.{kind}"
+    write = write_jsonl if kind == "jsonl" else write_parquet
+    write(whole, conversations)
+    bad = [{"role": "assistant", "content": "x"}]
+    write(broken, [*conversations[:3], bad, *conversations[3:20], [], *conversations[20:]])
+    options: dict[str, Any] = {"packing": "concat", "epochs": 1, "lanes": 1, "on_bad_data": "quarantine"}
+    with (
+        nanofast.ChatLoader(whole, tokenizer, 2, 32, **options) as expected,
+        nanofast.ChatLoader(broken, tokenizer, 2, 32, **options) as found,
+    ):
+        assert as_lists(found.numpy()) == as_lists(expected.numpy())
+        listed = found.metrics()["quarantine"]
+    assert len(listed) == 2
+    assert "expected `user`" in listed[0]["reason"]
+    assert "no messages" in listed[1]["reason"]
+
+
 def test_data_sets_are_listed_as_often_as_they_count(tokenizer: nanofast.Tokenizer, tmp_path: Path):
     a = write_parquet(tmp_path / "a.parquet", random_conversations(6, 20))
     b = write_parquet(tmp_path / "b.parquet", random_conversations(7, 5))
@@ -222,6 +260,22 @@ def test_data_sets_are_listed_as_often_as_they_count(tokenizer: nanofast.Tokeniz
             nanofast.ChatLoader(data, tokenizer, 2, 100)
     with pytest.raises(nanofast.InvalidError, match="listed 2 times cannot be split"):
         nanofast.ChatLoader({str(a): 2}, tokenizer, 2, 100, split="train")
+
+
+@pytest.mark.parametrize("packing", list(PACKINGS))
+def test_documents_tell_where_conversations_begin(packing: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    path = write_parquet(tmp_path / "a.parquet", random_conversations(12, 60))
+    bos = tokenizer.special_tokens["<|bos|>"]
+    options: dict[str, Any] = {"epochs": 1, "lanes": 2, "return_documents": True, **PACKINGS[packing]}
+    with nanofast.ChatLoader(path, tokenizer, 3, 90, **options) as loader:
+        for inputs, _, documents in loader.numpy():  # type: ignore[misc]
+            T = inputs.shape[1]
+            begun = [piece for piece in documents.pieces if piece["first_token"] == 0 and piece["column"] < T]
+            starts = sorted(int(piece["row"] * T + piece["column"]) for piece in begun)
+            assert starts == np.flatnonzero(inputs == bos).tolist()
+            borders = documents.cu_seqlens[: documents.num_segments + 1].tolist()
+            assert set(starts) <= set(borders)
+            assert set(range(0, inputs.size + 1, T)) <= set(borders)
 
 
 # ---- resume ------------------------------------------------------------------------------------------------
@@ -322,6 +376,36 @@ def test_a_conversation_longer_than_a_row(packing: str, too_long: str, tokenizer
     positions = sum(ledger[kind] for kind in ("learned", "masked", "padding"))
     assert metrics["padding_share"] == ledger["padding"] / positions
     assert metrics["learned_share"] == ledger["learned"] / positions
+
+
+@pytest.mark.parametrize("too_long", ["cut_end", "cut_left", "leave_out"])
+def test_the_ledger_balances_when_rows_become_shorter(too_long: str, tokenizer: nanofast.Tokenizer, tmp_path: Path):
+    """What the packer held when rows were longer was admitted, and is cut to the row, whatever is asked of others."""
+    conversations = [say(f"question {index}", "word " * (index % 40)) for index in range(300)]
+    path = write_parquet(tmp_path / "a.parquet", conversations)
+    with nanofast.ChatLoader(path, tokenizer, 2, 60, epochs=1, lanes=1, too_long=too_long) as loader:
+        as_lists(loader.numpy(), 3)
+        loader.reconfigure(sequence_length=24)
+        for _ in loader.numpy():
+            ledger = loader.metrics()["ledger"]
+            assert ledger["read"] == sum(ledger[kind] for kind in ("learned", "masked", "cropped", "waiting"))
+        assert ledger["waiting"] == 0
+        assert ledger["documents"] + ledger["left_out_long"] + ledger["left_out_unlearned"] == 300
+        assert ledger["cut"] > 0
+
+
+def test_a_template_without_a_bos_adds_none(tmp_path: Path):
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(CHATML.special_tokens)
+    conversations = random_conversations(15, 20)
+    path = write_parquet(tmp_path / "a.parquet", conversations)
+    rendered = [tokenizer.render(conversation, CHATML)[0].tolist() for conversation in conversations]
+    options: dict[str, Any] = {"template": "chatml", "epochs": 1, "lanes": 1, "unit_documents": 0}
+    with nanofast.ChatLoader(path, tokenizer, 1, 500, packing="one_per_row", **options) as loader:
+        assert [inputs[0] for inputs, _ in as_lists(loader.numpy())] == [ids[:-1] for ids in rendered]
+    stream = list(itertools.chain.from_iterable(rendered))
+    with nanofast.ChatLoader(path, tokenizer, 1, 16, packing="concat", **options) as loader:
+        found = [token for _, targets in loader.numpy() for token in targets[0].tolist()]
+    assert found[: len(stream) - 1] == stream[1:]
 
 
 def test_concat_takes_conversations_of_any_length_and_learns_all(tokenizer: nanofast.Tokenizer, tmp_path: Path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import nanofast
+from chat_shards import write_jsonl
 from chat_twin import nanochat_tokenizer, random_conversations, render
 from nanofast.chat_template import CHATML, LLAMA3, NANOCHAT, TEMPLATES, ChatTemplate
+from nanofast.data import inspect, inspect_chat
 
 HELLO = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]
 
@@ -222,3 +226,29 @@ def test_templates_are_data():
         assert json.loads(template.arguments())["template"]["name"] == template.name
     with pytest.raises(nanofast.InvalidError, match="one of nanochat, chatml, llama3"):
         ChatTemplate.from_name("alpaca")
+
+
+def inspect_words(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    inspect.add_arguments(parser)
+    return inspect.run(parser.parse_args(list(words)))
+
+
+def test_inspecting_shows_which_tokens_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = write_jsonl(tmp_path / "a.jsonl", [HELLO, [*HELLO, *HELLO], HELLO])
+    words = ("--chat", "--tokenizer", "r50k_base", "--count", "2", "--no-colour")
+    assert inspect_words(str(path), *words) == 0
+    shown = capsys.readouterr().out
+    assert "▏<|bos|><|user_start|>hi<|user_end|><|assistant_start|>⟦hello there<|assistant_end|>⟧" in shown
+    assert "8 tokens, 3 learned (38%)" in shown
+    assert shown.count("▏") == 2
+    tokenizer = nanochat_tokenizer()
+    ids, mask = tokenizer.render(HELLO)
+    text = inspect_chat.coloured(tokenizer, ids.tolist(), mask.tolist())
+    assert text.endswith("\x1b[32mhello there<|assistant_end|>\x1b[0m")
+    assert text.startswith("\x1b[2m<|bos|>")
+    with pytest.raises(ValueError, match="pass --tokenizer"):
+        inspect_words(str(path), "--chat")
+    path.write_text('{"messages": []}\n')
+    with pytest.raises(nanofast.InvalidError, match="row 0: it has no messages"):
+        inspect_words(str(path), *words)

@@ -56,7 +56,10 @@ def test_compiled_blocks_give_the_same_losses_and_gradients() -> None:
 
 
 def test_compiling_is_a_phase_before_the_first_step_and_changes_nothing(tmp_path: Path) -> None:
-    plain, compiled = tiny_trainer(tmp_path / "plain", num_iterations=3), tiny_trainer(tmp_path / "compiled", num_iterations=3)
+    plain, compiled = (
+        tiny_trainer(tmp_path / "plain", num_iterations=3),
+        tiny_trainer(tmp_path / "compiled", num_iterations=3),
+    )
     compiled.is_compiled = True
     for trainer in (plain, compiled):
         trainer.fit()

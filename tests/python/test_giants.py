@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,21 +84,28 @@ def test_close_does_not_wait_for_a_giant(tokenizer: nanofast.Tokenizer, tmp_path
     assert "closed" in errors[0]
     assert loader.metrics()["tokens"] == 0
     # The encoder that was stopped halfway is not used again.
-    with nanofast.TokenLoader(write_shards(tmp_path, [[["a" * 3000, "b"] * 8]])[0], tokenizer, 1, 8, lanes=1) as after:
+    write_shards(tmp_path, [[["a" * 3000]]])
+    with nanofast.TokenLoader(data, tokenizer, 1, 8, lanes=1, packing="concat") as after:
         inputs, _ = next(after.numpy())
     assert inputs[0, 1:].tolist() == tokenizer.encode("a" * 3000)[:7].tolist()
 
 
 def test_memory_that_cannot_be_had_is_an_error_with_its_place(tmp_path: Path) -> None:
-    """A page of 600 MB in a process that may have 400 MB more than it has."""
-    [data] = write_shards(tmp_path, [[["fine"] * 8], ["x" * 600_000_000]])
+    """A page of 100 MB in a process that may have 60 MB more than it has."""
+    data = str(tmp_path / "a.parquet")
+    with pq.ParquetWriter(
+        data, pa.schema([("text", pa.string())]), use_dictionary=False, write_statistics=False
+    ) as file:
+        for texts in (["word " * 20_000] * 20, ["x" * 100_000_000]):  # the first keep the reading from the second
+            file.write_table(pa.table({"text": texts}))
     code = (
         "import resource, sys, nanofast\n"
         "tokenizer = nanofast.Tokenizer.from_name('r50k_base')\n"
-        "loader = nanofast.TokenLoader(sys.argv[1], tokenizer, 1, 8, lanes=1, unit_documents=0, num_threads=1)\n"
+        "options = {'lanes': 1, 'unit_documents': 0, 'num_threads': 1, 'memory_limit_bytes': 1, 'packing': 'concat'}\n"
+        "loader = nanofast.TokenLoader(sys.argv[1], tokenizer, 1, 64, **options)\n"
         "next(loader.numpy())\n"
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 400_000_000,) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 60_000_000,) * 2)\n"
         "try:\n"
         "    for _ in loader.numpy(): pass\n"
         "except MemoryError as error:\n"

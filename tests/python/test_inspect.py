@@ -13,6 +13,7 @@ import pytest
 from commands import data_command
 from nanofast import Tokenizer
 from nanofast.data.inspect import described, inspect
+from nanofast.data.tokenize import tokenize
 
 
 def write(path: Path, texts: list[str | None], **options: object) -> Path:
@@ -70,6 +71,37 @@ def test_what_matters_is_said(tmp_path: Path):
     write(tmp_path / "two.parquet", ["c"])
     pq.write_table(pa.table({"text": ["d"]}), tmp_path / "zwei.parquet")
     assert any("other columns" in warning for warning in inspect(tmp_path).warnings)
+
+
+def test_nulls_lists_and_a_huge_row_group_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "one.parquet", ["a", None, "", None])
+    facts = inspect(tmp_path)
+    assert facts.num_nulls == 2
+    assert any("2 documents are null" in warning for warning in facts.warnings)
+    monkeypatch.setattr("nanofast.data.inspect.LARGE_ROW_GROUP_BYTES", 10)
+    assert any("write row groups of about 1,000 documents" in warning for warning in inspect(tmp_path).warnings)
+    chat = tmp_path / "chat"
+    chat.mkdir()
+    pq.write_table(pa.table({"messages": [["a"]], "body": ["b"]}), chat / "lists.parquet")
+    warnings = "\n".join(inspect(chat).warnings)
+    assert "column `messages` is a list: conversations" in warnings
+    assert "no text in a column `text`" in warnings
+    assert "pass --text-column body" in warnings
+    assert command(chat).returncode == 0
+
+
+def test_token_files_are_looked_at_too(data: Path, tmp_path: Path):
+    out = tmp_path / "tokens.bin"
+    tokenize(data, out, Tokenizer.from_name("r50k_base"))
+    (file,) = json.loads(command(out, "--json").stdout)
+    assert (file["num_documents"], file["dtype"], file["tokenizer"]) == (300, "uint16", "r50k_base")
+    assert file["num_tokens"] * 2 == out.stat().st_size
+    assert "300 documents; made with r50k_base" in command(out).stdout
+    out.write_bytes(out.read_bytes()[:-1])
+    Path(f"{out}.json").unlink()
+    done = command(out)
+    assert done.returncode == 2
+    assert "no whole number of uint16 ids" in done.stderr
 
 
 def test_a_page_for_readers_names_the_figures(data: Path):

@@ -145,6 +145,27 @@ def test_says_what_the_log_says(tmp_path: Path):
     assert "an earlier one" in page.text
 
 
+def test_lists_shares_and_what_was_left_out(tmp_path: Path):
+    entries = whole_log()
+    share = {"admitted": 2000, "trained": 1500, "admitted_share": 0.7, "trained_share": 0.75}
+    [ledger] = [entry for entry in entries if entry["kind"] == "ledger"]
+    ledger["loader"]["shares"] = {"web-text": share}
+    parts = [
+        {"file": "a.parquet", "row_group": 3, "rows": [5, 8], "reason": "a page whose checksum is wrong"},
+        {"file": "b.parquet", "reason": "it ends with `xxxx`"},
+    ]
+    entries[5:5] = [
+        {"kind": "quarantine", "step": 4, "parts": parts[:1]},
+        {"kind": "quarantine", "step": 5, "parts": parts},
+    ]
+    page = Page(write_report(write_log(tmp_path / "run", entries)))
+    markdown = (tmp_path / "run" / "report.md").read_text("utf-8")
+    for text in (page.text, markdown):
+        for word in ("web-text", "70 %", "75 %", "a.parquet", "5 to 7", "checksum", "b.parquet", "all", "it ends with"):
+            assert word in text, word
+        assert text.count("a.parquet") == 1
+
+
 def test_shows_what_xz_and_unigrams_reach_the_cost_core_and_what_stood_out(tmp_path: Path):
     entries = whole_log()
     entries[0]["config"]["run"]["price_per_hour"] = 3.6
@@ -160,7 +181,7 @@ def test_shows_what_xz_and_unigrams_reach_the_cost_core_and_what_stood_out(tmp_p
         for figure in ("1.9876", "3.4567", "0.1234", "0.0987", "copa", "0.3100", "0.0800", "0.0200"):
             assert figure in text
         assert "0.22" in text, "221 s at 3.6 an hour"
-    assert "On the same 100 kB of text" in page.text
+    assert "On the first 100 kB of this text" in page.text
     assert page.text.count("spike") >= 2, "on the losses and among what is worth knowing"
     assert "unigram" in page.text
     assert "momentum of the matrices" in page.text

@@ -65,7 +65,9 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
 
 
 def start_ranks(corpus: tuple[Path, Path], world_size: int, *words: str) -> list[int]:
-    """Exit codes of `world_size` processes with torchrun's environment."""
+    """Exit codes of `world_size` processes with torchrun's environment; a single one is this process."""
+    if world_size == 1:
+        return [run(corpus, *words).returncode]
     place = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "MASTER_PORT": str(free_port())}
     ranks = [
         start(corpus, *words, MASTER_ADDR="127.0.0.1", RANK=str(rank), LOCAL_RANK=str(rank), **place)
@@ -97,7 +99,7 @@ def test_a_run_moves_between_world_sizes_with_the_same_batches(
         "--warmup-ratio=0",
     ]
     straight, moved = tmp_path / "straight", tmp_path / "moved"
-    assert run(sample_corpus, "--run", str(straight), "--num-iterations=6", *words).returncode == 0
+    assert start_ranks(sample_corpus, 1, "--run", str(straight), "--num-iterations=6", *words) == [0]
     begin = ["--run", str(moved), "--num-iterations=6", "--save-every=3", *words]
     assert start_ranks(sample_corpus, first, *begin) == [0] * first
     (moved / "checkpoints" / "step_00000006" / "manifest.json").unlink()

@@ -165,6 +165,22 @@ def test_what_the_disk_gives_back_wrong_gets_no_name(data, tmp_path, monkeypatch
     with pytest.raises(OSError, match="the disk gave back other ids"):
         write_tokens(folder, out, TOKENIZER)
     assert not out.exists()
+    monkeypatch.undo()
+    write_tokens(folder, out, TOKENIZER)
+    assert read(out, "flat", "uint16") == expected([text for shard in data[1] for text in shard])
+
+
+def test_a_part_that_lost_bytes_is_begun_anew(data, tmp_path, monkeypatch):
+    folder, documents = data
+    out = tmp_path / "tokens.bin"
+    with monkeypatch.context() as patch:
+        patch.setattr(token_writer.TokenWriter, "finish", lambda writer, about: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_tokens(folder, out, TOKENIZER)
+    partial = tmp_path / ".tokens.bin.partial"
+    partial.write_bytes(partial.read_bytes()[:-100])
+    write_tokens(folder, out, TOKENIZER)
+    assert read(out, "flat", "uint16") == expected([text for shard in documents for text in shard])
 
 
 def _flip(path: str) -> None:

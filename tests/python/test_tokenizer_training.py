@@ -84,7 +84,7 @@ def test_what_is_trained_has_what_was_asked_for() -> None:
 
 def test_threads_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Tokenizer.train(TEXTS, 290).fingerprint
-    monkeypatch.setattr("nanofast.vocabulary_training.BATCH_BYTES", 50)
+    monkeypatch.setattr("nanofast.data.texts.BATCH_BYTES", 50)
     for num_threads in (1, 2, 7):
         assert Tokenizer.train(iter(TEXTS), 290, num_threads=num_threads).fingerprint == expected
     assert Tokenizer.train((text.encode() for text in TEXTS), 290).fingerprint == expected

@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanofast.build import _claim_folder
 from nanofast.config import Config, ConfigError
 from nanofast.derive import derive
 from nanofast.evaluate import EvaluateSettings, evaluate
 from nanofast.huggingface import export_run, import_run
+from nanofast.run_folder import claim_folder
 from nanofast.runlog import read_log
 from nanofast.train import run as train
 
@@ -75,9 +75,9 @@ def test_trains_and_leaves_log_checkpoint_samples_and_report(sample_corpus: tupl
 
 @pytest.fixture(scope="module")
 def run_folder(sample_corpus: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps."""
+    """A run of two steps, of the shape that can be exported."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    words = ("--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
+    words = ("--shape=plain", "--num-iterations=2", "--no-report", "--sample-every=-1", "--eval-every=-1")
     assert run(sample_corpus, "--run", str(folder), *words).returncode == 0
     return folder
 
@@ -86,10 +86,13 @@ def test_a_finished_run_can_be_sampled_evaluated_exported_and_imported(run_folde
     folder = run_folder
 
     def module(name: str, *more: str) -> subprocess.CompletedProcess[str]:
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "argv", [name, *more])
-                code = importlib.import_module(f"nanofast.{name}").main()
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(sys, "argv", [name, *more])
+            code = importlib.import_module(f"nanofast.{name}").main()
         return subprocess.CompletedProcess(more, code, out.getvalue(), err.getvalue())
 
     done = module("generate", str(folder), "--prompt", "def ", "--num-samples", "2", "--num-tokens", "8")
@@ -154,7 +157,7 @@ def test_a_used_run_is_refused_and_one_gone_back_writes_its_own_steps(
 
 def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     config = derive(Config(), world_size=1, device_type="cpu")
-    folders = [_claim_folder(config, tmp_path, None) for _ in range(5)]
+    folders = [claim_folder(config, tmp_path, None) for _ in range(5)]
     assert len(set(folders)) == 5
     assert all(folder.is_dir() for folder in folders)
 
@@ -164,9 +167,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sample_corpus: tuple[Path, P
     done = run(sample_corpus, *words)
     assert done.returncode == 0, done.stderr
     told = {line.split(" ")[0]: line for line in done.stdout.splitlines()}
+    assert 'settings   model: depth 1, shape "nanochat", sequence_length 32, n_embd 32, n_head 1' in done.stdout
     assert "parameters (embedding" in told["model"]
     assert "MFLOP a token" in told["compute"]
-    # 1e9 FLOP at 6 · (12·32² + 4096·32) + 12·32·32 a token, in steps of 256 tokens
+    # 1e9 FLOP at 6 · (12·32² + 32 + 4096·32) + 12·32·32 a token, in steps of 256 tokens
     assert told["horizon"].startswith("horizon    4 steps, 1,024 tokens")
     assert " GB a process, about 0:0" in told["estimate"]
     assert "at 36000 an hour" in told["estimate"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,22 @@ def test_logged_loss_is_the_mean_over_the_whole_step(tmp_path: Path) -> None:
     twin.close()
 
 
+def test_what_was_left_out_is_told_when_there_is_more_of_it(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    page = {"file": "a.parquet", "row_group": 0, "rows": (5, 8), "reason": "checksum"}
+    parts = [[], [page], [page], [page, {"file": "b.parquet", "reason": "no footer"}]]
+    metrics = iter([{"ledger": {}, "quarantine": found} for found in parts])
+    trainer.loader.metrics = lambda: next(metrics)
+    for _ in parts:
+        trainer._write_ledger()
+    trainer.close()
+    log = read_log(tmp_path)
+    assert [len(entry["parts"]) for entry in log if entry["kind"] == "quarantine"] == [1, 2]
+    told = [entry["message"] for entry in log if entry["kind"] == "event"]
+    assert told == [f"left out as bad data so far: 3 rows and {files} whole files" for files in (0, 1)]
+    assert all("quarantine" not in entry["loader"] for entry in log if entry["kind"] == "ledger")
+
+
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, num_iterations=40)
     assert trainer.fit() == "finished"
@@ -103,7 +120,7 @@ def run_process(*words: str) -> None:
 def test_k_steps_then_resume_equals_one_run_bit_for_bit_in_new_processes(tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     run_process(str(straight), "6")
-    run_process(str(broken), "6")
+    shutil.copytree(straight, broken)
     (later,) = (broken / "checkpoints").glob("step_00000006")
     for file in later.iterdir():  # as if the process had died after step 3
         file.unlink()
@@ -260,6 +277,8 @@ def test_a_loss_far_above_the_last_ones_is_a_spike() -> None:
 
 class Narrow(torch.nn.Module):
     """A model that runs out of memory with more than `most` rows, in the backward pass."""
+
+    is_cut = False
 
     def __init__(self, model: Any, most: int) -> None:
         super().__init__()

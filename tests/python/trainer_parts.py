@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,7 +24,6 @@ from nanofast.config import (
 )
 from nanofast.derive import derive
 from nanofast.distributed import connect
-from nanofast.fsdp import shard_model
 from nanofast.journal import Journal
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
@@ -44,18 +43,19 @@ def tiny_trainer(
     num_iterations: int = 6,
     masked_every: int = 0,
     optimizer: OptimizerSettings | None = None,
+    shape: Literal["plain", "nanochat"] = "plain",
     **run: Any,
 ) -> Trainer:
     """A two-layer GPT of width 32 over the stand-in's rows."""
     world = connect("cpu")
     config = derive(
         Config(
-            model=ModelSettings(depth=2, sequence_length=SEQUENCE_LENGTH, n_embd=32, n_head=2),
+            model=ModelSettings(depth=2, shape=shape, sequence_length=SEQUENCE_LENGTH, n_embd=32, n_head=2),
             optimizer=optimizer or OptimizerSettings(),
             schedule=ScheduleSettings(
                 num_iterations=num_iterations, total_batch_size=total_batch_size, device_batch_size=device_batch_size
             ),
-            evaluation=EvaluationSettings(eval_every=-1, sample_every=-1),
+            evaluation=EvaluationSettings(eval_every=-1, sample_every=-1, sample_tokens=8),
             run=RunSettings(**{"save_every": -1, **run}),
         ),
         world_size=world.world_size,
@@ -65,6 +65,8 @@ def tiny_trainer(
     model = GPT(model_config(config, ByteTokenizer.vocab_size))
     model.initialize(torch.Generator().manual_seed(config.run.seed))
     if config.run.parallel == "fsdp":
+        from nanofast.fsdp import shard_model
+
         shard_model(model, world.device)
     tokenizer = ByteTokenizer()
     place = {"rank": world.rank, "world_size": world.world_size}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use nanofast::config::{LoaderConfig, Overflow, Packing, PlanConfig};
+use nanofast::config::{BadData, LoaderConfig, Overflow, Packing, PlanConfig};
 use nanofast::loader::{Loader, NextBatch};
 use nanofast::source::{ParquetWriter, find_shards, open_shards};
 use nanofast::state::LoaderState;
@@ -35,6 +35,10 @@ fn config(packing: Packing, plan: PlanConfig) -> LoaderConfig {
         sequence_length: 50,
         packing,
         text_column: "text".into(),
+        bad_data: BadData::default(),
+        exclude: Vec::new(),
+        return_documents: false,
+        mixture: None,
         bos_id: 50256,
         pad_id: 50256,
         rank: 0,

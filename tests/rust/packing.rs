@@ -37,7 +37,7 @@ fn packer(naive: &Naive) -> Box<dyn Packer> {
 fn document(documents: &[Grouped], row: usize) -> Document {
     let mut tokens = TokenBatch::new();
     tokens.push(&documents[row].1);
-    let address = Address { ordinal: documents[row].0, row: row as u64 };
+    let address = Address { source: 0, ordinal: documents[row].0, row: row as u64 };
     Document { address, group: documents[row].0, num_bytes: 3, tokens: Arc::new(tokens), index: 0 }
 }
 
@@ -249,7 +249,7 @@ fn crop_lets_go_of_old_batches_though_some_of_their_documents_wait_on() {
                 batches.push(Arc::downgrade(&current));
             }
             row += 1;
-            let address = Address { ordinal: 0, row: row as u64 };
+            let address = Address { source: 0, ordinal: 0, row: row as u64 };
             Next::Document(Document { address, group: 0, num_bytes: 0, tokens: current.clone(), index })
         };
         let mut rows = Rows::new(&mut memory, naive.row_length, Cursor::default());
@@ -266,7 +266,7 @@ fn continues_a_document_from_the_middle_of_its_text() {
     let documents = [(0, (1..=20).collect::<Vec<u32>>())];
     for (rule, skip_tokens) in [(Rule::Concat, 5), (Rule::Carry, 4)] {
         let naive = Naive { rule, bos: Some(BOS), pad_id: PAD, row_length: 5 };
-        let address = Address { ordinal: 0, row: 0 };
+        let address = Address { source: 0, ordinal: 0, row: 0 };
         let waiting = Waiting { address, byte_offset: 40, skip_tokens, arrival: 0 };
         let state = PackerState { arrivals: 1, waiting: vec![waiting] };
         let mut packer = packer(&naive);
@@ -282,7 +282,7 @@ fn continues_a_document_from_the_middle_of_its_text() {
 fn refuses_states_that_no_packer_leaves_behind() {
     let documents = [(0, vec![1, 2, 3]), (0, vec![4])];
     let held = |row, skip_tokens, arrival| Waiting {
-        address: Address { ordinal: 0, row },
+        address: Address { source: 0, ordinal: 0, row },
         byte_offset: 0,
         skip_tokens,
         arrival,

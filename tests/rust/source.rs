@@ -48,7 +48,9 @@ fn read(shard: &Shard, row_group: usize, rows: Range<u64>) -> Vec<Result<Vec<u8>
                 found.extend(batch.iter().map(|text| Ok(text.to_vec())));
             }
             Err(error) => {
-                let broken = reader.broken_rows().expect("only damage is an error here");
+                let broken = reader.broken().expect("only damage is an error here").clone();
+                assert!(broken.part.start <= broken.rows.start && broken.rows.end <= broken.part.end);
+                let broken = broken.rows;
                 assert_eq!(broken.start, rows.start + found.len() as u64);
                 assert!(broken.start < broken.end);
                 found.extend(broken.map(|_| Err(error.to_string())));
@@ -340,7 +342,7 @@ fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
     let shard = open_shard(&path, "text").unwrap();
     let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(5000);
     let error = reader.next_batch().unwrap_err();
-    assert_eq!((error.kind(), reader.broken_rows()), (Kind::Memory, None));
+    assert_eq!((error.kind(), reader.broken()), (Kind::Memory, None));
     assert!(error.to_string().contains("at least 50"), "{error}");
     let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(6000);
     assert_eq!(reader.next_batch().unwrap().unwrap().1.len(), 2);
@@ -392,7 +394,7 @@ fn notices_files_that_change_or_vanish() {
     fs::File::options().write(true).open(&path).unwrap().set_len(6).unwrap();
     let error = reader.next_batch().unwrap_err();
     assert!(matches!(error, Error::Changed { what: "size", .. }), "{error}");
-    assert_eq!(reader.broken_rows(), None, "a failure of the system loses no rows");
+    assert_eq!(reader.broken(), None, "a failure of the system loses no rows");
 
     fs::remove_file(&path).unwrap();
     assert_eq!(shard.reader(0, 0..2).unwrap_err().kind(), Kind::NotFound);

@@ -21,6 +21,7 @@ COMMANDS = {
     "tokenize": ("write pre-tokenized files", "~/shards tokens.bin --tokenizer r50k_base"),
     "train-tokenizer": ("train a vocabulary on text files", "~/shards --vocab-size 32768 --out tokenizer.json"),
     "inspect": ("show what is in a data set, and what to mind", "~/shards --tokenizer r50k_base --world-size 8"),
+    "locate": ("tell which documents a run was trained on in a step", "auto --step 1234"),
     "bench": ("measure how fast this machine feeds a data set", "~/shards --tokenizer r50k_base --gpu H100"),
 }
 

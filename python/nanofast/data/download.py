@@ -100,8 +100,8 @@ def download(
             return False
         transfer.begin(source)
 
-        def on_size(size: int) -> None:
-            transfer.move(source, size)
+        def on_size(size: int, total: int | None) -> None:
+            transfer.move(source, size, total)
 
         try:
             fetched = fetcher.fetch(source, final, headers=headers_for(source.url), on_size=on_size)
@@ -196,7 +196,7 @@ def _is_verified(final: Path, source: Source, entry: dict[str, Any] | None, mani
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("preset", nargs="?", choices=sorted(PRESETS), help="a well-known data set, see --list")
-    parser.add_argument("--list", action="store_true", help="show the well-known data sets and their licences")
+    parser.add_argument("--list", action="store_true", help="show the well-known data sets, their licences and sizes")
     parser.add_argument("--repo", metavar="OWNER/NAME", help="a data set on the Hugging Face hub")
     parser.add_argument("--prefix", default="", help="take the shards whose path in the repository begins with this")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of the repository (main)")
@@ -225,8 +225,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The command: 0 when every shard is there, 1 when one is missing, 2 for a mistake in the arguments."""
     if arguments.list:
+        if arguments.json:
+            print(json.dumps({name: asdict(preset) for name, preset in PRESETS.items()}, indent=2))
+            return 0
         for name, preset in PRESETS.items():
-            print(f"{name:12} {preset.license:32} {preset.about}\n{'':12} {preset.repo}")
+            print(f"{name:12} {preset.license:32} {preset.size:28} {preset.about}\n{'':12} {preset.repo}")
         return 0
     patience, stop = Patience(total_seconds=arguments.timeout), threading.Event()
     name, sources, license_text = _sources(arguments, patience, stop)

@@ -59,6 +59,10 @@ class Patience:
     max_wait_seconds: float = 300.0
 
 
+# Hears how many bytes of a file are there, and of how many in all, where that is known.
+OnSize = Callable[[int, "int | None"], None]
+
+
 @dataclass(frozen=True)
 class Fetched:
     """What was fetched and verified."""
@@ -110,7 +114,7 @@ class Fetcher:
         final: Path,
         *,
         headers: dict[str, str] | None = None,
-        on_size: Callable[[int], None] = lambda _: None,
+        on_size: OnSize = lambda _size, _total: None,
     ) -> Fetched | None:
         """Fetch `source` to `final`; None where another process did so meanwhile. `on_size` hears how far it is.
 
@@ -138,9 +142,7 @@ class Fetcher:
                 f"cannot write `{final}`: {error.strerror or error}; make room or name another folder with --to"
             ) from error
 
-    def _repeat(
-        self, source: Source, partial: Partial, headers: dict[str, str], on_size: Callable[[int], None]
-    ) -> None:
+    def _repeat(self, source: Source, partial: Partial, headers: dict[str, str], on_size: OnSize) -> None:
         """Attempts until the partial file is whole and verified."""
         started, patience = time.monotonic(), self._patience
         fruitless, wrong, last_size = 0, 0, partial.size
@@ -174,7 +176,7 @@ class Fetcher:
             raise FetchError(f"`{source.name}` from {source.url}: gave up after {_times(retrying)}: {error}") from error
 
     def _attempt(
-        self, source: Source, partial: Partial, headers: dict[str, str], on_size: Callable[[int], None], deadline: float
+        self, source: Source, partial: Partial, headers: dict[str, str], on_size: OnSize, deadline: float
     ) -> None:
         if self._stop.is_set():
             raise StoppedError
@@ -187,7 +189,7 @@ class Fetcher:
         try:
             with self._client.stream("GET", source.url, headers=headers, extensions=extensions) as response:
                 total = self._begin(source, partial, response)
-                on_size(partial.size)
+                on_size(partial.size, total)
                 self._receive(partial, response, on_size, deadline, total)
         except httpx2.TooManyRedirects as error:
             raise FetchError(f"`{source.name}`: {source.url} redirects in a circle") from error
@@ -234,7 +236,7 @@ class Fetcher:
         self,
         partial: Partial,
         response: httpx2.Response,
-        on_size: Callable[[int], None],
+        on_size: OnSize,
         deadline: float,
         total: int | None,
     ) -> None:
@@ -243,7 +245,7 @@ class Fetcher:
             if self._stop.is_set():
                 raise StoppedError
             partial.append(chunk)
-            on_size(partial.size)
+            on_size(partial.size, total)
             if total is not None and partial.size > total:
                 partial.begin(None)
                 raise _TroubleError(f"more than the {total} bytes that were announced")

@@ -2,6 +2,7 @@
 
     python -m nanofast.data inspect ~/shards
     python -m nanofast.data inspect ~/shards --tokenizer r50k_base --world-size 8 --json
+    python -m nanofast.data inspect ~/shards --tokenizer r50k_base --batch 0 --html page.html
 
 Counts come from the footers. Lengths and tokens per byte come from row groups spread evenly over the whole, up to
 `--sample-mb` of text, because reading all of a large set takes long and says no more.
@@ -18,7 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanofast.data import inspect_chat
+from nanofast.data import inspect_chat, inspect_tokens, show
+from nanofast.token_files import is_token_data
 
 if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
@@ -39,6 +41,8 @@ class Facts:
     num_documents: int = 0
     file_bytes: int = 0
     text_bytes: int = 0
+    num_nulls: int = 0
+    """Rows without a text, as far as writers counted them."""
     columns: dict[str, str] = field(default_factory=dict)
     text_column: str = "text"
     compressions: dict[str, int] = field(default_factory=dict)
@@ -53,12 +57,12 @@ class Facts:
 def inspect(
     path: str | Path,
     *,
-    text_column: str = "text",
+    text_column: str | None = None,
     tokenizer: Tokenizer | None = None,
     world_size: int = 1,
     sample_bytes: int = 64_000_000,
 ) -> Facts:
-    """Look at a file, folder or glob.
+    """Look at a file, folder or glob. `text_column` None: `text`, where there is such a column.
 
     Raises:
         nanofast.Error: nothing is there, or a file is no parquet file or has no such text column.
@@ -66,12 +70,14 @@ def inspect(
     from nanofast._nanofast import find_shards, read_footer
 
     shards = find_shards(path)
-    facts = Facts(str(path), num_shards=len(shards), text_column=text_column)
+    facts = Facts(str(path), num_shards=len(shards), text_column=text_column or "text")
+    is_text = True
     groups: list[tuple[Path, int, int]] = []  # shard, row group, bytes of text
     counts = {"compressions": Counter[str](), "encodings": Counter[str](), "writers": Counter[str]()}
     for shard in shards:
         footer = json.loads(read_footer(shard))
         columns = {column["name"]: column["type"] for column in footer["columns"]}
+        is_text = is_text and any(column["is_text"] for column in footer["columns"] if column["name"] == "text")
         if facts.columns and columns != facts.columns:
             facts.warnings.append(f"`{shard}` has other columns than the shards before it: {_listed(columns)}")
         facts.columns = facts.columns or columns
@@ -79,7 +85,7 @@ def inspect(
         facts.num_documents += footer["num_rows"]
         counts["writers"][footer["created_by"] or "unknown"] += 1
         for index, group in enumerate(footer["row_groups"]):
-            chunk = next((chunk for chunk in group["chunks"] if chunk["path"] == text_column), None)
+            chunk = next((chunk for chunk in group["chunks"] if chunk["path"] == facts.text_column), None)
             size = chunk["uncompressed_bytes"] if chunk else 0
             facts.row_group_documents.append(group["num_rows"])
             facts.text_bytes += size
@@ -87,10 +93,13 @@ def inspect(
             if chunk:
                 counts["compressions"][chunk["compression"]] += 1
                 counts["encodings"].update(chunk["encodings"])
+                facts.num_nulls += chunk["num_nulls"] or 0
     facts.num_row_groups = len(groups)
     for name, counter in counts.items():
         setattr(facts, name, dict(counter.most_common()))
-    facts.sample = _sampled(_texts(groups, text_column, sample_bytes), tokenizer)
+    has_text = text_column is not None or is_text
+    texts = _texts(groups, facts.text_column, sample_bytes) if has_text else iter(())
+    facts.sample = _sampled(texts, tokenizer)
     facts.ranks = _ranks(facts, world_size)
     facts.warnings += _warnings(facts, max((size for _, _, size in groups), default=0))
     return facts
@@ -128,6 +137,7 @@ def _sampled(texts: Iterator[bytes], tokenizer: Tokenizer | None) -> dict[str, A
         # Key: the largest length that falls into the class (0, 1, 3, 7, 15, …).
         "histogram": {str((1 << bits) - 1): histogram[bits] for bits in range(max(histogram) + 1)},
         "bytes_per_token": num_token_bytes / num_tokens if num_tokens else None,
+        "tokens_per_byte": num_tokens / num_token_bytes if num_tokens else None,
     }
 
 
@@ -148,13 +158,25 @@ def _ranks(facts: Facts, world_size: int) -> dict[str, Any]:
 def _warnings(facts: Facts, largest_bytes: int) -> Iterator[str]:
     """What matters before training."""
     kind = facts.columns.get(facts.text_column)
-    if kind is not None and kind != "string":
+    lists = [name for name, column in facts.columns.items() if column.startswith("list<")]
+    if not facts.sample["num_documents"] and facts.num_documents:
+        others = [name for name, column in facts.columns.items() if column == "string"]
+        advice = f"; pass --text-column {others[0]}" if others else ""
+        yield f"no text in a column `{facts.text_column}`, so lengths were not looked at{advice}"
+    if lists:
+        yield (
+            f"column `{lists[0]}` is a list: conversations are looked at with --chat and loaded with ChatLoader, not "
+            "as text"
+        )
+    if kind is not None and kind != "string" and not kind.startswith("list<"):
         yield f"column `{facts.text_column}` is {kind}; it is read as text and checked to be UTF-8 when tokenized"
     if largest_bytes > LARGE_ROW_GROUP_BYTES:
         yield (
             f"a row group holds {largest_bytes / 1e9:.1f} GB of text: resuming inside it reads it from its start; "
             "write row groups of about 1,000 documents"
         )
+    if facts.num_nulls:
+        yield f"{facts.num_nulls:,} documents are null; each of them trains one token, BOS"
     empty = facts.sample.get("num_empty", 0)
     if empty:
         share = empty / facts.sample["num_documents"]
@@ -175,7 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("path", help="a parquet file, a folder of them, or a glob")
     parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="the column that holds the documents (text)"
+        "--text-column", metavar="NAME", help="the column that holds the documents (text, where there is one)"
     )
     parser.add_argument(
         "--tokenizer", metavar="NAME_OR_FILE", help="a bundled vocabulary or a file: shows bytes per token"
@@ -183,25 +205,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="processes of the run to plan for (1)")
     parser.add_argument("--sample-mb", type=float, default=64.0, metavar="MB", help="text to read for lengths (64)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument("--html", type=Path, metavar="PAGE", help="write what is shown as a page too")
+    show.add_arguments(parser)
     inspect_chat.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
+    tokenizer = named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     if arguments.chat:
-        return inspect_chat.run(arguments, _tokenizer(arguments.tokenizer))
+        return inspect_chat.run(arguments, tokenizer)
     if arguments.world_size < 1:
         raise ValueError(f"--world-size must be at least 1; found {arguments.world_size}")
     if not arguments.sample_mb > 0:
         raise ValueError(f"--sample-mb must be more than 0; found {arguments.sample_mb}")
+    if is_token_data(arguments.path):
+        if arguments.batch is not None or arguments.html is not None:
+            raise ValueError(f"`{arguments.path}` holds tokens; --batch and --html are for parquet")
+        files = inspect_tokens.inspect_tokens(arguments.path)
+        print(json.dumps(files, indent=2) if arguments.json else inspect_tokens.described(files))
+        return 0
     facts = inspect(
         arguments.path,
         text_column=arguments.text_column,
-        tokenizer=named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
+        tokenizer=tokenizer,
         world_size=arguments.world_size,
         sample_bytes=int(1e6 * arguments.sample_mb),
     )
-    print(json.dumps(asdict(facts), indent=2) if arguments.json else described(facts))
+    batch = show.shown_by(arguments, tokenizer)
+    if arguments.html is not None:
+        parts = [described(facts)] if batch is None else [described(facts), show.render(batch)]
+        arguments.html.write_text(show.as_html(*parts), "utf-8")
+    if arguments.json:
+        print(json.dumps(asdict(facts) | ({} if batch is None else {"batch": batch.as_dict()}), indent=2))
+        return 0
+    print(described(facts))
+    if batch is not None:
+        show.print_in_terminal(batch)
     return 0
 
 
@@ -234,7 +274,8 @@ def described(facts: Facts) -> str:
         if sample["bytes_per_token"]:
             tokens = facts.text_bytes / sample["bytes_per_token"]
             lines.append(
-                f"  tokens      {sample['bytes_per_token']:.3f} bytes each, about {tokens / 1e6:,.3g} million in all"
+                f"  tokens      {sample['bytes_per_token']:.3f} bytes each, {sample['tokens_per_byte']:.3f} a byte, "
+                f"about {tokens / 1e6:,.3g} million in all"
             )
     per_rank = f"{ranks['documents_per_rank']:,} documents, {_size(ranks['bytes_per_rank'])}"
     lines.append(

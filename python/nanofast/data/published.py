@@ -23,27 +23,37 @@ class Preset:
     repo: str
     prefix: str
     license: str
+    size: str
     about: str
 
 
-# Licences as their publishers state them on the hub; sizes are shown from the listing, which is always current.
+# Licences as their publishers state them on the hub. Sizes are for choosing: what a download takes is shown before it
+# begins, from the listing.
 PRESETS = {
     "fineweb-edu": Preset(
         "karpathy/fineweb-edu-100b-shuffle",
         "shard_",
         "ODC-By 1.0",
-        "1,823 shards of about 100 MB, shuffled; educational web text",
+        "about 180 GB, 1,823 shards",
+        "educational web text, 100 billion tokens, shuffled",
     ),
     "climbmix": Preset(
         "karpathy/climbmix-400b-shuffle",
         "shard_",
         "CC BY-NC 4.0 (NVIDIA ClimbMix)",
-        "6,543 shards, shuffled; a mix of web text",
+        "about 600 GB, 6,543 shards",
+        "a mix of web text, 400 billion tokens, shuffled",
     ),
     "fineweb": Preset(
-        "HuggingFaceFW/fineweb", "sample/10BT/", "ODC-By 1.0", "a sample of ten billion tokens of web text"
+        "HuggingFaceFW/fineweb",
+        "sample/10BT/",
+        "ODC-By 1.0",
+        "about 28 GB",
+        "web text, a sample of 10 billion tokens",
     ),
-    "smoltalk": Preset("HuggingFaceTB/smoltalk", "data/all/train-", "Apache-2.0", "9 shards of conversations"),
+    "smoltalk": Preset(
+        "HuggingFaceTB/smoltalk", "data/all/train-", "Apache-2.0", "about 2 GB, 9 shards", "a million conversations"
+    ),
 }
 
 

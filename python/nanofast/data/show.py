@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nanofast.loader import IGNORE, TokenLoader
+from nanofast.copies import IGNORE
+from nanofast.loader import TokenLoader
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    import argparse
+
+    from rich.console import RenderableType
 
     from nanofast.tokenizer import Tokenizer
 
@@ -197,17 +200,49 @@ def _rendered(piece: Piece, colour: str) -> Any:
     return found.append("" if piece.ends else "▸", style="bold red")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a batch is asked for with."""
+    parser.add_argument("--batch", type=int, metavar="N", help="show packed batch N, counted from 0, in colours")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="rows of that batch (4)")
+    parser.add_argument("--sequence-length", type=int, default=256, metavar="T", help="tokens of its rows (256)")
+    parser.add_argument(
+        "--packing", default="best_fit", choices=["best_fit", "concat", "one_per_row"], help="(best_fit)"
+    )
+    parser.add_argument("--overflow", default="carry", choices=["carry", "crop", "pad"], help="of best_fit (carry)")
+
+
+def shown_by(arguments: argparse.Namespace, tokenizer: Tokenizer | None) -> Shown | None:
+    """The batch that the command line asks for, if any."""
+    if arguments.batch is None:
+        return None
+    if tokenizer is None:
+        raise ValueError("--batch needs --tokenizer, such as r50k_base")
+    return show_batch(
+        arguments.path,
+        tokenizer,
+        arguments.batch,
+        text_column=arguments.text_column or "text",
+        batch_size=arguments.batch_size,
+        sequence_length=arguments.sequence_length,
+        packing=arguments.packing,
+        overflow=arguments.overflow,
+    )
+
+
+def print_in_terminal(shown: Shown) -> None:
+    """In colours where there is a terminal, in plain letters elsewhere."""
+    from rich.console import Console
+
+    Console().print(render(shown))
+
+
 def as_html(*parts: RenderableType) -> str:
     """What a terminal would show, as a page of its own."""
     import io
 
-    console = _console(io.StringIO())
-    for part in parts:
-        console.print(part)
-    return console.export_html(inline_styles=True)
-
-
-def _console(file: Any) -> Console:
     from rich.console import Console
 
-    return Console(file=file, record=True, width=140, force_terminal=True, color_system="truecolor")
+    console = Console(file=io.StringIO(), record=True, width=140, force_terminal=True, color_system="truecolor")
+    for part in parts:
+        console.print(part, highlight=False, markup=False)
+    return console.export_html(inline_styles=True)

@@ -36,7 +36,7 @@ def read_texts(
         paths = [paths]
     for path in paths:
         for file in find_files(path):
-            yield from _batches(_texts(file, text_column))
+            yield from batches(_texts(file, text_column))
 
 
 def find_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -89,7 +89,8 @@ def _json_lines(file: Path, text_column: str) -> Iterator[bytes]:
             yield text.encode("utf-8", "replace")
 
 
-def _batches(texts: Iterator[bytes]) -> Iterator[list[bytes]]:
+def batches(texts: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Yield the texts in batches of about 4 MB."""
     batch, num_bytes = [], 0
     for text in texts:
         batch.append(text)

@@ -139,7 +139,11 @@ class TokenWriter:
             file.write(header)
             file.flush()
             os.fsync(file.fileno())
-        self._read_back()
+        try:
+            self._read_back()
+        except OSError:
+            self._pieces.begin_anew()
+            raise
         description = {
             "kind": "nanofast.tokens",
             "format_version": 1,
@@ -188,19 +192,23 @@ class TokenWriter:
                     raise OSError(f"`{self.final}`: the disk gave back other ids than were written; write it again")
 
     def _resume(self) -> None:
-        """Cut off what no finished piece tells of."""
-        tokens, starts = self._files
+        """Cut off what no finished piece tells of; begin anew where less is there than it tells of."""
+        found = [file.seek(0, os.SEEK_END) for file in self._files]
+        if self._pieces.steps and any(size < told for size, told in zip(found, self._sizes(), strict=True)):
+            self._pieces.begin_anew()
         if self._pieces.steps:
             last = self._pieces.steps[-1]
             self.num_tokens, self.num_documents = last["num_tokens"], last["num_documents"]
             self.state = last["state"]
+        for file, size in zip(self._files, self._sizes(), strict=True):
+            file.truncate(size)
+            file.seek(size)
+
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes of both files behind the last finished piece; room for the headers, which are filled in at the end."""
+        last = self._pieces.steps[-1] if self._pieces.steps else {"num_tokens": 0, "num_documents": 0}
         itemsize = np.dtype(self.kind.dtype).itemsize
-        for file, header_bytes, size in (
-            (tokens, self.kind.header_bytes, self.num_tokens * itemsize),
-            (starts, NPY_BYTES, self.num_documents * 8),
-        ):
-            file.truncate(header_bytes + size)
-            file.seek(0, os.SEEK_END)
+        return self.kind.header_bytes + last["num_tokens"] * itemsize, NPY_BYTES + last["num_documents"] * 8
 
 
 def _forget_cached(file: BinaryIO) -> None:

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nanofast.copies import IGNORE
 from nanofast.data.aside import flush
 from nanofast.data.pace import Pace
 from nanofast.data.token_writer import FORMATS, Kind, TokenWriter
-from nanofast.loader import IGNORE, TokenLoader
+from nanofast.loader import TokenLoader
 from nanofast.token_files import SUFFIXES, TOKENIZER_SUFFIX, description_of
 
 if TYPE_CHECKING:

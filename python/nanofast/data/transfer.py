@@ -32,8 +32,8 @@ class Transfer:
     def begin(self, source: Source) -> None:
         """A shard is about to be fetched."""
 
-    def move(self, source: Source, size: int) -> None:
-        """So much of a shard is there."""
+    def move(self, source: Source, size: int, total: int | None) -> None:
+        """So much of a shard is there, of so much."""
 
     def end(self, source: Source, reason: str | None, *, fetched: bool) -> None:
         """A shard is done with: `reason` says why it is missing."""
@@ -61,7 +61,7 @@ class _Lines(Transfer):
     def begin(self, source: Source) -> None:
         self._started[source.name] = time.monotonic()
 
-    def move(self, source: Source, size: int) -> None:
+    def move(self, source: Source, size: int, total: int | None) -> None:
         self._sizes[source.name] = size
 
     def end(self, source: Source, reason: str | None, *, fetched: bool) -> None:
@@ -97,9 +97,8 @@ class _Bars(Transfer):
             TimeRemainingColumn(),
         )
         self._progress: Progress = Progress(*columns)
-        sizes = [source.size_bytes for source in sources]
-        total = sum(size for size in sizes if size is not None) if None not in sizes else None
-        self._all: TaskID = self._progress.add_task("all", total=total)
+        self._totals = {source.name: source.size_bytes for source in sources}
+        self._all: TaskID = self._progress.add_task("all", total=self._total())
         self._tasks: dict[str, TaskID] = {}
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -113,17 +112,25 @@ class _Bars(Transfer):
     ) -> None:
         self._progress.stop()
 
+    def _total(self) -> float | None:
+        """Bytes of all shards; those of unknown size count as the mean of the others."""
+        known = [total for total in self._totals.values() if total is not None]
+        return sum(known) / len(known) * len(self._totals) if known else None
+
     def say(self, text: str) -> None:
         self._progress.console.print(text, highlight=False)
 
     def begin(self, source: Source) -> None:
         self._tasks[source.name] = self._progress.add_task(source.name, total=source.size_bytes)
 
-    def move(self, source: Source, size: int) -> None:
+    def move(self, source: Source, size: int, total: int | None) -> None:
         with self._lock:
             self._progress.advance(self._all, size - self._sizes.get(source.name, 0))
             self._sizes[source.name] = size
-        self._progress.update(self._tasks[source.name], completed=size)
+            if total is not None and self._totals.get(source.name) is None:
+                self._totals[source.name] = total
+                self._progress.update(self._all, total=self._total())
+        self._progress.update(self._tasks[source.name], completed=size, total=total)
 
     def end(self, source: Source, reason: str | None, *, fetched: bool) -> None:
         if source.name in self._tasks:

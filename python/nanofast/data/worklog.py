@@ -49,15 +49,19 @@ class Worklog:
             self.steps = lines[1:]
             self._file.truncate(size)
         else:
-            self._file.truncate(0)
-            self.append(self._head)
-            self.steps = []
+            self.begin_anew()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def begin_anew(self) -> None:
+        """Forget every step."""
+        self._file.truncate(0)
+        self.append(self._head)
+        self.steps = []
 
     def append(self, step: Mapping[str, Any]) -> None:
         """Note a step that is done."""

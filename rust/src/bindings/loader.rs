@@ -5,21 +5,26 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use numpy::PyArray1;
 use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use super::chat::ChatArguments;
 use super::error::to_py;
 use super::token_files;
 use super::tokenizer::PyTokenizer;
-use crate::config::{Deal, LoaderConfig, Packing, PlanConfig, Split};
+use crate::config::{
+    BadData, Deal, DocumentName, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split,
+};
 use crate::error::Error;
 use crate::lane::BatchShape;
-use crate::loader::{Loader, NextBatch};
+use crate::loader::{Loader, NextBatch, Origin, SourceShards};
 use crate::metrics::Stage;
+use crate::plan::Plan;
+use crate::quarantine::Quarantined;
 use crate::ring::SlotMemory;
-use crate::source;
+use crate::source::{self, ConversationSource};
 use crate::state::LoaderState;
 use crate::sync::lock;
 use crate::windows::Shuffle;
@@ -59,10 +64,12 @@ impl NativeLoader {
     }
 
     fn over(loader: Loader) -> Self {
-        let plan = loader.plan();
+        let plans = loader.plans();
+        let num_units = plans.iter().map(Plan::num_units).sum();
+        let num_documents = plans.iter().map(Plan::num_documents).sum();
         Self {
             lanes: loader.config().plan.lanes,
-            plan: (plan.num_units(), plan.num_documents(), plan.unit_documents()),
+            plan: (num_units, num_documents, plans[0].unit_documents()),
             loader: Mutex::new(loader),
             owner: Mutex::new(None),
             process: AtomicU32::new(0),
@@ -85,13 +92,14 @@ impl NativeLoader {
 #[pymethods]
 impl NativeLoader {
     #[new]
-    #[pyo3(signature = (paths, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
+    #[pyo3(signature = (sources, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes, chat_json = None))]
+        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, exclude, return_documents,
+        weights = None, run_out = "repeat", chat_json = None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
-        paths: Vec<PathBuf>,
+        sources: Vec<(String, Vec<PathBuf>)>,
         tokenizer: &PyTokenizer,
         text_column: String,
         split: Option<&str>,
@@ -115,6 +123,12 @@ impl NativeLoader {
         num_threads: usize,
         num_slots: usize,
         memory_limit_bytes: usize,
+        on_bad_data: &str,
+        invalid_utf8: &str,
+        exclude: Vec<(String, usize, u64)>,
+        return_documents: bool,
+        weights: Option<Vec<f64>>,
+        run_out: &str,
         chat_json: Option<&str>,
     ) -> PyResult<Self> {
         let make = || {
@@ -135,6 +149,16 @@ impl NativeLoader {
                 sequence_length,
                 packing: Packing::parse(packing, overflow)?,
                 text_column,
+                bad_data: BadData::parse(on_bad_data, invalid_utf8)?,
+                exclude: exclude
+                    .into_iter()
+                    .map(|(file, row_group, row)| DocumentName { file, row_group, row })
+                    .collect(),
+                return_documents,
+                mixture: match weights {
+                    Some(weights) => Some(MixtureConfig { weights, run_out: RunOut::parse(run_out)? }),
+                    None => None,
+                },
                 bos_id,
                 pad_id,
                 rank,
@@ -147,14 +171,20 @@ impl NativeLoader {
             config.validate()?;
             let tokenizer = tokenizer.inner().clone();
             py.detach(|| {
-                if let Some(chat) = chat {
-                    let (paths, source) = (source::find_conversations(&paths)?, chat.source()?);
-                    let renderer = chat.renderer(tokenizer)?;
-                    return Loader::new(config, source::open_conversations(&paths, &source)?, renderer);
+                let conversations = chat.as_ref().map(ChatArguments::source).transpose()?;
+                let is_mixture = config.mixture.is_some();
+                let opened = sources.into_iter().map(|(name, paths)| {
+                    let opened = open(name.clone(), &paths, &config, conversations.as_ref());
+                    opened.map_err(|error| match is_mixture {
+                        true => Error::Source { name, error: Box::new(error) },
+                        false => error,
+                    })
+                });
+                let sources = opened.collect::<Result<Vec<_>, _>>()?;
+                match chat {
+                    Some(chat) => Loader::over_sources(config, sources, chat.renderer(tokenizer)?),
+                    None => Loader::over_sources(config, sources, tokenizer),
                 }
-                let paths = source::find_shards(&paths)?;
-                let shards = source::open_shards(&paths, &config.text_column)?;
-                Loader::new(config, shards, tokenizer)
             })
         };
         let mut loader = make().map_err(to_py)?;
@@ -210,6 +240,10 @@ impl NativeLoader {
                 num_threads,
                 num_slots,
                 memory_limit_bytes: 0,
+                bad_data: BadData::default(),
+                exclude: Vec::new(),
+                return_documents: false,
+                mixture: None,
                 chat: None,
             };
             config.validate()?;
@@ -307,6 +341,24 @@ impl NativeLoader {
         py.detach(split).map_err(to_py)
     }
 
+    /// What lies where in a fetched batch: for each stretch of a document its row, first column, number of positions,
+    /// whether a BOS is the first; then file, row group and row of the document, its first token and number of tokens.
+    fn origins<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let origins = self.with(py, |loader| Ok(loader.origins(sequence)))?;
+        let numbers = origins.iter().flat_map(|Origin { span, unit }| {
+            let (has_bos, num_tokens) = (i64::from(span.has_bos), span.num_tokens as i64);
+            let place = [span.row as i64, span.column as i64, num_tokens + has_bos, has_bos];
+            let document = [unit.shard as i64, unit.row_group as i64, span.address.row as i64];
+            place.into_iter().chain(document).chain([span.first_token as i64, num_tokens])
+        });
+        Ok(PyArray1::from_iter(py, numbers))
+    }
+
+    /// Names of all files, in order.
+    fn shard_names(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.with(py, |loader| Ok(loader.shard_names().into_iter().map(Into::into).collect()))
+    }
+
     /// Number of the next batch to accept, counted since the threads started.
     fn next_to_accept(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |loader| Ok(loader.next_to_accept()))
@@ -348,10 +400,17 @@ impl NativeLoader {
         self.with(py, |loader| loader.grant(rounds))
     }
 
-    /// Batches of another shape from here on.
-    fn reconfigure(&self, py: Python<'_>, batch_size: usize, sequence_length: usize) -> PyResult<()> {
+    /// Batches of another shape, or of other shares of a mixture's sources, from here on.
+    #[pyo3(signature = (batch_size, sequence_length, weights = None))]
+    fn reconfigure(
+        &self,
+        py: Python<'_>,
+        batch_size: usize,
+        sequence_length: usize,
+        weights: Option<Vec<f64>>,
+    ) -> PyResult<()> {
         self.refuse_forked()?;
-        py.detach(|| lock(&self.loader).reconfigure(batch_size, sequence_length)).map_err(to_py)
+        py.detach(|| lock(&self.loader).reconfigure(batch_size, sequence_length, weights)).map_err(to_py)
     }
 
     /// The state without its identity, as JSON.
@@ -380,6 +439,9 @@ impl NativeLoader {
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (metrics, ledger, queues) =
             self.with(py, |loader| Ok((loader.metrics().clone(), loader.ledger(), loader.queues())))?;
+        let (quarantine, bad_files, shares) = self.with(py, |loader| {
+            Ok((loader.quarantine(), loader.identity().bad_files.clone(), loader.shares()))
+        })?;
         let dict = PyDict::new(py);
         let counts = PyDict::new(py);
         for (name, count) in [
@@ -418,6 +480,23 @@ impl NativeLoader {
         dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
         let left_out = metrics.left_out_so_far().into_iter().map(|it| (it.place.to_string(), it.reason));
         dict.set_item("left_out", left_out.collect::<Vec<_>>())?;
+        let quarantined = PyList::empty(py);
+        for file in bad_files {
+            let part = PyDict::new(py);
+            part.set_item("file", file.name)?;
+            part.set_item("reason", file.reason)?;
+            quarantined.append(part)?;
+        }
+        for (path, Quarantined { row_group, start, end, reason, .. }) in quarantine {
+            let part = PyDict::new(py);
+            part.set_item("file", path.file_name().unwrap_or_default())?;
+            part.set_item("row_group", row_group)?;
+            part.set_item("rows", (start, end))?;
+            part.set_item("reason", reason)?;
+            quarantined.append(part)?;
+        }
+        dict.set_item("quarantine", quarantined)?;
+        dict.set_item("shares", shares)?;
         Ok(dict)
     }
 
@@ -431,6 +510,25 @@ impl NativeLoader {
             });
         }
     }
+}
+
+/// The shards of one source.
+fn open(
+    name: String,
+    paths: &[PathBuf],
+    config: &LoaderConfig,
+    conversations: Option<&ConversationSource>,
+) -> Result<SourceShards, Error> {
+    if let Some(conversations) = conversations {
+        let shards = source::open_conversations(&source::find_conversations(paths)?, conversations)?;
+        return Ok(SourceShards { name, shards, bad_files: Vec::new() });
+    }
+    let (paths, column) = (source::find_shards(paths)?, &config.text_column);
+    let (shards, bad_files) = match config.bad_data.quarantine {
+        true => source::open_readable_shards(&paths, column)?,
+        false => (source::open_shards(&paths, column)?, Vec::new()),
+    };
+    Ok(SourceShards { name, shards, bad_files })
 }
 
 /// The states of all ranks as one, all as JSON with their identities.

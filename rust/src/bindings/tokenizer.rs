@@ -20,8 +20,6 @@ use crate::tokenizer::{DocumentError, EncodeError, Encoder, Rewriter, Tokenizer}
 /// Ids whose memory an encoder keeps from one text to the next: 16 MiB.
 const MAX_KEPT_IDS: usize = 1 << 22;
 
-type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
-
 type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
 

@@ -57,12 +57,13 @@ impl Packer for Carry {
                 return Progress::Pending;
             }
             let space = rows.space();
-            let chosen =
-                self.choose(space).and_then(|arrival| Some((arrival, self.buffer.get(arrival)?.rest())));
-            let Some((arrival, rest)) = chosen else {
+            let chosen = self.choose(space).and_then(|arrival| Some((arrival, self.buffer.get(arrival)?)));
+            let Some((arrival, held)) = chosen else {
                 return finish(rows, self.pad_id, &mut self.buffer.ledger);
             };
+            let rest = held.rest();
             let (length, taken) = (rest.len(), rest.len().min(space - 1));
+            rows.note(rows.cursor(), true, &held.document, held.used, taken);
             rows.push(&[self.bos]);
             rows.push(&rest[..taken]);
             self.buffer.ledger.bos += 1;

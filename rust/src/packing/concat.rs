@@ -58,7 +58,8 @@ impl Concat {
     /// Writes what the first document held has for the row at hand.
     fn write(&mut self, rows: &mut Rows<'_>) {
         let Some(held) = self.held.front_mut() else { return };
-        let row = rows.cursor().row;
+        let (start, used) = (rows.cursor(), held.used);
+        let row = start.row;
         // The shared token is in the ledger since the row before.
         let mut counted = std::mem::take(&mut self.shared);
         if let (Some(bos), 0) = (self.bos, held.used) {
@@ -74,6 +75,9 @@ impl Concat {
             held.used += taken.len();
             deliver(&mut self.ledger, &taken[usize::from(counted).min(taken.len())..], self.bos.is_none());
         }
+        let has_bos = used < added;
+        let num_tokens = held.used - used - usize::from(has_bos);
+        rows.note(start, has_bos, &held.document, used.saturating_sub(added), num_tokens);
         if rows.cursor().row > row {
             held.used -= 1;
             self.shared = true;

@@ -106,6 +106,7 @@ impl Packer for Crop {
             };
             let tokens = held.document.tokens();
             let taken = tokens.len().min(space - 1);
+            rows.note(rows.cursor(), true, &held.document, 0, taken);
             rows.push(&[self.bos]);
             rows.push(&tokens[..taken]);
             self.buffer.ledger.bos += 1;

@@ -94,12 +94,31 @@ pub trait Packer: Send {
     fn ledger(&self) -> &Ledger;
 }
 
+/// Consecutive tokens of one document in one row: where they lie, and where they came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The row.
+    pub row: usize,
+    /// Column of its first position, which is the BOS where it has one.
+    pub column: usize,
+    /// Whether a BOS of the packer's stands in front.
+    pub has_bos: bool,
+    /// The document.
+    pub address: Address,
+    /// Which token of the document is the first (a BOS of the packer's is none).
+    pub first_token: usize,
+    /// Tokens of the document.
+    pub num_tokens: usize,
+}
+
 /// The rows of one slot, written from left to right and top to bottom: `B` rows of `T + 1` tokens, int32.
 #[derive(Debug)]
 pub struct Rows<'a> {
     memory: &'a mut [i32],
     row_length: usize,
     cursor: Cursor,
+    /// Where spans are noted, when somebody wants to know.
+    spans: Option<&'a mut Vec<Span>>,
 }
 
 /// How far a slot is written.
@@ -117,7 +136,28 @@ impl<'a> Rows<'a> {
     /// Rows of `row_length` = T + 1 tokens over a slot's memory, continued at `cursor`.
     pub fn new(memory: &'a mut [i32], row_length: usize, cursor: Cursor) -> Self {
         debug_assert_eq!(memory.len() % row_length, 0);
-        Self { memory, row_length, cursor }
+        Self { memory, row_length, cursor, spans: None }
+    }
+
+    /// Notes in `spans` what every document contributes.
+    pub fn noting(mut self, spans: Option<&'a mut Vec<Span>>) -> Self {
+        self.spans = spans;
+        self
+    }
+
+    /// Notes that `num_tokens` tokens of `document` from `first_token` on, behind a BOS or not, were pushed from `start` on.
+    fn note(
+        &mut self,
+        start: Cursor,
+        has_bos: bool,
+        document: &Document,
+        first_token: usize,
+        num_tokens: usize,
+    ) {
+        if let Some(spans) = &mut self.spans {
+            let (row, column, address) = (start.row, start.column, document.address);
+            spans.push(Span { row, column, has_bos, address, first_token, num_tokens });
+        }
     }
 
     /// How far they are written.
@@ -228,9 +268,15 @@ fn write_whole(
 ) -> usize {
     let tokens = document.tokens();
     let (front, back) = cut.kept(tokens, rows.space() - usize::from(bos.is_some()));
+    let mut start = rows.cursor();
     if let Some(bos) = bos {
         rows.push(&[bos]);
         ledger.bos += 1;
+    }
+    rows.note(start, bos.is_some(), document, 0, front.len());
+    start.column += usize::from(bos.is_some()) + front.len();
+    if !back.is_empty() {
+        rows.note(start, false, document, tokens.len() - back.len(), back.len());
     }
     for part in [front, back] {
         if !part.is_empty() {

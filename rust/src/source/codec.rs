@@ -37,6 +37,9 @@ impl Decompressor {
 
     /// Appends the `size` bytes that `input` decompresses to.
     pub(super) fn decompress(&mut self, input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+        if let Some(most) = self.most_bytes(input.len()).filter(|&most| size > most) {
+            return Err(format!("a page of {size} bytes in {} that hold {most} at most", input.len()));
+        }
         let start = output.len();
         output
             .try_reserve_exact(size)
@@ -65,6 +68,16 @@ impl Decompressor {
         match output.len() - start {
             found if found == size => Ok(()),
             found => Err(wrong_size(size, found)),
+        }
+    }
+
+    /// What so many bytes can be decompressed to where memory is written before the decoder finds out. Snappy's longest
+    /// copy makes 64 bytes of 3; LZ4's lengths grow by 255 a byte.
+    fn most_bytes(&self, num_bytes: usize) -> Option<usize> {
+        match self.codec {
+            Compression::SNAPPY => Some(num_bytes.saturating_mul(22)),
+            Compression::LZ4 | Compression::LZ4_RAW => Some(num_bytes.saturating_mul(255)),
+            _ => None,
         }
     }
 
@@ -147,4 +160,33 @@ fn lz4_hadoop(mut input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()
         (input, left) = (rest, left - expected);
     }
     if input.is_empty() { Ok(()) } else { Err("bytes behind the last LZ4 block".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_the_bytes_cannot_have_is_refused_before_memory_is_taken() {
+        let mut snappy = vec![0xff, 0xff, 0xff, 0xff, 0x07]; // 2^31 - 1 as a varint, as in the header
+        snappy.extend([0; 100]);
+        for codec in [Compression::SNAPPY, Compression::LZ4_RAW, Compression::LZ4] {
+            let mut output = Vec::new();
+            let refused = Decompressor::new(codec).decompress(&snappy, i32::MAX as usize, &mut output);
+            assert!(refused.unwrap_err().contains("that hold"), "{codec:?}");
+            assert_eq!(output.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn what_compresses_best_is_still_read() {
+        let text = vec![b'x'; 1 << 20];
+        let snappy = snap::raw::Encoder::new().compress_vec(&text).unwrap();
+        let lz4 = lz4_flex::block::compress(&text);
+        for (codec, bytes) in [(Compression::SNAPPY, snappy), (Compression::LZ4_RAW, lz4)] {
+            let mut output = Vec::new();
+            Decompressor::new(codec).decompress(&bytes, text.len(), &mut output).unwrap();
+            assert!(output == text, "{codec:?}");
+        }
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use parquet::file::metadata::ParquetStatisticsPolicy;
+use parquet::file::statistics::Statistics;
 use serde::Serialize;
 
 use super::file::ShardFile;
 use super::schema::{describe, holds_text};
-use super::shard::{TAIL_BYTES, decode_footer, read_footer};
+use super::shard::{TAIL_BYTES, decode_footer_with, read_footer};
 use crate::error::Result;
 
 /// A file, its columns and its row groups.
@@ -58,6 +60,8 @@ pub struct ChunkFacts {
     pub compressed_bytes: i64,
     /// Bytes when decompressed.
     pub uncompressed_bytes: i64,
+    /// Rows without a value, where the writer counted them.
+    pub num_nulls: Option<u64>,
 }
 
 /// Reads the footer of `path`.
@@ -67,7 +71,8 @@ pub struct ChunkFacts {
 pub fn file_facts(path: &Path) -> Result<FileFacts> {
     let file = ShardFile::open(path)?;
     let footer = read_footer(path, &file)?;
-    let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
+    let footer = &footer[..footer.len() - TAIL_BYTES as usize];
+    let metadata = decode_footer_with(path, footer, ParquetStatisticsPolicy::KeepAll)?;
     let fields = metadata.file_metadata().schema_descr().root_schema().get_fields();
     let columns = fields.iter().map(|field| ColumnFacts {
         name: field.name().into(),
@@ -85,6 +90,7 @@ pub fn file_facts(path: &Path) -> Result<FileFacts> {
                 encodings: chunk.encodings().map(|encoding| format!("{encoding}")).collect(),
                 compressed_bytes: chunk.compressed_size(),
                 uncompressed_bytes: chunk.uncompressed_size(),
+                num_nulls: chunk.statistics().and_then(Statistics::null_count_opt),
             })
             .collect(),
     });

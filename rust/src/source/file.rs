@@ -65,7 +65,7 @@ impl ShardFile {
         })?;
         bytes.resize(length, 0);
         let start = Instant::now();
-        let read = read_exact_at(&self.file, bytes, offset);
+        let read = retried(|| read_exact_at(&self.file, bytes, offset));
         TIME_READING.set(TIME_READING.get() + start.elapsed());
         read.map_err(|source| self.failed(source))
     }
@@ -80,6 +80,40 @@ impl ShardFile {
     }
 }
 
+/// Attempts at a read: network file systems fail now and then, and a failure never costs data, only the run.
+const ATTEMPTS: usize = 3;
+
+/// What `read` gives, tried again where that may help: a file that ends too soon will not grow.
+fn retried(mut read: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match read() {
+            Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => {}
+            result => return result,
+        }
+    }
+    read()
+}
+
 fn stamp(metadata: &Metadata) -> Stamp {
     Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_fails_is_tried_again_and_one_beyond_the_end_is_not() {
+        let attempts = |kind: io::ErrorKind, failures: usize| {
+            let mut count = 0;
+            let result = retried(|| {
+                count += 1;
+                if count > failures { Ok(()) } else { Err(kind.into()) }
+            });
+            (count, result.map_err(|error| error.kind()))
+        };
+        assert_eq!(attempts(io::ErrorKind::TimedOut, 2), (3, Ok(())));
+        assert_eq!(attempts(io::ErrorKind::TimedOut, 9), (3, Err(io::ErrorKind::TimedOut)));
+        assert_eq!(attempts(io::ErrorKind::UnexpectedEof, 9), (1, Err(io::ErrorKind::UnexpectedEof)));
+    }
 }

@@ -30,8 +30,8 @@ pub use conversations::{
 pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
 pub use file::take_time_reading;
 pub use find::{find_conversations, find_shards};
-pub use row_group::RowGroupReader;
-pub use shard::{RowGroup, Shard, open_shard, open_shards};
+pub use row_group::{Broken, RowGroupReader};
+pub use shard::{RowGroup, Shard, open_readable_shards, open_shard, open_shards};
 pub use writer::ParquetWriter;
 
 /// What a decoder makes of bytes, or why it cannot; the caller knows the place.

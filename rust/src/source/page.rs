@@ -165,6 +165,11 @@ impl PageWalk {
         Self { chunk, position: 0, next_row: 0, seen_dictionary: false }
     }
 
+    /// Rows of the pages found so far.
+    pub(super) fn next_row(&self) -> u64 {
+        self.next_row
+    }
+
     /// The next page, a dictionary or one with rows; `None` behind the last row.
     pub(super) fn next(&mut self, file: &ShardFile) -> std::result::Result<Option<PageLocation>, Stop> {
         while self.next_row < self.chunk.num_rows {

@@ -46,9 +46,22 @@ pub struct RowGroupReader {
     page_limit: u64,
     next_row: u64,
     end_row: u64,
+    /// Rows of the row group.
+    num_rows: u64,
     /// What follows the rows that were given out last, when it is not rows.
-    broken: Option<(Range<u64>, String)>,
-    broken_rows: Option<Range<u64>>,
+    next_broken: Option<Broken>,
+    broken: Option<Broken>,
+}
+
+/// Rows that cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Those that were asked for.
+    pub rows: Range<u64>,
+    /// All that are lost with them, whoever asks: a page's, or the rest of the row group.
+    pub part: Range<u64>,
+    /// What is wrong with the bytes.
+    pub reason: String,
 }
 
 /// Where a reader reads.
@@ -73,7 +86,7 @@ impl RowGroupReader {
                 "the column's {} bytes at {} lie outside of the file's {size}",
                 chunk.compressed_bytes, chunk.offset
             );
-            (rows.start..end_row, reason)
+            Broken { rows: rows.start..end_row, part: 0..chunk.num_rows, reason }
         });
         Self {
             path,
@@ -89,8 +102,9 @@ impl RowGroupReader {
             page_limit: u64::MAX,
             next_row: rows.start,
             end_row,
-            broken: outside,
-            broken_rows: None,
+            num_rows: chunk.num_rows,
+            next_broken: outside,
+            broken: None,
         }
     }
 
@@ -103,15 +117,18 @@ impl RowGroupReader {
     /// The next consecutive documents (about 256 KiB of text) and the row of the first; `None` behind the last row.
     ///
     /// # Errors
-    /// Bytes that cannot be decoded (`broken_rows` tells which rows are lost; the next call goes on behind them), a
+    /// Bytes that cannot be decoded (`broken` tells which rows are lost; the next call goes on behind them), a
     /// file that changed, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
-        self.broken_rows = None;
+        self.broken = None;
         let (first_row, mut batch) = (self.next_row, DocumentBatch::new());
-        while self.broken.is_none() && self.next_row < self.end_row {
+        while self.next_broken.is_none() && self.next_row < self.end_row {
             match self.read(&mut batch) {
                 Ok(()) => {}
-                Err(Stop::Broken(reason)) => self.broken = Some((self.next_row..self.end_row, reason)),
+                Err(Stop::Broken(reason)) => {
+                    let part = self.walk.next_row().min(self.next_row)..self.num_rows;
+                    self.next_broken = Some(Broken { rows: self.next_row..self.end_row, part, reason });
+                }
                 Err(Stop::Failed(error)) if batch.is_empty() => return Err(error),
                 // The same failure comes again with the next call, or it was transient.
                 Err(Stop::Failed(_)) => break,
@@ -123,21 +140,18 @@ impl RowGroupReader {
         if !batch.is_empty() {
             return Ok(Some((first_row, batch)));
         }
-        match self.broken.take() {
-            None => Ok(None),
-            Some((rows, reason)) => {
-                self.next_row = rows.end;
-                let place = Place::row(&self.path, self.row_group, rows.start);
-                let reason = format!("{reason} (rows {} to {} are lost)", rows.start, rows.end - 1);
-                self.broken_rows = Some(rows);
-                Err(Error::Parquet { place, reason })
-            }
-        }
+        let Some(broken) = self.next_broken.take() else { return Ok(None) };
+        let Broken { rows, reason, .. } = &broken;
+        let place = Place::row(&self.path, self.row_group, rows.start);
+        let reason = format!("{reason} (rows {} to {} are lost)", rows.start, rows.end - 1);
+        self.next_row = rows.end;
+        self.broken = Some(broken);
+        Err(Error::Parquet { place, reason })
     }
 
-    /// The rows that the last call of `next_batch` found to be broken, when that is why it failed.
-    pub fn broken_rows(&self) -> Option<Range<u64>> {
-        self.broken_rows.clone()
+    /// What the last call of `next_batch` could not decode, when that is why it failed.
+    pub fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
     }
 
     /// Adds rows of the page at hand, or gets hold of the next page.
@@ -181,7 +195,10 @@ impl RowGroupReader {
         match self.decode(&location, &stored, room) {
             Ok(()) => {}
             Err(reason) if is_dictionary => return Err(Stop::Broken(reason)),
-            Err(reason) => self.broken = Some((self.next_row..page_end.min(self.end_row), reason)),
+            Err(reason) => {
+                let (rows, part) = (self.next_row..page_end.min(self.end_row), location.first_row..page_end);
+                self.next_broken = Some(Broken { rows, part, reason });
+            }
         }
         Ok(())
     }

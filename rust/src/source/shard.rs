@@ -22,6 +22,7 @@ use super::row_group::{RowGroupReader, Target};
 use super::schema;
 use crate::error::{Error, Place, Result};
 use crate::pool::Pool;
+use crate::quarantine::BadFile;
 
 /// Length of the footer's length and the magic number behind it.
 pub(super) const TAIL_BYTES: u64 = 8;
@@ -60,6 +61,33 @@ pub fn open_shards(paths: &[PathBuf], column: &str) -> Result<Vec<Shard>> {
     paths.iter().map(|path| Ok(Shard { pool: pool.clone(), ..open_shard(path, column)? })).collect()
 }
 
+/// As `open_shards`, but files whose footer cannot be read are left out and come back beside the shards.
+///
+/// # Errors
+/// As `open_shards`, a file that is damaged excepted; and when every file is.
+pub fn open_readable_shards(paths: &[PathBuf], column: &str) -> Result<(Vec<Shard>, Vec<BadFile>)> {
+    let pool = Pool::new();
+    let (mut shards, mut bad_files, mut first) = (Vec::new(), Vec::new(), None);
+    for path in paths {
+        match open_shard(path, column) {
+            Ok(shard) => shards.push(Shard { pool: pool.clone(), ..shard }),
+            Err(Error::Parquet { place, reason }) => {
+                bad_files.push(BadFile { name: name_of(path), reason: reason.clone() });
+                first.get_or_insert(Error::Parquet { place, reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first {
+        Some(error) if shards.is_empty() => Err(error),
+        _ => Ok((shards, bad_files)),
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// Reads the footer of `path` and finds the text column `column` in it.
 ///
 /// # Errors
@@ -93,6 +121,11 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
 }
 
 impl Shard {
+    /// Its file name without the folder.
+    pub fn name(&self) -> String {
+        name_of(&self.path)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -206,8 +239,17 @@ pub(super) fn read_footer(path: &Path, file: &ShardFile) -> Result<bytes::Bytes>
 
 /// The parquet crate parses the footer; statistics are left out. A panic of it is a footer that cannot be read.
 pub(super) fn decode_footer(path: &Path, footer: &[u8]) -> Result<ParquetMetaData> {
+    decode_footer_with(path, footer, ParquetStatisticsPolicy::SkipAll)
+}
+
+/// As `decode_footer`, with the statistics of columns that `statistics` names.
+pub(super) fn decode_footer_with(
+    path: &Path,
+    footer: &[u8],
+    statistics: ParquetStatisticsPolicy,
+) -> Result<ParquetMetaData> {
     let options = ParquetMetaDataOptions::new()
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_column_stats_policy(statistics)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     let decoded =

@@ -118,18 +118,19 @@ impl Misses {
             }
             *num_merged += 1;
             let pretoken = store.pretoken(at);
-            match pretoken.len() {
-                ..=Group::<1>::MAX_BYTES => self.short.push(at, pretoken, &mut store),
-                ..=Group::<2>::MAX_BYTES => self.medium.push(at, pretoken, &mut store),
-                ..=Group::<4>::MAX_BYTES => self.long.push(at, pretoken, &mut store),
-                _ => {
-                    let mut ids = Vec::new();
-                    match store.whole_id(at) {
-                        Some(id) => ids.push(id),
-                        None => tables.merge_long(heap, pretoken, &mut ids),
-                    }
-                    store.remember(at, &ids);
+            if pretoken.len() <= Group::<1>::MAX_BYTES {
+                self.short.push(at, pretoken, &mut store);
+            } else if pretoken.len() <= Group::<2>::MAX_BYTES {
+                self.medium.push(at, pretoken, &mut store);
+            } else if pretoken.len() <= Group::<4>::MAX_BYTES {
+                self.long.push(at, pretoken, &mut store);
+            } else {
+                let mut ids = Vec::new();
+                match store.whole_id(at) {
+                    Some(id) => ids.push(id),
+                    None => tables.merge_long(heap, pretoken, &mut ids),
                 }
+                store.remember(at, &ids);
             }
         }
         self.short.merge(&mut store);

@@ -45,7 +45,7 @@ mod training;
 mod vocab;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use chat::{ChatEncoder, Renderer};
 pub use chunk::LookUps;
@@ -60,10 +60,16 @@ pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
 use bpe::heap::HeapMerger;
-use bpe::{PairTable, blocks, medium, small};
+use bpe::{PairTable, long, medium, small};
 use encoder::Splitter;
 use file::Format;
 use pretokenize::{Family, FamilySplitter, RegexSplitter};
+
+/// Encoders that are kept for whoever comes next, at most: as many as threads of a large machine.
+const MOST_IDLE_ENCODERS: usize = 64;
+
+/// How often a lock is looked at that is held for a few instructions: some microseconds.
+const LOOKS_AT_LOCK: usize = 1000;
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
 #[derive(Clone, Debug)]
@@ -107,7 +113,7 @@ impl Tables {
     /// Appends the ids of a pretoken of any length that is not taken whole.
     fn merge_long(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
         let length = |id| self.definition.vocabulary.token(id).len();
-        blocks::merge(&self.pairs, heap, length, &blocks::SIZES, pretoken, out);
+        long::merge(&self.pairs, heap, length, &long::SIZES, pretoken, out);
     }
 }
 
@@ -273,16 +279,23 @@ impl Tokenizer {
 
     /// An encoder that was given back, with the caches that it filled, or a new one.
     pub fn take_encoder(&self) -> Encoder {
-        // Never waits: in a forked process the lock may be held by a thread that is not there.
-        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
-        idle.unwrap_or_else(|| self.encoder())
+        self.idle().and_then(|mut idle| idle.pop()).unwrap_or_else(|| self.encoder())
     }
 
     /// Keeps an encoder for whoever takes one next.
     pub fn give_back(&self, encoder: Encoder) {
-        if let Ok(mut idle) = self.idle.try_lock() {
+        if let Some(mut idle) = self.idle().filter(|idle| idle.len() < MOST_IDLE_ENCODERS) {
             idle.push(encoder);
         }
+    }
+
+    /// The encoders that no thread is using. Waits a moment only: in a forked process the lock may be held by a thread that
+    /// is not there.
+    fn idle(&self) -> Option<MutexGuard<'_, Vec<Encoder>>> {
+        (0..LOOKS_AT_LOCK).find_map(|_| {
+            std::hint::spin_loop();
+            self.idle.try_lock().ok()
+        })
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.

@@ -94,7 +94,7 @@ fn parts_between_cuts_have_the_ids_of_the_whole() {
         }
     }
     let Subject { tokenizer, .. } = &SUBJECTS[0];
-    assert!(tokenizer.encoder_with(1 << 20).cuts(&text, 1).len() > 5);
+    assert!(tokenizer.encoder_with(1 << 20).cuts(&text.repeat(8), 1).len() > 5);
 }
 
 /// A letter for a number, by its highest bits.

@@ -29,7 +29,7 @@ use parquet::basic::Compression;
 use super::codec::Decompressor;
 use super::file::ShardFile;
 use super::page::Chunk;
-use super::row_group::RowGroupReader;
+use super::row_group::{Broken, RowGroupReader};
 use super::schema::holds_text;
 use super::shard::{
     RowGroup, Shard, TAIL_BYTES, chunk_of, damaged, decode_footer, hash, open_shard, read_footer,
@@ -186,6 +186,14 @@ pub enum WrappedRows {
 }
 
 impl DocumentReader {
+    /// What the last call of `next_batch` could not decode, when that is why it failed and what follows can be read on.
+    pub fn broken(&self) -> Option<&Broken> {
+        match self {
+            Self::Texts(reader) | Self::Wrapped(reader, _) => reader.broken(),
+            Self::Columns(_) | Self::Lines(_) => None,
+        }
+    }
+
     /// The next consecutive documents and the row of the first; `None` behind the last row.
     ///
     /// # Errors

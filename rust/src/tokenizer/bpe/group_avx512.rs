@@ -65,7 +65,7 @@ pub(super) unsafe fn merge<const REGISTERS: usize>(
     let mut alive = [0_u64; GROUP];
     for (at, word) in words.iter().enumerate() {
         alive[at] = !0 >> (64 - word.length);
-        for register in 0..REGISTERS {
+        for (register, ranks) in priorities[at].iter_mut().enumerate() {
             let live = (alive[at] >> (register * LANES)) as __mmask16;
             let merging = (alive[at] >> 1 >> (register * LANES)) as __mmask16;
             // SAFETY: a word has 16 bytes behind its last register; indices are single bytes into 256 ids, and pairs of bytes
@@ -79,7 +79,7 @@ pub(super) unsafe fn merge<const REGISTERS: usize>(
                     _mm512_mask_i32gather_epi32::<4>(first, live, first, pairs.byte_ids().as_ptr().cast());
                 _mm512_mask_storeu_epi32(parts[at].places[register].as_mut_ptr().cast(), live, ids);
                 let pair_table = pairs.byte_pairs().as_ptr().cast();
-                priorities[at][register] = _mm512_mask_i32gather_epi32::<4>(none, merging, both, pair_table);
+                *ranks = _mm512_mask_i32gather_epi32::<4>(none, merging, both, pair_table);
             }
         }
     }

@@ -1,0 +1,95 @@
+//! Merging of very long pretokens window by window, so that all that is worked on stays in the nearest caches.
+//!
+//! ```text
+//! out      |ab|cd|e|              tokens so far, the last of them uncertain
+//! window      |cd e f g h i|      begins a few tokens before the end; its tokens replace them
+//! ```
+//! A list of tokens is what merging their bytes gives exactly when each two neighbours fit: merging the bytes of the two gives
+//! the two. (No merge that crosses a border can be the first to do so, since the bytes beside that border would then cross it
+//! by themselves. The idea is that of the crate `bpe` of rust-gems.) Within a window neighbours fit, so what is left to see is
+//! whether the window's first token fits the one before it. Where it does not, the window begins further back; where it would
+//! begin too far back, larger windows are tried, then the whole.
+
+use super::heap::HeapMerger;
+use super::{PairTable, medium};
+
+/// Bytes of a window: what arrays merge fastest; then what tokens of 128 bytes, such as runs of spaces, need, with the heap in
+/// the nearest cache.
+pub const SIZES: [usize; 2] = [medium::MAX_BYTES, 2048];
+
+/// Tokens that a window takes back at first.
+const TAKEN_BACK: usize = 3;
+
+/// Appends the ids of `pretoken`, equal to those of [`naive::merge`](super::naive::merge); `length` gives a token's bytes.
+pub fn merge(
+    pairs: &PairTable,
+    heap: &mut HeapMerger,
+    length: impl Fn(u32) -> usize,
+    sizes: &[usize],
+    pretoken: &[u8],
+    out: &mut Vec<u32>,
+) {
+    let before = out.len();
+    let mut merger = Windows { pairs, heap, length, ids: Vec::new() };
+    for &size in sizes.iter().take_while(|&&size| size < pretoken.len()) {
+        if merger.merge(size, pretoken, before, out) {
+            return;
+        }
+        out.truncate(before);
+    }
+    merger.heap.merge(pairs, pretoken, out);
+}
+
+struct Windows<'a, L> {
+    pairs: &'a PairTable,
+    heap: &'a mut HeapMerger,
+    length: L,
+    ids: Vec<u32>,
+}
+
+impl<L: Fn(u32) -> usize> Windows<'_, L> {
+    /// Appends the ids of `pretoken` to `out`, which has others up to `before`; false where windows of `size` are too small.
+    fn merge(&mut self, size: usize, pretoken: &[u8], before: usize, out: &mut Vec<u32>) -> bool {
+        let (mut done, mut taken_back) = (0, TAKEN_BACK);
+        while done < pretoken.len() {
+            let keep = out.len() - taken_back.min(out.len() - before);
+            let start = done - out[keep..].iter().map(|&id| (self.length)(id)).sum::<usize>();
+            if done - start > size / 2 {
+                return false;
+            }
+            let end = pretoken.len().min(start + size);
+            self.merge_whole(&pretoken[start..end]);
+            let window = std::mem::take(&mut self.ids);
+            let fits = keep == before || self.fits(out[keep - 1], window[0], pretoken, start);
+            if fits {
+                out.truncate(keep);
+                out.extend_from_slice(&window);
+                (done, taken_back) = (end, TAKEN_BACK);
+            } else {
+                taken_back *= 2;
+            }
+            self.ids = window;
+        }
+        true
+    }
+
+    /// Puts the ids of `bytes` into `ids`.
+    fn merge_whole(&mut self, bytes: &[u8]) {
+        self.ids.clear();
+        match bytes.len() {
+            ..=medium::MAX_BYTES => {
+                let mut ids = [0; medium::MAX_BYTES];
+                let count = medium::merge(self.pairs, bytes, &mut ids);
+                self.ids.extend_from_slice(&ids[..count]);
+            }
+            _ => self.heap.merge(self.pairs, bytes, &mut self.ids),
+        }
+    }
+
+    /// Whether merging the bytes of two neighbours, whose border is at byte `at`, gives the two.
+    fn fits(&mut self, left: u32, right: u32, pretoken: &[u8], at: usize) -> bool {
+        let (start, end) = (at - (self.length)(left), at + (self.length)(right));
+        self.merge_whole(&pretoken[start..end]);
+        self.ids == [left, right]
+    }
+}
