@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benches")
     group.addoption("--smoke", action="store_true", help="run each bench once, on little data; nothing is kept")
     group.addoption("--vocabulary", action="append", help="bench this vocabulary only (may be given again)")
+    group.addoption("--corpus", action="append", help="bench the tokenizer on this corpus only (may be given again)")
+    group.addoption("--threads", action="append", type=int, help="bench the tokenizer with so many threads only")
+    group.addoption("--tokenizers-pre", help="folder with a pre-release of Hugging Face tokenizers")
     group.addoption("--rounds", type=int, default=5, help="fresh processes of each contender (5)")
 
 

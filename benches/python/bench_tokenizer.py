@@ -1,130 +1,153 @@
-"""How fast is each tokenizer, beside the ones that people use, on the same text with the same vocabulary?
+"""How fast does each tokenizer encode, beside the ones that people use, with the same vocabulary on the same text?
 
-    pytest benches/python/bench_tokenizer.py -s          (or: python benches/python/bench_tokenizer.py [corpus] [bytes])
+    pytest benches/python/bench_tokenizer.py -s [--vocabulary r50k_base] [--corpus web_en] [--threads 1] [--rounds 5]
 
-Every peer runs in a process of its own: its first pass is cold (tokenizer loaded, caches empty), the best of the later
-ones is warm. Token counts must agree (ids are held equal by the tests). Figures are MB of text a second of CPU time, so
-that neighbours on the machine disturb them less; one thread each. Every peer takes a list of strings; Hugging Face
-tokenizers and tiktoken give Python objects, which is part of their price here, nanofast and gigatoken arrays.
+Each peer runs in a fresh process a round: its first pass is cold, the best of the later ones is warm. Medians of rounds,
+MB of text a second by the clock; in brackets by processor time of all threads, which neighbours on the machine disturb
+less. Token counts are held to tiktoken's (a peer that differs is marked), ids to them by the tests. What is unfair:
+`tokenizer_peers.py` says which peers make objects or lists. A pre-release of Hugging Face tokenizers is measured where
+`--tokenizers-pre` names a folder: `pip install --pre --target FOLDER tokenizers`.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
-PEERS = ["nanofast", "gigatoken", "tokenizers", "tiktoken"]
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+import nanofast
+import pyarrow as pa
+import pytest
+from corpus import SHARED
+from tokenizer_peers import PEERS, Run
+
+VOCABULARIES = ("r50k_base", "cl100k_base", "o200k_base", "llama3")
+CORPORA = ("web_en", "multi", "code", "hard")
+NUM_BYTES, SMOKE_BYTES = 60_000_000, 1_000_000
+# tiktoken takes a minute for what others do in a second; its speed does not depend on how much there is.
+TIKTOKEN_BYTES = 6_000_000
 
 
-def texts(corpus: str, limit_bytes: int) -> list[str]:
-    import pyarrow.parquet as parquet
-
-    found: list[str] = []
-    total = 0
-    for file in sorted((DATA / "corpus" / corpus).glob("*.parquet")):
-        for text in parquet.read_table(file, columns=["text"])["text"].to_pylist():
-            total += len(text.encode())
-            if total > limit_bytes:
-                return found
-            found.append(text)
-    return found
-
-
-def tiktoken_encoding() -> Any:
-    import tiktoken
-    import zstandard
-
-    packed = (DATA / "tokenizers" / "r50k_base.tiktoken.zst").read_bytes()
-    lines = zstandard.ZstdDecompressor().decompressobj().decompress(packed).splitlines()
-    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
-    return tiktoken.Encoding(
-        "r50k_base", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
-    )
-
-
-def encoder(peer: str, folder: Path) -> tuple[str, Callable[[list[str]], int]]:
-    """Return the peer's version, and a function that encodes all texts and returns how many tokens they have."""
-    if peer == "nanofast":
-        import nanofast
-
-        ours = nanofast.Tokenizer.from_name("r50k_base")
-        ours.encode("")
-        return nanofast.__version__, lambda batch: len(ours.encode_batch(batch)[0])
-    if peer == "gigatoken":
-        from importlib.metadata import version
-
-        import awkward
-        import gigatoken
-
-        giga = gigatoken.Tokenizer(str(folder / "tokenizer.json"))
-        return version("gigatoken"), lambda batch: int(
-            awkward.sum(awkward.num(giga.encode_batch(batch, parallel=False)))
-        )
-    if peer == "tokenizers":
-        import tokenizers
-
-        hugging = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return tokenizers.__version__, lambda batch: sum(map(len, hugging.encode_batch_fast(batch)))
-    import tiktoken
-
-    encoding = tiktoken_encoding()
-    return tiktoken.__version__, lambda batch: sum(len(encoding.encode_ordinary(text)) for text in batch)
-
-
-def measure(peer: str, corpus: str, limit_bytes: int, folder: Path) -> dict[str, Any]:
-    batch = texts(corpus, limit_bytes)
-    num_bytes = sum(len(text.encode()) for text in batch)
-    version, encode = encoder(peer, folder)
-    speeds, count = [], 0
-    for _ in range(2 if peer == "tiktoken" else 4):
-        start = time.process_time()
-        count = encode(batch)
-        speeds.append(num_bytes / 1e6 / (time.process_time() - start))
-    return {"peer": peer, "version": version, "tokens": count, "cold": speeds[0], "warm": max(speeds[1:])}
-
-
-def main(corpus: str = "web_en", limit_bytes: int = 20_000_000) -> None:
-    import tempfile
-
-    import nanofast
-
-    with tempfile.TemporaryDirectory() as folder:
-        nanofast.Tokenizer.from_name("r50k_base").save(Path(folder) / "tokenizer.json", format="huggingface")
-        rows = []
-        for peer in PEERS:
-            command = [sys.executable, __file__, "--peer", peer, corpus, str(limit_bytes), folder]
-            environment = {**os.environ, "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode != 0:
-                print(f"{peer}: not measured ({done.stderr.strip().splitlines()[-1]})")
-                continue
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-    assert len({row["tokens"] for row in rows}) == 1, f"token counts differ: {rows}"
-    print(f"{corpus}, r50k_base, one thread, MB a second of CPU time")
-    for row in rows:
-        print(f"{row['peer']:>12} {row['version']:<10} cold {row['cold']:7.1f}  warm {row['warm']:7.1f}")
-
-
-def test_tokenizers_side_by_side() -> None:
-    import pytest
-
-    if not DATA.is_dir():
-        pytest.skip(f"no corpora in {DATA}")
-    main(limit_bytes=5_000_000)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peer"]:
-        peer, corpus, limit, folder = sys.argv[2:]
-        print(json.dumps(measure(peer, corpus, int(limit), Path(folder))))
+def write_vocabulary(name: str, folder: Path) -> None:
+    """The files of one vocabulary as each peer reads them."""
+    published = SHARED / "tokenizers" / f"{name}.tokenizer.json.zst"
+    file = folder / f"{name}.json"
+    if published.is_file():
+        file.write_bytes(pa.input_stream(str(published), compression="zstd").read())
+        (folder / f"{name}.published.json").write_bytes(file.read_bytes())
+        tokenizer = nanofast.Tokenizer.from_file(file)
     else:
-        main(*sys.argv[1:2], *map(int, sys.argv[2:3]))
+        tokenizer = nanofast.Tokenizer.from_name(name)
+        tokenizer.save(file, format="huggingface")
+    tokenizer.save(file.with_suffix(".tiktoken"), format="tiktoken")
+    pre = json.loads(file.read_text("utf-8"))["pre_tokenizer"]
+    first = pre["pretokenizers"][0] if pre["type"] == "Sequence" else pre
+    file.with_suffix(".pattern").write_text(json.dumps(first["pattern"]["Regex"]))
+
+
+def run_process(run: Run) -> dict[str, Any]:
+    """One fresh process.
+
+    Raises:
+        RuntimeError: it failed; with the last line of what it said.
+    """
+    environment = {
+        **os.environ,
+        "RAYON_NUM_THREADS": str(run.num_threads),
+        "TOKENIZERS_PARALLELISM": "true" if run.num_threads > 1 else "false",
+    }
+    command = [sys.executable, str(Path(__file__).with_name("tokenizer_peers.py")), json.dumps(asdict(run))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def summary(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of the rounds of one peer."""
+    cold, warm = ([report[kind][0] for report in reports] for kind in ("speeds", "cpu_speeds"))
+    best, best_cpu = ([max(report[kind][1:]) for report in reports] for kind in ("speeds", "cpu_speeds"))
+    return {
+        "version": reports[0]["version"],
+        "tokens_per_byte": reports[0]["num_tokens"] / reports[0]["text_bytes"],
+        "load": median(report["load_seconds"] for report in reports),
+        "cold": median(cold),
+        "cold_cpu": median(warm),
+        "warm": median(best),
+        "warm_cpu": median(best_cpu),
+    }
+
+
+def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], None]) -> None:
+    """Time all peers in turns and print a table."""
+    reports: dict[str, list[dict[str, Any]]] = {}
+    for number in range(num_rounds):
+        order = list(PEERS) if number % 2 == 0 else list(PEERS)[::-1]
+        for peer in order:
+            if peer == "tokenizers (pre)" and pre is None:
+                continue
+            num_bytes = min(base.num_bytes, TIKTOKEN_BYTES) if peer == "tiktoken" else base.num_bytes
+            packages = pre if peer == "tokenizers (pre)" else None
+            changes = {"peer": peer, "num_bytes": num_bytes, "packages": packages}
+            try:
+                report = run_process(Run(**{**asdict(base), **changes}))
+            except RuntimeError as failed:
+                say(f"{peer}: not measured ({failed})")
+                continue
+            reports.setdefault(peer, []).append(report)
+    rows = {peer: summary(reports[peer]) for peer in PEERS if peer in reports}
+    say(f"\n{base.corpus}, {base.vocabulary}, {base.num_threads} thread(s), {num_rounds} round(s); MB/s (MB/CPU-s)")
+    ours = rows["nanofast"]
+    for peer, row in rows.items():
+        ratios = "" if peer == "nanofast" else f"  ours {ours['cold'] / row['cold']:6.2f} {ours['warm'] / row['warm']:6.2f}"
+        say(
+            f"{peer:>17} {row['version']:<11} load {1e3 * row['load']:6.0f} ms"
+            f"  cold {row['cold']:6.1f} ({row['cold_cpu']:6.1f})  warm {row['warm']:6.1f} ({row['warm_cpu']:6.1f}){ratios}"
+        )
+    same_text = {peer: reports[peer][0] for peer in rows if peer != "tiktoken"}
+    for peer, report in same_text.items():
+        if report["num_tokens"] != same_text["nanofast"]["num_tokens"]:
+            say(f"{peer}: {report['num_tokens']:,} tokens, nanofast {same_text['nanofast']['num_tokens']:,}")
+
+
+def hold_to_tiktoken(base: Run) -> None:
+    """The same number of tokens as tiktoken on the same documents."""
+    changes = {"num_bytes": min(base.num_bytes, TIKTOKEN_BYTES), "num_passes": 1}
+    counts = [run_process(Run(**{**asdict(base), **changes, "peer": peer}))["num_tokens"] for peer in ("nanofast", "tiktoken")]
+    assert counts[0] == counts[1], f"{base.corpus}, {base.vocabulary}: {counts[0]} tokens, tiktoken gives {counts[1]}"
+
+
+@pytest.mark.timeout(7200)
+def test_tokenizers_side_by_side(
+    smoke: bool,
+    num_rounds: int,
+    vocabularies: list[str] | None,
+    pytestconfig: pytest.Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"no corpora in {SHARED}")
+
+    def say(line: str) -> None:
+        with capsys.disabled():
+            print(line)
+
+    corpora = pytestconfig.getoption("corpus") or (CORPORA[:1] if smoke else CORPORA)
+    threads = pytestconfig.getoption("threads") or ([1] if smoke else [1, 2])
+    pre = pytestconfig.getoption("tokenizers_pre")
+    num_bytes = SMOKE_BYTES if smoke else NUM_BYTES
+    for vocabulary in vocabularies or (VOCABULARIES[:1] if smoke else VOCABULARIES):
+        write_vocabulary(vocabulary, tmp_path)
+        for corpus in corpora:
+            base = Run("nanofast", vocabulary, corpus, 1, num_bytes, 2 if smoke else 4, str(tmp_path))
+            hold_to_tiktoken(base)
+            for num_threads in threads:
+                compare(Run(**{**asdict(base), "num_threads": num_threads}), num_rounds, pre, say)

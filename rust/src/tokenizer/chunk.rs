@@ -9,9 +9,9 @@
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
-use super::bpe::small::{self, Group};
-use super::cache::{Key, LongCache, ShortCache, write_keys};
-use super::probe;
+use super::cache::{Caches, Key, ShortCache, write_keys};
+use super::misses::{Misses, Word};
+use super::probe::{self, Miss};
 
 /// Pretokens of a chunk. From 1,024 to 4,096 are equally fast; 64 lose a fifth (the line's fetch is not over when it is
 /// needed).
@@ -33,34 +33,17 @@ struct Segment {
     ends_document: bool,
 }
 
-/// A pretoken that was not in the short cache.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Miss {
-    /// Its place in the output, counted from the chunk's first.
-    pub(super) place: u32,
-    /// Its index among starts, keys and homes.
-    pub(super) index: u32,
-}
-
 #[derive(Debug)]
 pub(super) struct Chunk {
     starts: Box<[u32]>,
     keys: Box<[Key]>,
     homes: Box<[u32]>,
-    knows_tokens: bool,
     used: usize,
     num_bytes: usize,
     segments: Vec<Segment>,
-    misses: Vec<Miss>,
-    /// Of each miss, where its ids are in `pool`.
-    found: Vec<(u32, u32)>,
-    pool: Vec<u32>,
+    places: Vec<Miss>,
+    misses: Misses,
     ends: Vec<usize>,
-    words: Vec<Word>,
-    group: Group,
-    /// The words in `group`.
-    waiting: Vec<u32>,
-    heap: HeapMerger,
     counts: LookUps,
 }
 
@@ -73,17 +56,6 @@ pub struct LookUps {
     pub merged: u64,
 }
 
-/// A miss in its document.
-#[derive(Clone, Copy, Debug)]
-struct Word {
-    document: usize,
-    start: usize,
-    end: usize,
-    hash: u64,
-    key: Key,
-    home: u32,
-}
-
 impl Chunk {
     /// An empty chunk. `knows_tokens`: the caches hold every token that is taken whole.
     pub(super) fn new(knows_tokens: bool) -> Self {
@@ -92,29 +64,24 @@ impl Chunk {
             starts: vec![0; length].into(),
             keys: vec![0; length].into(),
             homes: vec![0; length].into(),
-            knows_tokens,
             used: 0,
             num_bytes: 0,
             segments: Vec::new(),
-            misses: Vec::new(),
-            found: Vec::new(),
-            pool: Vec::new(),
+            places: Vec::new(),
+            misses: Misses::new(knows_tokens),
             ends: Vec::new(),
-            words: Vec::new(),
-            group: Group::default(),
-            waiting: Vec::new(),
-            heap: HeapMerger::default(),
             counts: LookUps::default(),
         }
     }
 
     /// What was counted since the last call.
     pub(super) fn take_counts(&mut self) -> LookUps {
-        std::mem::take(&mut self.counts)
+        let merged = self.misses.take_num_merged();
+        LookUps { merged, ..std::mem::take(&mut self.counts) }
     }
 
     pub(super) fn heap_mut(&mut self) -> &mut HeapMerger {
-        &mut self.heap
+        self.misses.heap_mut()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -160,16 +127,15 @@ impl Chunk {
     pub(super) fn finish<'a>(
         &mut self,
         tables: &Tables,
-        caches: (&mut ShortCache, &mut LongCache),
+        caches: &mut Caches,
         text_of: &impl Fn(usize) -> &'a [u8],
         out: &mut Vec<u32>,
         end: &mut impl FnMut(usize),
     ) {
-        let (short, long) = caches;
         let base = out.len();
         self.ends.clear();
-        self.misses.clear();
-        let mut probe = probe::Probe::new(short.entries(), out, self.num_bytes, &mut self.misses);
+        self.places.clear();
+        let mut probe = probe::Probe::new(caches.short.entries(), out, self.num_bytes, &mut self.places);
         for segment in &self.segments {
             let range = segment.first..segment.first + segment.count;
             let ahead = segment.first..segment.first + segment.count + probe::AHEAD;
@@ -179,8 +145,9 @@ impl Chunk {
             }
         }
         probe.finish();
-        if !self.misses.is_empty() {
-            self.resolve(tables, short, long, text_of);
+        if !self.places.is_empty() {
+            self.locate_misses();
+            self.misses.resolve(tables, caches, text_of);
             self.fill_places(base, out);
         }
         self.ends.iter().for_each(|&at| end(at));
@@ -190,55 +157,12 @@ impl Chunk {
         self.num_bytes = 0;
     }
 
-    /// Finds the ids of all misses.
-    fn resolve<'a>(
-        &mut self,
-        tables: &Tables,
-        short: &mut ShortCache,
-        long: &mut LongCache,
-        text_of: &impl Fn(usize) -> &'a [u8],
-    ) {
-        self.pool.clear();
-        self.found.clear();
-        self.found.resize(self.misses.len(), (0, 0));
-        self.locate(text_of);
-        // Each pass fetches what the next one reads.
-        self.words.iter().for_each(|word| long.fetch(word.hash));
-        self.words.iter().for_each(|word| long.fetch_arena(word.hash));
-        for at in 0..self.words.len() {
-            let word = self.words[at];
-            let pretoken = &text_of(word.document)[word.start..word.end];
-            let from = self.pool.len();
-            if !long.find_hashed(word.hash, pretoken, &mut self.pool) {
-                // An earlier miss of this chunk may have been the same word.
-                let known = (word.key != 0).then(|| short.find(word.home, word.key)).flatten();
-                match known {
-                    Some(entry) => self.pool.extend((0..entry.count()).map(|at| entry.id(at))),
-                    None if pretoken.len() > small::MAX_BYTES => {
-                        self.counts.merged += 1;
-                        tables.merge_long(&mut self.heap, pretoken, &mut self.pool);
-                        long.insert(pretoken, &self.pool[from..]);
-                    }
-                    None => {
-                        self.waiting.push(at as u32);
-                        if self.group.push(pretoken) {
-                            self.merge_group(tables, short, long);
-                        }
-                        continue;
-                    }
-                }
-            }
-            self.found[at] = (from as u32, (self.pool.len() - from) as u32);
-        }
-        self.merge_group(tables, short, long);
-    }
-
-    /// Notes where the misses are in their documents, and their hashes.
-    fn locate<'a>(&mut self, text_of: &impl Fn(usize) -> &'a [u8]) {
-        self.words.clear();
+    /// Tells where the misses are in their documents.
+    fn locate_misses(&mut self) {
+        self.misses.clear();
         let mut segments = self.segments.iter();
         let mut segment = segments.next();
-        for miss in &self.misses {
+        for miss in &self.places {
             let index = miss.index as usize;
             while segment.is_some_and(|it| index >= it.first + it.count) {
                 segment = segments.next();
@@ -246,41 +170,18 @@ impl Chunk {
             let segment = segment.expect("a miss lies in a segment");
             let start = segment.offset + self.starts[index] as usize;
             let end = segment.offset + self.starts[index + 1] as usize;
-            let hash = LongCache::hash(&text_of(segment.document)[start..end]);
             let (key, home) = (self.keys[index], self.homes[index]);
-            self.words.push(Word { document: segment.document, start, end, hash, key, home });
+            self.misses.push(Word { document: segment.document, start, end, hash: 0, key, home });
         }
-    }
-
-    /// Merges the words that wait, and remembers them.
-    fn merge_group(&mut self, tables: &Tables, short: &mut ShortCache, long: &mut LongCache) {
-        if self.group.is_empty() {
-            return;
-        }
-        self.group.merge(&tables.pairs);
-        self.counts.merged += self.waiting.len() as u64;
-        for (index, &at) in self.waiting.iter().enumerate() {
-            let Word { key, home, .. } = self.words[at as usize];
-            let bytes = (!key).to_le_bytes();
-            let pretoken = &bytes[..(16 - key.leading_zeros() as usize / 8)];
-            let whole = if self.knows_tokens { None } else { tables.whole_id(pretoken) };
-            let ids = whole.as_ref().map_or_else(|| self.group.ids(index), std::slice::from_ref);
-            if !short.insert(home, key, ids) {
-                long.insert(pretoken, ids);
-            }
-            self.found[at as usize] = (self.pool.len() as u32, ids.len() as u32);
-            self.pool.extend_from_slice(ids);
-        }
-        self.waiting.clear();
     }
 
     /// Puts the ids of the misses into their places, from the last to the first, moving what lies between.
     fn fill_places(&mut self, base: usize, out: &mut Vec<u32>) {
-        let (mut from, extra) = (out.len(), self.pool.len() - self.misses.len());
+        let (mut from, extra) = (out.len(), self.misses.num_ids() - self.places.len());
         out.resize(from + extra, 0);
         let mut to = out.len();
         let mut ends = self.ends.iter_mut().rev().peekable();
-        for (miss, &(pool, count)) in self.misses.iter().zip(&self.found).rev() {
+        for (at, miss) in self.places.iter().enumerate().rev() {
             let place = base + miss.place as usize;
             while let Some(end) = ends.next_if(|end| **end > place) {
                 *end += to - from;
@@ -288,8 +189,9 @@ impl Chunk {
             let between = place + 1..from;
             to -= between.len();
             out.copy_within(between, to);
-            to -= count as usize;
-            out[to..to + count as usize].copy_from_slice(&self.pool[pool as usize..][..count as usize]);
+            let ids = self.misses.ids(at);
+            to -= ids.len();
+            out[to..to + ids.len()].copy_from_slice(ids);
             from = place;
         }
     }

@@ -7,9 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::Tables;
 use super::bpe::heap::HeapMerger;
-use super::cache::{LongCache, ShortCache, key_of};
+use super::cache::{Caches, LongCache, key_of};
 use super::chunk::{Chunk, LookUps};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
+use super::probe::fetch_far;
 use super::rewrite::{Part, Rewriter};
 use crate::error::{Error, Place};
 use crate::ragged::{DocumentBatch, TokenBatch};
@@ -24,8 +25,7 @@ pub struct Encoder {
     tables: Arc<Tables>,
     splitter: Splitter,
     chunk: Chunk,
-    short: ShortCache,
-    long: LongCache,
+    caches: Caches,
     heap: HeapMerger,
 }
 
@@ -123,14 +123,10 @@ impl std::error::Error for DocumentError {}
 
 impl Encoder {
     pub(super) fn new(tables: Arc<Tables>, cache_bytes: usize) -> Self {
-        // Three quarters for short pretokens, which are 99 % of English; a table's size is a power of two.
-        let short_bytes = (cache_bytes / 4 * 3).clamp(ShortCache::ENTRY_BYTES * 2, 1 << 30);
-        let bits = (short_bytes / ShortCache::ENTRY_BYTES).ilog2();
-        let mut short = ShortCache::new(bits);
-        let mut long = LongCache::new(cache_bytes.saturating_sub(ShortCache::ENTRY_BYTES << bits));
+        let mut caches = Caches::new(cache_bytes);
         let splitter = tables.splitter.clone();
-        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut short, &mut long));
-        Self { splitter, chunk, short, long, heap: HeapMerger::default(), tables }
+        let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut caches));
+        Self { splitter, chunk, caches, heap: HeapMerger::default(), tables }
     }
 
     pub(super) fn tables(&self) -> Arc<Tables> {
@@ -143,19 +139,29 @@ impl Encoder {
 
     /// Puts the tokens that are taken whole into the caches, so that the first documents find them there. Returns whether
     /// every one that text can hold is there: a pretoken that is not found is then no token.
-    fn remember_vocabulary(tables: &Tables, short: &mut ShortCache, long: &mut LongCache) -> bool {
+    fn remember_vocabulary(tables: &Tables, caches: &mut Caches) -> bool {
         let definition = &tables.definition;
         if !definition.whole_pretokens {
             return true;
         }
-        let mut complete = true;
-        for (id, token) in definition.vocabulary.iter() {
-            // A byte that is in no UTF-8 has no key.
-            if token.contains(&0xff) || definition.vocabulary.id(token) != Some(id) {
-                continue;
+        let vocabulary = &definition.vocabulary;
+        // A byte that is in no UTF-8 has no key.
+        let is_text = |id: u32, token: &[u8]| {
+            !token.contains(&0xff) && vocabulary.unreachable().binary_search(&id).is_err()
+        };
+        let tokens: Vec<(u32, &[u8])> = vocabulary.iter().filter(|&(id, token)| is_text(id, token)).collect();
+        let (mut complete, mut places) = (true, Vec::new());
+        for tokens in tokens.chunks(64) {
+            places.clear();
+            for (_, token) in tokens {
+                let key = key_of(token, 0, token.len());
+                let home = caches.short.home(key);
+                fetch_far(caches.short.entries(), home);
+                places.push((key, home));
             }
-            let key = key_of(token, 0, token.len());
-            complete &= short.insert(short.home(key), key, &[id]) || long.insert(token, &[id]);
+            for (&place, (id, token)) in places.iter().zip(tokens) {
+                complete &= caches.remember(place, token, &[*id]);
+            }
         }
         complete
     }
@@ -351,7 +357,7 @@ impl Encoder {
         let mut starts = Starts::new(self.chunk.room()?);
         let next = splitter.fill(text, at, &mut starts);
         let count = starts.len();
-        self.chunk.push(&self.short, document, text.as_bytes(), at, next, count);
+        self.chunk.push(&self.caches.short, document, text.as_bytes(), at, next, count);
         Some(next)
     }
 
@@ -362,7 +368,7 @@ impl Encoder {
         end: &mut impl FnMut(usize),
     ) {
         if !self.chunk.is_empty() {
-            self.chunk.finish(&self.tables, (&mut self.short, &mut self.long), text_of, out, end);
+            self.chunk.finish(&self.tables, &mut self.caches, text_of, out, end);
         }
     }
 
@@ -382,16 +388,11 @@ impl Encoder {
         for piece in splitter.pieces() {
             let pretoken = &text.as_bytes()[piece.clone()];
             let key = key_of(text.as_bytes(), piece.start, piece.len());
-            let home = self.short.home(key);
-            let known = (key != 0).then(|| self.short.find(home, key)).flatten();
-            if let Some(entry) = known {
-                out.extend((0..entry.count()).map(|at| entry.id(at)));
-            } else if !self.long.find(pretoken, out) {
+            let place = (key, self.caches.short.home(key));
+            if !self.caches.recall(place, || LongCache::hash(pretoken), pretoken, out) {
                 let before = out.len();
                 self.tables.merge(&mut self.heap, pretoken, out);
-                if !self.short.insert(home, key, &out[before..]) {
-                    self.long.insert(pretoken, &out[before..]);
-                }
+                self.caches.remember(place, pretoken, &out[before..]);
             }
             after_each(out);
         }

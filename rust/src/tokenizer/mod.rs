@@ -30,6 +30,7 @@ mod finder;
 mod hf_json;
 mod hf_json_parts;
 mod hf_json_write;
+mod misses;
 mod native;
 mod oniguruma;
 mod pattern;
@@ -97,27 +98,22 @@ impl Tables {
 
     /// Appends the ids of a pretoken that no cache knows.
     fn merge(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
-        if pretoken.len() > small::MAX_BYTES {
-            return self.merge_long(heap, pretoken, out);
-        }
         if let Some(id) = self.whole_id(pretoken) {
             return out.push(id);
         }
-        let mut ids = [0; small::MAX_BYTES];
-        let count = small::merge(&self.pairs, pretoken, &mut ids);
+        let mut ids = [0; medium::MAX_BYTES];
+        let count = match (pretoken.len(), ids.first_chunk_mut()) {
+            (..=small::MAX_BYTES, Some(ids)) => small::merge(&self.pairs, pretoken, ids),
+            (..=medium::MAX_BYTES, _) => medium::merge(&self.pairs, pretoken, &mut ids),
+            _ => return self.merge_long(heap, pretoken, out),
+        };
         out.extend_from_slice(&ids[..count]);
     }
 
-    /// As [`merge`](Self::merge), for any length.
+    /// Appends the ids of a pretoken of any length that is not taken whole.
     fn merge_long(&self, heap: &mut HeapMerger, pretoken: &[u8], out: &mut Vec<u32>) {
-        match self.whole_id(pretoken) {
-            Some(id) => out.push(id),
-            None if pretoken.len() <= medium::MAX_BYTES => medium::merge(&self.pairs, pretoken, out),
-            None => {
-                let length = |id| self.definition.vocabulary.token(id).len();
-                long::merge(&self.pairs, heap, length, &long::SIZES, pretoken, out);
-            }
-        }
+        let length = |id| self.definition.vocabulary.token(id).len();
+        long::merge(&self.pairs, heap, length, &long::SIZES, pretoken, out);
     }
 }
 
@@ -136,7 +132,7 @@ impl Tokenizer {
     /// When the name is none of these.
     pub fn from_name(name: &str) -> Result<Self> {
         let (definition, cuts) = bundled::load(name)?;
-        let pairs = PairTable::from_cuts(&definition.vocabulary, cuts);
+        let pairs = PairTable::from_cuts(name, &definition.vocabulary, cuts)?;
         Self::with_pairs(definition, pairs)
     }
 

@@ -5,13 +5,21 @@
 #![expect(unsafe_code, reason = "unchecked indices, writes to spare capacity, prefetch")]
 
 use super::cache::{Entry, Key};
-use super::chunk::Miss;
 
 /// Homes that `run` is given beyond the last key, to fetch ahead: 16 is where L1 misses vanish (Zen 4).
 pub(super) const AHEAD: usize = 16;
 
 /// Ids that are written at once.
 const LANES: usize = 8;
+
+/// A pretoken that was not in the short cache.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Miss {
+    /// Its place in the output, counted from the first that the probe wrote.
+    pub(super) place: u32,
+    /// Its index among all keys.
+    pub(super) index: u32,
+}
 
 /// Asks for the line of `home` to come near: to the second level, for it is needed a chunk later.
 #[inline(always)]

@@ -1,15 +1,13 @@
 //! Every way to merge gives what the definition gives.
 
+use nanofast::tokenizer::bpe::group::{GROUP, Group};
 use nanofast::tokenizer::bpe::{PairTable, heap::HeapMerger, long, medium, naive, small};
 use nanofast::tokenizer::{Merges, Tokenizer, Vocabulary, VocabularyBuilder};
 use proptest::prelude::*;
 
 fn check(vocabulary: &Vocabulary, pairs: &PairTable, pretokens: &[Vec<u8>]) {
-    let mut group = small::Group::default();
-    let mut grouped: Vec<Vec<u32>> = Vec::new();
     for pretoken in pretokens {
-        let mut expected = Vec::new();
-        naive::merge(pairs, pretoken, &mut expected);
+        let expected = naive_ids(pairs, pretoken);
         let mut found = Vec::new();
         HeapMerger::default().merge(pairs, pretoken, &mut found);
         assert_eq!(found, expected, "heap, {pretoken:?}");
@@ -20,27 +18,40 @@ fn check(vocabulary: &Vocabulary, pairs: &PairTable, pretokens: &[Vec<u8>]) {
             assert_eq!(found, expected, "windows of {sizes:?}, {pretoken:?}");
         }
         if pretoken.len() <= medium::MAX_BYTES {
-            found.clear();
-            medium::merge(pairs, pretoken, &mut found);
-            assert_eq!(found, expected, "medium, {pretoken:?}");
+            let mut ids = [0; medium::MAX_BYTES];
+            let count = medium::merge(pairs, pretoken, &mut ids);
+            assert_eq!(ids[..count], expected, "medium, {pretoken:?}");
         }
         if (1..=small::MAX_BYTES).contains(&pretoken.len()) {
             let mut ids = [0; small::MAX_BYTES];
             let count = small::merge(pairs, pretoken, &mut ids);
             assert_eq!(ids[..count], expected, "small, {pretoken:?}");
-            grouped.push(expected);
-            if group.push(pretoken) {
-                check_group(pairs, &mut group, &mut grouped);
-            }
         }
     }
-    check_group(pairs, &mut group, &mut grouped);
+    check_groups::<1>(pairs, pretokens);
+    check_groups::<2>(pairs, pretokens);
+    check_groups::<4>(pairs, pretokens);
 }
 
-fn check_group(pairs: &PairTable, group: &mut small::Group, expected: &mut Vec<Vec<u32>>) {
-    group.merge(pairs);
-    for (index, expected) in expected.drain(..).enumerate() {
-        assert_eq!(group.ids(index), expected, "group, {index}");
+fn naive_ids(pairs: &PairTable, pretoken: &[u8]) -> Vec<u32> {
+    let mut ids = Vec::new();
+    naive::merge(pairs, pretoken, &mut ids);
+    ids
+}
+
+/// Whole groups, and a last one that is not full.
+fn check_groups<const REGISTERS: usize>(pairs: &PairTable, pretokens: &[Vec<u8>]) {
+    let mut group = Group::<REGISTERS>::default();
+    let lengths = 1..=Group::<REGISTERS>::MAX_BYTES;
+    let fitting: Vec<&Vec<u8>> = pretokens.iter().filter(|it| lengths.contains(&it.len())).collect();
+    for pretokens in fitting.chunks(GROUP) {
+        for (index, pretoken) in (1..).zip(pretokens) {
+            assert_eq!(group.push(pretoken), index == GROUP);
+        }
+        group.merge(pairs);
+        for (index, pretoken) in pretokens.iter().enumerate() {
+            assert_eq!(group.ids(index), naive_ids(pairs, pretoken), "group of {REGISTERS}, {pretoken:?}");
+        }
     }
 }
 

@@ -76,9 +76,12 @@ impl<L: Fn(u32) -> usize> Windows<'_, L> {
     /// Puts the ids of `bytes` into `ids`.
     fn merge_whole(&mut self, bytes: &[u8]) {
         self.ids.clear();
-        match bytes.len() {
-            ..=medium::MAX_BYTES => medium::merge(self.pairs, bytes, &mut self.ids),
-            _ => self.heap.merge(self.pairs, bytes, &mut self.ids),
+        if bytes.len() <= medium::MAX_BYTES {
+            self.ids.resize(bytes.len(), 0);
+            let count = medium::merge(self.pairs, bytes, &mut self.ids);
+            self.ids.truncate(count);
+        } else {
+            self.heap.merge(self.pairs, bytes, &mut self.ids);
         }
     }
 

@@ -11,11 +11,12 @@ pub const MAX_BYTES: usize = 64;
 /// Priorities that are scanned together.
 const BLOCK: usize = 8;
 
-/// Appends the ids of `pretoken` (64 bytes at most), equal to those of [`naive::merge`](super::naive::merge).
+/// Writes the ids of `pretoken` to the front of `out`, equal to those of [`naive::merge`](super::naive::merge); returns how
+/// many.
 ///
 /// # Panics
-/// When `pretoken` is longer than 64 bytes.
-pub fn merge(pairs: &PairTable, pretoken: &[u8], out: &mut Vec<u32>) {
+/// When `pretoken` is longer than 64 bytes, or `out` shorter than the ids are many.
+pub fn merge(pairs: &PairTable, pretoken: &[u8], out: &mut [u32]) -> usize {
     let mut length = pretoken.len();
     assert!(length <= MAX_BYTES, "medium pretokens have at most 64 bytes");
     let mut parts = [0; MAX_BYTES];
@@ -51,5 +52,6 @@ pub fn merge(pairs: &PairTable, pretoken: &[u8], out: &mut Vec<u32>) {
             priorities[at - 1] = pairs.priority(parts[at - 1], parts[at]);
         }
     }
-    out.extend_from_slice(&parts[..length]);
+    out[..length].copy_from_slice(&parts[..length]);
+    length
 }

@@ -1,13 +1,16 @@
 //! Which two tokens merge: a hash table from a pair of ids to the priority of their merge.
 //!
 //! ```text
-//! bucket (16 bytes)   left right priority | left right priority        20 + 20 + 24 bits each
+//! marks     one byte a slot: some bits of the pair that may be there
+//! entries   one a slot: left right priority, 20 + 20 + 24 bits
 //! ```
-//! A pair is in one of two buckets (cuckoo hashing), so a look-up reads two places that do not depend on each other and has
-//! no loop: look-ups of several words overlap.
+//! Each pair has a slot of its own (perfect hashing), so a look-up has no loop and no branch: look-ups of several words
+//! overlap. Most pairs do not merge, and their mark says so; marks are an eighth of the table and stay near.
 
+use super::perfect_hash::PerfectHash;
 use crate::error::{Error, Result};
 use crate::tokenizer::definition::Merges;
+use crate::tokenizer::probe::prefetch;
 use crate::tokenizer::vocab::{MAX_IDS, Vocabulary, shown};
 
 /// No merge; larger than every priority.
@@ -39,10 +42,18 @@ pub struct PairTable {
     byte_ids: [u32; 256],
     /// The priority of each pair of bytes, `first << 8 | second`.
     byte_pairs: Box<[u32]>,
-    buckets: Vec<[u64; 2]>,
-    shift: u32,
+    slots: PerfectHash,
+    marks: Vec<u8>,
+    entries: Vec<u64>,
     /// The id for each priority; empty where they are equal.
     ids: Vec<u32>,
+}
+
+/// A pair, and the only slot where it may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Location {
+    key: u64,
+    slot: usize,
 }
 
 const _: () = assert!(MAX_IDS < 1 << ID_BITS);
@@ -52,9 +63,6 @@ const PRIORITY: u64 = (1 << PRIORITY_BITS) - 1;
 /// A priority that no entry has, and ids that no pair of one vocabulary has.
 const EMPTY: u64 = u64::MAX;
 
-/// After so many moves an insertion gives up and the table doubles. Below a load of 0.85 a handful is enough.
-const MAX_MOVES: usize = 200;
-
 impl PairTable {
     /// The table for a vocabulary.
     ///
@@ -62,42 +70,50 @@ impl PairTable {
     /// When the merges are more than a table can number, or give what is no token.
     pub fn new(name: &str, vocabulary: &Vocabulary, merges: &Merges) -> Result<Self> {
         match merges {
-            Merges::ByRank => Ok(Self::from_cuts(vocabulary, cuts(vocabulary))),
+            Merges::ByRank => Self::with(name, vocabulary, entries_of(cuts(vocabulary)), Vec::new()),
             Merges::List(pairs) => {
-                listed(name, vocabulary, pairs).map(|(entries, ids)| Self::with(vocabulary, &entries, ids))
+                let (entries, ids) = listed(name, vocabulary, pairs)?;
+                Self::with(name, vocabulary, entries, ids)
             }
         }
     }
 
     /// The table of a vocabulary that merges by rank, from all cuts of its tokens into two.
-    pub(crate) fn from_cuts(vocabulary: &Vocabulary, cuts: impl IntoIterator<Item = Cut>) -> Self {
-        let entry = |cut: Cut| key(cut.left, cut.right) << PRIORITY_BITS | u64::from(cut.whole);
-        Self::with(vocabulary, &cuts.into_iter().map(entry).collect::<Vec<_>>(), Vec::new())
+    pub(crate) fn from_cuts(
+        name: &str,
+        vocabulary: &Vocabulary,
+        cuts: impl IntoIterator<Item = Cut>,
+    ) -> Result<Self> {
+        Self::with(name, vocabulary, entries_of(cuts), Vec::new())
     }
 
-    fn with(vocabulary: &Vocabulary, entries: &[u64], ids: Vec<u32>) -> Self {
+    fn with(name: &str, vocabulary: &Vocabulary, entries: Vec<u64>, ids: Vec<u32>) -> Result<Self> {
         let mut byte_ids = [0; 256];
         for byte in 0..=255_u8 {
             byte_ids[usize::from(byte)] = vocabulary.id(&[byte]).expect("a vocabulary has all single bytes");
         }
-        // Half as many buckets as entries would be a load of 1; one at most 0.85 is filled quickly.
-        let mut bits = (entries.len().max(8) * 10 / 17).next_power_of_two().trailing_zeros();
-        let buckets = loop {
-            match filled(entries, bits) {
-                Some(buckets) => break buckets,
-                None => bits += 1,
-            }
-        };
-        let mut table = Self { byte_ids, byte_pairs: Box::default(), buckets, shift: 64 - bits, ids };
+        let keys: Vec<u64> = entries.iter().map(|entry| entry >> PRIORITY_BITS).collect();
+        let slots = PerfectHash::new(&keys).ok_or_else(|| Error::Vocabulary {
+            name: name.into(),
+            reason: format!(
+                "its {} merges cannot be put into a table; is it a trained vocabulary?",
+                keys.len()
+            ),
+        })?;
+        let (mut marks, mut placed) = (vec![0; slots.num_slots()], vec![EMPTY; slots.num_slots()]);
+        for (&key, entry) in keys.iter().zip(entries) {
+            let (slot, mark) = slots.place(key);
+            (marks[slot], placed[slot]) = (mark, entry);
+        }
+        let mut table = Self { byte_ids, byte_pairs: Box::default(), slots, marks, entries: placed, ids };
         let pair = |pair: usize| table.priority(byte_ids[pair >> 8], byte_ids[pair & 0xff]);
         table.byte_pairs = (0..1 << 16).map(pair).collect();
-        table
+        Ok(table)
     }
 
     /// All pairs in the order of their priorities, pairs of one priority by their left part.
     pub(crate) fn listed(&self) -> Vec<(u32, u32)> {
-        let mut entries: Vec<u64> =
-            self.buckets.as_flattened().iter().copied().filter(|&entry| entry != EMPTY).collect();
+        let mut entries: Vec<u64> = self.entries.iter().copied().filter(|&entry| entry != EMPTY).collect();
         entries.sort_unstable_by_key(|entry| (entry & PRIORITY, entry >> PRIORITY_BITS));
         let id = |entry: u64, shift: u32| (entry >> shift) as u32 & ((1 << ID_BITS) - 1);
         entries.into_iter().map(|it| (id(it, ID_BITS + PRIORITY_BITS), id(it, PRIORITY_BITS))).collect()
@@ -113,15 +129,30 @@ impl PairTable {
     /// The priority of merging `left` and `right`, or [`NONE`].
     #[inline(always)]
     pub fn priority(&self, left: u32, right: u32) -> u32 {
+        self.priority_at(self.locate(left, right))
+    }
+
+    /// Where the priority of a pair is, for [`priority_at`](Self::priority_at).
+    #[inline(always)]
+    pub(super) fn locate(&self, left: u32, right: u32) -> Location {
         let key = key(left, right);
-        let (one, other) = homes(key, self.shift);
-        let mut found = u64::from(NONE);
-        for entry in [self.buckets[one], self.buckets[other]].as_flattened() {
-            if entry >> PRIORITY_BITS == key {
-                found = entry & PRIORITY;
-            }
-        }
-        found as u32
+        let (slot, mark) = self.slots.place(key);
+        // A place that is always near, where the pair cannot be at its own.
+        let slot = if self.marks[slot] == mark { slot } else { 0 };
+        Location { key, slot }
+    }
+
+    /// Asks for a priority to come near.
+    #[inline(always)]
+    pub(super) fn fetch(&self, location: Location) {
+        prefetch(&self.entries[location.slot]);
+    }
+
+    /// The priority of a pair that has been located, or [`NONE`].
+    #[inline(always)]
+    pub(super) fn priority_at(&self, Location { key, slot }: Location) -> u32 {
+        let entry = self.entries[slot];
+        if entry >> PRIORITY_BITS == key { (entry & PRIORITY) as u32 } else { NONE }
     }
 
     /// The id that a merge of `priority` gives.
@@ -160,48 +191,9 @@ fn key(left: u32, right: u32) -> u64 {
     u64::from(left) << ID_BITS | u64::from(right)
 }
 
-/// The two buckets of a key: the high bits of two products.
-#[inline(always)]
-fn homes(key: u64, shift: u32) -> (usize, usize) {
-    let one = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift;
-    let other = key.wrapping_mul(0xd6e8_feb8_6659_fd93) >> shift;
-    (one as usize, other as usize)
-}
-
-/// A table of `1 << bits` buckets with all entries, if they fit.
-fn filled(entries: &[u64], bits: u32) -> Option<Vec<[u64; 2]>> {
-    let shift = 64 - bits;
-    let mut buckets = vec![[EMPTY; 2]; 1 << bits];
-    for &entry in entries {
-        insert(&mut buckets, shift, entry)?;
-    }
-    Some(buckets)
-}
-
-fn insert(buckets: &mut [[u64; 2]], shift: u32, mut entry: u64) -> Option<()> {
-    let (one, other) = homes(entry >> PRIORITY_BITS, shift);
-    // The last of equal pairs wins, as in Hugging Face's own map.
-    let same = |slot: &&mut u64| **slot >> PRIORITY_BITS == entry >> PRIORITY_BITS;
-    for at in [one, other] {
-        if let Some(slot) = buckets[at].iter_mut().find(same) {
-            *slot = entry;
-            return Some(());
-        }
-    }
-    let mut at = one;
-    for moves in 0..MAX_MOVES {
-        let (one, other) = homes(entry >> PRIORITY_BITS, shift);
-        for home in [one, other] {
-            if let Some(slot) = buckets[home].iter_mut().find(|slot| **slot == EMPTY) {
-                *slot = entry;
-                return Some(());
-            }
-        }
-        // Out with one of the other bucket, in turn; it has another bucket to go to.
-        at = if at == one { other } else { one };
-        std::mem::swap(&mut buckets[at][moves / 2 % 2], &mut entry);
-    }
-    None
+fn entries_of(cuts: impl IntoIterator<Item = Cut>) -> Vec<u64> {
+    let entry = |cut: Cut| key(cut.left, cut.right) << PRIORITY_BITS | u64::from(cut.whole);
+    cuts.into_iter().map(entry).collect()
 }
 
 /// Every way to cut a token into two tokens.
@@ -231,5 +223,12 @@ fn listed(name: &str, vocabulary: &Vocabulary, pairs: &[(u32, u32)]) -> Result<(
         })?);
         entries.push(key(left, right) << PRIORITY_BITS | priority);
     }
+    // The last of equal pairs wins, as in Hugging Face's own map.
+    entries.sort_unstable();
+    entries.dedup_by(|later, kept| {
+        let equal = *later >> PRIORITY_BITS == *kept >> PRIORITY_BITS;
+        *kept = if equal { *later } else { *kept };
+        equal
+    });
     Ok((entries, ids))
 }

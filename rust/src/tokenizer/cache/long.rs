@@ -4,15 +4,18 @@
 //! index   [hash, place in the arena, bytes, ids] by open addressing, at most half full
 //! arena   the pretoken's bytes, its ids as four bytes each, the next pretoken ...
 //! ```
-//! Keys are compared whole. When the limit is reached nothing more is stored.
+//! Keys are compared whole. Both have their size from the beginning, and take memory as they fill; when one is full nothing
+//! more is stored.
 
+use super::table::{Table, Zeroable};
 use crate::tokenizer::probe::prefetch;
 use crate::tokenizer::vocab::hash;
 
 /// Longer pretokens are merged every time: they hardly repeat.
 const MAX_BYTES: usize = 512;
 
-const FIRST_SLOTS: usize = 1 << 12;
+/// Bytes of the limit for each slot: a pretoken of English takes some 40 in the arena and two slots.
+const BYTES_PER_SLOT: usize = 32;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
@@ -23,25 +26,25 @@ struct Slot {
     num_ids: u16,
 }
 
+// SAFETY: integers.
+#[expect(unsafe_code, reason = "a promise to the table")]
+unsafe impl Zeroable for Slot {}
+
 /// A map that only ever fills.
 #[derive(Debug)]
 pub(crate) struct LongCache {
-    slots: Vec<Slot>,
+    slots: Table<Slot>,
     used: usize,
+    /// Never grows.
     arena: Vec<u8>,
-    limit_bytes: usize,
 }
 
 impl LongCache {
     /// An empty map that takes at most `limit_bytes`.
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { slots: vec![Slot::default(); FIRST_SLOTS], used: 0, arena: Vec::new(), limit_bytes }
-    }
-
-    /// Appends the ids of `pretoken` to `out`, if it is known; returns whether it is.
-    #[inline]
-    pub(crate) fn find(&self, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
-        pretoken.len() <= MAX_BYTES && self.find_hashed(hash(pretoken), pretoken, out)
+        let num_slots = 1 << (limit_bytes / BYTES_PER_SLOT).max(1).ilog2();
+        let arena_bytes = limit_bytes.saturating_sub(num_slots * size_of::<Slot>()).min(u32::MAX as usize);
+        Self { slots: Table::new(num_slots), used: 0, arena: Vec::with_capacity(arena_bytes) }
     }
 
     /// The hash of a pretoken; 0 for those that are never stored.
@@ -66,9 +69,9 @@ impl LongCache {
         }
     }
 
-    /// As [`find`](Self::find), with the pretoken's hash.
+    /// Appends the ids of `pretoken`, whose hash is `hash`, to `out`, if it is known; returns whether it is.
     #[inline]
-    pub(crate) fn find_hashed(&self, hash: u64, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
+    pub(crate) fn find(&self, hash: u64, pretoken: &[u8], out: &mut Vec<u32>) -> bool {
         if pretoken.len() > MAX_BYTES {
             return false;
         }
@@ -92,16 +95,10 @@ impl LongCache {
 
     /// Stores the ids of a pretoken that is not in the map, where the limit allows it; returns whether it did.
     pub(crate) fn insert(&mut self, pretoken: &[u8], ids: &[u32]) -> bool {
-        let more_bytes = pretoken.len() + 4 * ids.len();
-        let grows = (self.used + 1) * 2 > self.slots.len();
-        let slots = if grows { self.slots.len() * 2 } else { self.slots.len() };
-        let total = slots * size_of::<Slot>() + self.arena.len() + more_bytes;
-        let fits = u32::try_from(self.arena.len()).is_ok() && total <= self.limit_bytes;
+        let fits = self.arena.capacity() - self.arena.len() >= pretoken.len() + 4 * ids.len()
+            && (self.used + 1) * 2 <= self.slots.len();
         if pretoken.len() > MAX_BYTES || ids.is_empty() || !fits {
             return false;
-        }
-        if grows {
-            self.grow();
         }
         let hash = hash(pretoken);
         let slot = Slot {
@@ -111,24 +108,9 @@ impl LongCache {
             num_ids: ids.len() as u16,
         };
         self.place(hash, slot);
-        if self.arena.capacity() - self.arena.len() < more_bytes {
-            // Vec would double, beyond the limit.
-            let more = self.arena.len().clamp(1 << 16, 1 << 22).min(self.limit_bytes).max(more_bytes);
-            self.arena.reserve_exact(more);
-        }
         self.arena.extend_from_slice(pretoken);
         ids.iter().for_each(|id| self.arena.extend_from_slice(&id.to_le_bytes()));
         true
-    }
-
-    fn grow(&mut self) {
-        let old = std::mem::take(&mut self.slots);
-        self.slots = vec![Slot::default(); old.len() * 2];
-        self.used = 0;
-        for slot in old.into_iter().filter(|slot| slot.num_ids > 0) {
-            let key = &self.arena[slot.place as usize..][..slot.num_bytes.into()];
-            self.place(hash(key), slot);
-        }
     }
 
     fn place(&mut self, hash: u64, slot: Slot) {

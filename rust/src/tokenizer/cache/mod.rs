@@ -7,11 +7,13 @@
 //! Nothing is ever evicted: words come roughly in the order of how common they are, and replacing them by newer ones made a
 //! warm pass 40 % slower. A full cache stays as it is; its size is the limit.
 
+mod caches;
 mod keys;
 mod long;
 mod short;
 mod table;
 
+pub(super) use caches::Caches;
 pub(super) use keys::write_keys;
 pub(super) use long::LongCache;
-pub(super) use short::{Entry, Key, ShortCache, key_of};
+pub(super) use short::{Answer, Entry, Key, ShortCache, key_of};

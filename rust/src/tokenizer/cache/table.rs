@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "an allocation with an alignment of its own, and advice to the kernel")]
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -19,6 +19,8 @@ pub(super) unsafe trait Zeroable: Copy {}
 /// A slice of fixed length that begins zeroed.
 #[derive(Debug)]
 pub(super) struct Table<T: Zeroable> {
+    /// What the allocator gave, with room to align in.
+    allocation: NonNull<u8>,
     start: NonNull<T>,
     length: usize,
 }
@@ -31,31 +33,36 @@ unsafe impl<T: Zeroable + Sync> Sync for Table<T> {}
 impl<T: Zeroable> Table<T> {
     /// A zeroed table of `length` elements, at least one.
     pub(super) fn new(length: usize) -> Self {
-        let layout = Self::layout(length);
-        // Not `alloc_zeroed`: with an alignment of its own it writes the zeros itself, and pages are small once written.
+        let (layout, align) = Self::layout(length);
+        // Zeroed memory of this size comes from the kernel and is not touched before it is used: so pages can still be huge.
         // SAFETY: the layout's size is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) });
+        let allocation = allocation.unwrap_or_else(|| handle_alloc_error(layout));
+        // SAFETY: the layout has `align` bytes to spare.
+        let start = unsafe { allocation.add(allocation.align_offset(align)) };
         #[cfg(target_os = "linux")]
-        if layout.size() >= HUGE_PAGE {
-            // SAFETY: the range is the allocation made above; the advice changes no content. A refusal costs speed only.
-            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        if align == HUGE_PAGE {
+            // SAFETY: the range is inside of the allocation made above; the advice changes no content. A refusal costs speed
+            // only.
+            unsafe { libc::madvise(start.as_ptr().cast(), layout.size() - align, libc::MADV_HUGEPAGE) };
         }
-        // SAFETY: the range is the allocation made above.
-        unsafe { start.as_ptr().write_bytes(0, layout.size()) };
-        Self { start: start.cast(), length }
+        Self { allocation, start: start.cast(), length }
     }
 
-    fn layout(length: usize) -> Layout {
-        let layout = Layout::array::<T>(length.max(1)).expect("a table is smaller than the address space");
-        let align = if layout.size() >= HUGE_PAGE { HUGE_PAGE } else { layout.align().max(64) };
-        layout.align_to(align).expect("an alignment of at most 2 MiB")
+    /// The layout to allocate, and the alignment that it has room for.
+    fn layout(length: usize) -> (Layout, usize) {
+        let elements = Layout::array::<T>(length.max(1)).expect("a table is smaller than the address space");
+        let align = if elements.size() >= HUGE_PAGE { HUGE_PAGE } else { elements.align().max(64) };
+        // An alignment of its own would make the allocator write the zeros itself.
+        let layout = Layout::from_size_align(elements.size() + align, 8);
+        (layout.expect("a table is smaller than the address space"), align)
     }
 }
 
 impl<T: Zeroable> Drop for Table<T> {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with the same layout; the elements are `Copy`, so nothing is to be dropped.
-        unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.length)) };
+        unsafe { dealloc(self.allocation.as_ptr(), Self::layout(self.length).0) };
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Decision {
     pub(super) starts: u64,
     /// Apostrophes that begin a contraction if the text after them is one.
     pub(super) apostrophes: u64,
+    /// Whether it covers all of the window, but for whitespace at its end.
+    pub(super) is_whole: bool,
     /// Whether it covers the end of the text.
     pub(super) is_last: bool,
 }
@@ -56,6 +58,7 @@ impl Window {
     /// The pretoken starts that are certain. Contractions are not in them.
     #[inline(always)]
     pub(super) fn decide(mut self, family: Family) -> Decision {
+        let num_chars = self.num_chars;
         if family == Family::Gpt4o {
             self.leave_out_mixed_scripts();
         }
@@ -65,7 +68,12 @@ impl Window {
             Family::Gpt4o => self.gpt4o(),
             Family::DeepSeek => unreachable!("it is split character by character"),
         };
-        Decision { starts: starts & self.certain() | 1, apostrophes, is_last: self.is_last }
+        Decision {
+            starts: starts & self.certain() | 1,
+            apostrophes,
+            is_whole: self.num_chars == num_chars,
+            is_last: self.is_last,
+        }
     }
 
     /// All of the window but a whitespace run that reaches its end, whose first character is still certain to be a start.

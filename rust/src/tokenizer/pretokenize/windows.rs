@@ -43,15 +43,17 @@ pub(super) unsafe fn fill<I: Isa>(
             starts.advance(decided.starts.count_ones() as usize);
             return text.len();
         }
-        // The last start begins the next window.
-        let last = 63 - decided.starts.leading_zeros();
+        // The next window begins at the last border that can be seen without deciding, so that it need not wait for this
+        // one; else at the last start.
+        let borders = if decided.borders != 0 { decided.borders } else { decided.starts };
+        let last = 63 - borders.leading_zeros();
         if last == 0 {
             room[0] = base;
             starts.advance(1);
             at = scalar::next(family, text, at);
             continue;
         }
-        let before_last = decided.starts ^ (1 << last);
+        let before_last = decided.starts & ((1 << last) - 1);
         // SAFETY: the caller's.
         unsafe { I::positions(before_last, base, room) };
         starts.advance(before_last.count_ones() as usize);
@@ -63,6 +65,8 @@ pub(super) unsafe fn fill<I: Isa>(
 struct Decided {
     /// One bit a byte of the window.
     starts: u64,
+    /// Some of the starts, known at once; what lies before them is decided.
+    borders: u64,
     /// Whether the decision covers the end of the text.
     is_last: bool,
 }
@@ -86,6 +90,10 @@ unsafe fn starts_in<I: Isa>(
         let vector = I::load(bytes);
         (vector, I::at_least(vector, 0x80))
     };
+    // A blank behind a character that is no whitespace: no pattern takes it into the pretoken before.
+    // SAFETY: as above.
+    let (blanks, text_bytes) = unsafe { (I::equal(vector, b' '), I::at_least(vector, b' ' + 1)) };
+    let borders = blanks & (text_bytes & !high) << 1;
     // SAFETY: as above.
     let mut class = unsafe { I::classes(vector, classes) };
     if high == 0 {
@@ -94,7 +102,7 @@ unsafe fn starts_in<I: Isa>(
         let decision = window.decide(family);
         let starts =
             with_contractions(family, text, at, decision.starts, decision.apostrophes & valid) & valid;
-        return Decided { starts, is_last: is_last && decision.is_last };
+        return Decided { starts, borders, is_last: is_last && decision.is_last };
     }
     // SAFETY: as above.
     let leads = unsafe { I::at_least(vector, 0xc0) };
@@ -118,7 +126,8 @@ unsafe fn starts_in<I: Isa>(
     let (starts, apostrophes) =
         unsafe { (I::deposit(decision.starts, heads), I::deposit(decision.apostrophes, heads)) };
     let is_last = is_last && decision.is_last;
-    Decided { starts: with_contractions(family, text, at, starts, apostrophes) & valid, is_last }
+    let borders = if decision.is_whole { borders } else { 0 };
+    Decided { starts: with_contractions(family, text, at, starts, apostrophes) & valid, borders, is_last }
 }
 
 /// # Safety
