@@ -5,12 +5,13 @@
 Each peer runs in a fresh process a round: its first pass is cold, the best of the later ones is warm. Medians of
 rounds, MB of text a second by the clock; in brackets by processor time of all threads, which neighbours on the
 machine disturb less. Token counts are held to tiktoken's (a peer that differs is named), ids by the tests. What is
-unfair: `tokenizer_peers.py` says which peers make objects or lists. A pre-release of Hugging Face tokenizers is measured where
-`--tokenizers-pre` names a folder: `pip install --pre --target FOLDER tokenizers`.
+unfair: `tokenizer_peers.py` says which peers make objects or lists. A pre-release of Hugging Face tokenizers is
+measured where `--tokenizers-pre` names a folder: `pip install --pre --target FOLDER tokenizers`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -28,6 +29,8 @@ import nanofast
 from corpus import SHARED
 from tokenizer_peers import PEERS, Run
 
+# What `ByteLevel` of Hugging Face tokenizers splits by when it is given no pattern: GPT-2's.
+BUILT_IN_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 VOCABULARIES = ("r50k_base", "cl100k_base", "o200k_base", "llama3")
 CORPORA = ("web_en", "multi", "code", "hard")
 NUM_BYTES, SMOKE_BYTES = 60_000_000, 1_000_000
@@ -46,10 +49,14 @@ def write_vocabulary(name: str, folder: Path) -> None:
     else:
         tokenizer = nanofast.Tokenizer.from_name(name)
         tokenizer.save(file, format="huggingface")
-    tokenizer.save(file.with_suffix(".tiktoken"), format="tiktoken")
+    # Ids are ranks, also where a file's list of merges is not quite in their order.
+    ids = [token for token, length in enumerate(tokenizer.token_bytes()) if length]
+    lines = (b"%s %d" % (base64.b64encode(tokenizer.token_bytes(token)), token) for token in ids)
+    file.with_suffix(".tiktoken").write_bytes(b"\n".join(lines))
     pre = json.loads(file.read_text("utf-8"))["pre_tokenizer"]
     first = pre["pretokenizers"][0] if pre["type"] == "Sequence" else pre
-    file.with_suffix(".pattern").write_text(json.dumps(first["pattern"]["Regex"]))
+    pattern = first["pattern"]["Regex"] if first["type"] == "Split" else BUILT_IN_PATTERN
+    file.with_suffix(".pattern").write_text(json.dumps(pattern))
 
 
 def run_process(run: Run) -> dict[str, Any]:

@@ -125,7 +125,11 @@ class Gigatoken(Peer):
         import gigatoken
 
         self.version = metadata.version("gigatoken")
-        self.tokenizer = gigatoken.Tokenizer(self.file)
+        ranks = Path(self.file).with_suffix(".tiktoken")
+        is_published = Path(run.folder, f"{run.vocabulary}.published.json").exists()
+        # It knows the bundled vocabularies' patterns by the names of their files.
+        from_tiktoken = gigatoken.Tokenizer.from_tiktoken
+        self.tokenizer = gigatoken.Tokenizer(self.file) if is_published else from_tiktoken(ranks)
 
     def encode(self, texts: Sequence[str]) -> Any:
         return self.tokenizer.encode_batch(texts, parallel=self.run.num_threads > 1)

@@ -103,6 +103,11 @@ fn a_pattern_that_engines_read_differently_has_a_family_under_one_of_them() {
     assert_eq!(Family::of(&pattern), None);
     let mut splitter = RegexSplitter::new("cl100k", &pattern).unwrap();
     assert_eq!(splitter.split("1234567").unwrap(), std::slice::from_ref(&(0..7)));
+    for (name, regex) in &PATTERNS[3..] {
+        let mut pattern = Pattern::tiktoken(regex);
+        pattern.stages[0].oniguruma = true;
+        assert!(Family::of(&pattern).is_some(), "{name} is read alike by both");
+    }
 }
 
 proptest! {

@@ -76,13 +76,12 @@ impl<L: Fn(u32) -> usize> Windows<'_, L> {
     /// Puts the ids of `bytes` into `ids`.
     fn merge_whole(&mut self, bytes: &[u8]) {
         self.ids.clear();
-        match bytes.len() {
-            ..=medium::MAX_BYTES => {
-                let mut ids = [0; medium::MAX_BYTES];
-                let count = medium::merge(self.pairs, bytes, &mut ids);
-                self.ids.extend_from_slice(&ids[..count]);
-            }
-            _ => self.heap.merge(self.pairs, bytes, &mut self.ids),
+        if bytes.len() <= medium::MAX_BYTES {
+            self.ids.resize(bytes.len(), 0);
+            let count = medium::merge(self.pairs, bytes, &mut self.ids);
+            self.ids.truncate(count);
+        } else {
+            self.heap.merge(self.pairs, bytes, &mut self.ids);
         }
     }
 

@@ -80,7 +80,9 @@ impl Family {
         // Every character is matched by each of the other patterns, so it does not matter what happens to gaps.
         let [stage] = &*pattern.stages else { return None };
         let text = stage.regex.as_str();
-        if stage.oniguruma && (text.contains("}+") || text.contains('$')) {
+        // What the engines read differently: `{1,3}+` (but not `\p{L}+`), and `$`.
+        let ends_repetition = |bytes: &[u8]| bytes[0].is_ascii_digit() && bytes[1..] == *b"}+";
+        if stage.oniguruma && (text.as_bytes().windows(3).any(ends_repetition) || text.contains('$')) {
             return None;
         }
         if GPT2.contains(&text) {
