@@ -106,7 +106,9 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
     say(f"\n{base.corpus}, {base.vocabulary}, {base.num_threads} thread(s), {num_rounds} round(s); MB/s (MB/CPU-s)")
     ours = rows["nanofast"]
     for peer, row in rows.items():
-        ratios = "" if peer == "nanofast" else f"  ours {ours['cold'] / row['cold']:6.2f} {ours['warm'] / row['warm']:6.2f}"
+        ratios = (
+            "" if peer == "nanofast" else f"  ours {ours['cold'] / row['cold']:6.2f} {ours['warm'] / row['warm']:6.2f}"
+        )
         say(
             f"{peer:>17} {row['version']:<11} load {1e3 * row['load']:6.0f} ms"
             f"  cold {row['cold']:6.1f} ({row['cold_cpu']:6.1f})  warm {row['warm']:6.1f} ({row['warm_cpu']:6.1f}){ratios}"
@@ -120,7 +122,9 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
 def hold_to_tiktoken(base: Run) -> None:
     """The same number of tokens as tiktoken on the same documents."""
     changes = {"num_bytes": min(base.num_bytes, TIKTOKEN_BYTES), "num_passes": 1}
-    counts = [run_process(Run(**{**asdict(base), **changes, "peer": peer}))["num_tokens"] for peer in ("nanofast", "tiktoken")]
+    counts = [
+        run_process(Run(**{**asdict(base), **changes, "peer": peer}))["num_tokens"] for peer in ("nanofast", "tiktoken")
+    ]
     assert counts[0] == counts[1], f"{base.corpus}, {base.vocabulary}: {counts[0]} tokens, tiktoken gives {counts[1]}"
 
 
