@@ -7,6 +7,7 @@ Hugging Face tokenizers in `Encoding` objects, tiktoken's in lists. Counting the
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +89,9 @@ class Nanofast:
         ends = np.cumsum([len(text) for text in texts])
         cuts = np.searchsorted(ends, np.linspace(0, ends[-1], self.num_threads + 1)[1:-1])
         borders = [0, *map(int, cuts), len(texts)]
-        self.parts = [texts[first:last] for first, last in zip(borders, borders[1:], strict=False)]
-        # A token has a byte at least; as many as half the characters are more than any of these texts has.
-        self.outs = [np.ones(sum(map(len, part)) // 2 + (1 << 20), np.uint32) for part in self.parts]
+        self.parts = [texts[first:last] for first, last in pairwise(borders)]
+        # A token has a byte at least.
+        self.outs = [np.ones(sum(len(text.encode()) for text in part), np.uint32) for part in self.parts]
 
     def encode(self, texts: Sequence[str]) -> int:
         if len(self.parts) == 1:
@@ -123,7 +125,11 @@ class Gigatoken(Peer):
         import gigatoken
 
         self.version = metadata.version("gigatoken")
-        self.tokenizer = gigatoken.Tokenizer(self.file)
+        ranks = Path(self.file).with_suffix(".tiktoken")
+        is_published = Path(run.folder, f"{run.vocabulary}.published.json").exists()
+        # It knows the bundled vocabularies' patterns by the names of their files.
+        from_tiktoken = gigatoken.Tokenizer.from_tiktoken
+        self.tokenizer = gigatoken.Tokenizer(self.file) if is_published else from_tiktoken(ranks)
 
     def encode(self, texts: Sequence[str]) -> Any:
         return self.tokenizer.encode_batch(texts, parallel=self.run.num_threads > 1)
@@ -153,12 +159,12 @@ class Tiktoken(Peer):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         import tiktoken
-        from tiktoken.load import load_tiktoken_bpe
 
         self.version = tiktoken.__version__
         file = Path(self.file)
         pattern = json.loads(file.with_suffix(".pattern").read_text())
-        ranks = load_tiktoken_bpe(str(file.with_suffix(".tiktoken")))
+        lines = (line.split() for line in file.with_suffix(".tiktoken").read_bytes().splitlines() if line)
+        ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
         self.encoding = tiktoken.Encoding(run.vocabulary, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
     def encode(self, texts: Sequence[str]) -> Any:
