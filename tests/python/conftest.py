@@ -18,6 +18,9 @@ IS_LONG = bool(os.environ.get("NANOFAST_TEST_LONG"))
 # A shell that starts the tests in the background hands down that Ctrl-C is ignored, to the processes of tests as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The models of tests are so small that several threads of torch mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Machines differ tenfold in speed, so no case has a deadline; an example that fails is printed, not stored.
 settings.register_profile(
     "fast", max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
