@@ -245,7 +245,9 @@ def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str, tok
         del loader
         gc.collect()
         assert num_open_files() <= files
-        assert memory_kib() - half < 30_000  # a ring and the texts of one loader take about 1 MB: 100 would show
+        # A ring and the texts of one loader take about 1 MB: 100 would show. Two threads that ask for an encoder at the
+        # same moment may make one more, which then stays: 48 MiB.
+        assert memory_kib() - half < 60_000
 
 
 def test_memory_and_files_stay_flat_over_many_batches_and_epochs(make: Make) -> None:
