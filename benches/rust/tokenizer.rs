@@ -29,7 +29,7 @@ fn documents(name: &str) -> Vec<String> {
     let Ok(shards) = find_shards(&[corpus]) else { return vec![words(num_bytes(), 5_000)] };
     let shard = open_shard(&shards[0], "text").expect("a text shard");
     let (mut texts, mut left) = (Vec::new(), num_bytes());
-    for group in 0.. {
+    for group in 0..shard.row_counts().len() {
         let mut reader = shard.reader(group, 0..shard.num_rows(group)).expect("an unchanged file");
         while let Some((_, batch)) = reader.next_batch().expect("an intact file") {
             for text in batch.iter() {
@@ -49,7 +49,7 @@ fn words(num_bytes: usize, num_words: u64) -> String {
     let (mut text, mut state) = (String::with_capacity(num_bytes + 16), 1_u64);
     while text.len() < num_bytes {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        let mut word = (state >> 33) % num_words * 0x9e37_79b9_7f4a_7c15;
+        let mut word = ((state >> 33) % num_words).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         text.push(' ');
         for _ in 0..6 + word % 7 {
             text.push((b'a' + (word >> 58) as u8 % 26) as char);
