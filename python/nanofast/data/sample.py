@@ -16,22 +16,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from nanofast.chat_template import NANOCHAT
 from nanofast.data import stdlib
 from nanofast.data.aside import folder_aside
 
 FORMAT_VERSION = 1
 VOCAB_SIZE = 4096
-SPECIAL_TOKENS = (
-    "<|bos|>",
-    "<|user_start|>",
-    "<|user_end|>",
-    "<|assistant_start|>",
-    "<|assistant_end|>",
-    "<|python_start|>",
-    "<|python_end|>",
-    "<|output_start|>",
-    "<|output_end|>",
-)
+SPECIAL_TOKENS = NANOCHAT.special_tokens
 ROW_GROUP_DOCUMENTS = 1000
 # One document in 20 is for validation, the share that the loader takes of a single shard: the corpus is too small to
 # give more away (Python 3.11: 0.57 MB, 160,000 tokens).
