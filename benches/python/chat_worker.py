@@ -134,10 +134,15 @@ def measured(passes: Iterator[Iterator[Batch]], count: int) -> dict[str, Any]:
 
 
 def digest(batches: Iterable[Batch]) -> str:
-    """Of every value of a pass."""
+    """Of every value of a pass that a loss can depend on.
+
+    A conversation that ends with the user's turn ends with a token that nanochat's loop pads over, and that the stream
+    keeps as an input; no learned target comes behind it.
+    """
     found = hashlib.sha256()
     for inputs, targets in batches:
-        for tensor in (inputs, targets):
+        learned_behind = targets.ne(-1).flip(1).cummax(1).values.flip(1)
+        for tensor in (inputs.long() * learned_behind, targets):
             found.update(str(tuple(tensor.shape)).encode())
             found.update(tensor.long().numpy().tobytes())
     return found.hexdigest()

@@ -174,7 +174,8 @@ def open_loader(
         sequence_length=config.model.sequence_length,
         text_column=config.data.text_column,
         split=split,
-        packing=config.data.packing,
+        # best_fit fills its buffer of documents from several epochs of a short split, and its rows hold the longest first
+        packing=config.data.packing if split == "train" else "concat",
         overflow=config.data.overflow,
         rank=world.rank,
         world_size=world.world_size,
@@ -195,7 +196,8 @@ def open_validation_loader(
     """A loader at the beginning of the validation split, and each rank's batches.
 
     Every lane gives the same rows, `tokens` in all and rounded up, whatever the batch size and the world size; batches
-    are the largest up to the device batch size that these rows can be cut into. `data` None stands for what the
+    are the largest up to the device batch size that these rows can be cut into. Text comes in the order of the split,
+    one document behind the other. `data` None stands for what the
     configuration was resolved to.
     """
     assert config.schedule.device_batch_size is not None
