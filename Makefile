@@ -7,7 +7,7 @@ ARGS ?=
 PYTHON_HERE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help train chat-demo test test-long bench lint ci clean setup-base setup-test setup-bench setup-dev
+.PHONY: help train chat-demo test test-long bench lint ci clean setup-base setup-test setup-long setup-bench setup-dev
 
 help:
 	@echo 'make train      set up, then train on the sample corpus   (ARGS="--depth 6" for flags)'
@@ -29,6 +29,7 @@ test: setup-test
 	cargo test --locked
 	$(PYTHON_HERE) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
+test-long: setup-long
 test-long: export NANOFAST_TEST_LONG = 1
 test-long: export PROPTEST_CASES = 4096
 test-long: test
@@ -54,6 +55,7 @@ clean:
 
 setup-base: ; @$(call set-up)
 setup-test: ; @$(call set-up,test)
+setup-long: ; @$(call set-up,test examples)
 setup-bench: ; @$(call set-up,bench)
 setup-dev: ; @$(call set-up,test bench dev)
 
