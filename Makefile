@@ -7,7 +7,7 @@ ARGS ?=
 PYTHON_HERE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help train chat-demo test test-long bench docs lint ci clean setup-base setup-test setup-long setup-docs setup-bench setup-dev
+.PHONY: help train chat-demo test test-long bench reliability docs lint ci clean setup-base setup-test setup-long setup-docs setup-bench setup-dev
 
 help:
 	@echo 'make train      set up, then train on the sample corpus   (ARGS="--depth 6" for flags)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test       set up, then every test                   (ARGS="-k name" for pytest)'
 	@echo 'make test-long  the same tests with many more cases'
 	@echo 'make bench      side by side with other loaders           (ARGS="--smoke" for once, on little data)'
+	@echo 'make reliability  which faults are survived, as docs/RELIABILITY.md   (ARGS="--long")'
 	@echo 'make docs       guides and reference as pages, in site/'
 	@echo 'make lint       formatting, clippy, rustdoc, ruff, mypy, stubtest'
 	@echo 'make ci         what the checks on a change run: lint, test, bench --smoke'
@@ -37,6 +38,9 @@ test-long: test
 
 bench: setup-bench
 	$(PYTHON_HERE) -m pytest benches $(ARGS)
+
+reliability: setup-test
+	$(PYTHON_HERE) scripts/reliability.py $(ARGS)
 
 docs: setup-docs
 	$(PYTHON_HERE) -m mkdocs build --strict
