@@ -55,8 +55,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
-    except (OSError, ValueError, TypeError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
