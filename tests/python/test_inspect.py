@@ -97,6 +97,8 @@ def test_token_files_are_looked_at_too(data: Path, tmp_path: Path):
     assert (file["num_documents"], file["dtype"], file["tokenizer"]) == (300, "uint16", "r50k_base")
     assert file["num_tokens"] * 2 == out.stat().st_size
     assert "300 documents; made with r50k_base" in command(out).stdout
+    assert command(out, "--html", tmp_path / "page.html").returncode == 0
+    assert "300 documents; made with r50k_base" in (tmp_path / "page.html").read_text("utf-8")
     out.write_bytes(out.read_bytes()[:-1])
     Path(f"{out}.json").unlink()
     done = command(out)
@@ -129,7 +131,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(data: Path, tmp_path: Path):
         (tmp_path / "not.parquet",): "not.parquet",
         (tmp_path / "lists.parquet", "--text-column", "messages"): "list",
         (data / "shard_0.parquet", "--text-column", "body"): "body",
-        (data / "shard_0.parquet", "--world-size", "0"): "--world-size must be at least 1",
+        (data / "shard_0.parquet", "--world-size", "0"): "argument --world-size: expected a whole number from 1",
         (data / "shard_0.parquet", "--tokenizer", "r50k"): "r50k_base",
     }
     for words, message in mistakes.items():

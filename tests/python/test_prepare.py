@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from commands import data_command
+from commands import SMALL_FILES, data_command
 from nanofast.data import prepare as preparing
 from nanofast.data.compressed import zstd_module
 from nanofast.data.documents import DocumentError, Reading
@@ -26,14 +26,6 @@ from nanofast.data.inputs import find_inputs
 from nanofast.data.prepare import Shape, prepare
 from nanofast.data.spill import merged, write_run
 from shards import random_text
-
-# The command in a process whose files may have 5,000 bytes at most, which is what a full disk looks like.
-SMALL_FILES = (
-    "import resource, runpy, signal\n"
-    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
-    "runpy.run_module('nanofast.data', run_name='__main__')\n"
-)
 
 
 def texts_of(count: int, seed: int = 0) -> list[str]:
@@ -434,7 +426,7 @@ def test_the_command_line(tmp_path):
         ("nowhere",): "no such file or folder: `nowhere`",
         (tmp_path / "empty",): "--code takes every text file",
         (path, "--deduplicate", "--no-shuffle"): "leave out --no-shuffle",
-        (path, "--shard-mb", "0"): "shard_bytes = 0",
+        (path, "--shard-mb", "0"): "argument --shard-mb: expected a number above 0",
         (path, "--separator", ""): "--separator is empty",
         (path, "--min-bytes", "5", "--max-bytes", "2"): "max_bytes = 2: at least 5",
     }.items():

@@ -210,7 +210,7 @@ def test_a_mistake_on_the_command_line_is_one_line(folder: Path, tmp_path: Path)
         ([str(folder), "--vocab-size", "10", *out], "vocab_size = 10: at least 257"),
         ([str(tmp_path / "none"), "--vocab-size", "300", *out], "no such file or folder"),
         ([str(folder), "--vocab-size", "300", "--out", str(tmp_path / "no" / "x.json")], "no folder"),
-        ([str(folder), "--vocab-size", "300", "--max-mb", "0", *out], "--max-mb must be more than 0"),
+        ([str(folder), "--vocab-size", "300", "--max-mb", "0", *out], "argument --max-mb: expected a number above 0"),
     ]:
         done = run(*words)
         assert done.returncode == 2

@@ -56,8 +56,15 @@ def main() -> int:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
     except (OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return 2
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"cannot use `{error.filename}`: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

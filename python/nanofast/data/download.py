@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.fetch import DiskError, Fetched, Fetcher, FetchError, Patience, Source, identity, new_client, refused
 from nanofast.data.footer import check_footer
 from nanofast.data.partial import StoppedError
@@ -207,7 +208,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="", help="take the shards whose path in the repository begins with this")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of the repository (main)")
     parser.add_argument("--url-template", metavar="URL", help="shards anywhere, with a field such as {index:05d}")
-    parser.add_argument("--num-shards", type=int, metavar="TOTAL", help="how many shards the template has in all")
+    parser.add_argument(
+        "--num-shards", type=whole_number, metavar="TOTAL", help="how many shards the template has in all"
+    )
     parser.add_argument(
         "-n",
         type=int,
@@ -215,12 +218,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="training shards to fetch, -1 for all (8); the last is for validation and always fetched",
     )
-    parser.add_argument("-w", type=int, default=4, metavar="N", help="parallel downloads (4)")
+    parser.add_argument("-w", type=whole_number, default=4, metavar="N", help="parallel downloads (4)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to (NANOFAST_HOME/data/NAME)")
     parser.add_argument("--verify", action="store_true", help="hash again what is there")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive_number,
         default=Patience.total_seconds,
         metavar="SECONDS",
         help="longest time for one shard (7200)",
@@ -252,7 +255,7 @@ def run(arguments: argparse.Namespace) -> int:
             wanted,
             folder,
             Fetcher(client, patience, stop),
-            num_workers=max(1, arguments.w),
+            num_workers=arguments.w,
             verify=arguments.verify,
             headers_for=_token_for,
             transfer=transfer,
@@ -275,7 +278,7 @@ def _sources(arguments: argparse.Namespace, patience: Patience) -> tuple[str, li
     if arguments.n < -1:
         raise FetchError(f"-n must be -1 (all) or more; found {arguments.n}")
     if arguments.url_template:
-        if arguments.num_shards is None or arguments.num_shards < 1:
+        if arguments.num_shards is None:
             raise FetchError("--url-template needs --num-shards TOTAL, the number of shards that exist")
         sources = list_template(arguments.url_template, arguments.num_shards)
         return sources[0].name.rsplit(".", 1)[0].rstrip("0123456789_-") or "shards", sources, ""

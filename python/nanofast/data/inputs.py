@@ -44,6 +44,18 @@ def find_inputs(paths: Sequence[str], *, code: bool = False, without: Path | Non
     return [source for path in paths for source in _named(path, code, without)]
 
 
+def require_shards(path: str, otherwise: str = "") -> None:
+    """Refuse a file of text that is no parquet, saying what makes shards of it.
+
+    Raises:
+        InvalidError: it is one.
+    """
+    entry = _input(Path(path), code=False) if Path(path).is_file() else None
+    if entry is not None and entry.format != "parquet":
+        advice = f", or {otherwise}" if otherwise else ""
+        raise InvalidError(f"`{path}` is no parquet; make shards of it: nanofast.data prepare {path} FOLDER{advice}")
+
+
 def _named(path: str, code: bool, without: Path | None) -> list[Input]:
     place = Path(path)
     if path.startswith(HUB_PREFIX) or any(all((place / name).is_file() for name in names) for names in SAVED_FILES):

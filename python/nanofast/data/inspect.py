@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanofast.data import inspect_chat, inspect_tokens, show
+from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.inputs import require_shards
 from nanofast.token_files import is_token_data
 
 if TYPE_CHECKING:
@@ -202,8 +204,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="NAME_OR_FILE", help="a bundled vocabulary or a file: shows bytes per token"
     )
-    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="processes of the run to plan for (1)")
-    parser.add_argument("--sample-mb", type=float, default=64.0, metavar="MB", help="text to read for lengths (64)")
+    parser.add_argument(
+        "--world-size", type=whole_number, default=1, metavar="N", help="processes of the run to plan for (1)"
+    )
+    parser.add_argument(
+        "--sample-mb", type=positive_number, default=64.0, metavar="MB", help="text to read for lengths (64)"
+    )
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument("--html", type=Path, metavar="PAGE", help="write what is shown as a page too")
     show.add_arguments(parser)
@@ -212,17 +218,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
-    tokenizer = named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = None if arguments.tokenizer is None else named_tokenizer(arguments.tokenizer)
     if arguments.chat:
         return inspect_chat.run(arguments, tokenizer)
-    if arguments.world_size < 1:
-        raise ValueError(f"--world-size must be at least 1; found {arguments.world_size}")
-    if not arguments.sample_mb > 0:
-        raise ValueError(f"--sample-mb must be more than 0; found {arguments.sample_mb}")
+    require_shards(arguments.path, "pass --chat to look at conversations")
     if is_token_data(arguments.path):
-        if arguments.batch is not None or arguments.html is not None:
-            raise ValueError(f"`{arguments.path}` holds tokens; --batch and --html are for parquet")
+        if arguments.batch is not None:
+            raise ValueError(f"`{arguments.path}` holds tokens; --batch shows how parquet text is packed")
         files = inspect_tokens.inspect_tokens(arguments.path)
+        if arguments.html is not None:
+            arguments.html.write_text(show.as_html(inspect_tokens.described(files)), "utf-8")
         print(json.dumps(files, indent=2) if arguments.json else inspect_tokens.described(files))
         return 0
     facts = inspect(

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.aside import flush
 from nanofast.data.documents import Reading
 from nanofast.data.inputs import Input, find_inputs
@@ -125,14 +126,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--separator", metavar="TEXT", help=r"between documents of text files, such as '\n\n' (none)")
     parser.add_argument("--split", default="train", metavar="NAME", help="split of a data set (train)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is no valid UTF-8")
-    parser.add_argument("--shard-mb", type=float, default=250.0, metavar="MB", help="text of a shard (250)")
-    parser.add_argument("--row-group", type=int, default=1000, metavar="N", help="documents of a row group (1000)")
+    parser.add_argument("--shard-mb", type=positive_number, default=250.0, metavar="MB", help="text of a shard (250)")
+    parser.add_argument(
+        "--row-group", type=whole_number, default=1000, metavar="N", help="documents of a row group (1000)"
+    )
     parser.add_argument("--no-shuffle", action="store_true", help="keep the order of the inputs")
     parser.add_argument("--seed", type=int, default=0, help="of the order (0)")
     parser.add_argument("--deduplicate", action="store_true", help="keep one of equal documents")
     parser.add_argument("--min-bytes", type=int, default=1, metavar="N", help="leave out shorter documents (1)")
     parser.add_argument("--max-bytes", type=int, metavar="N", help="leave out longer documents")
-    parser.add_argument("--memory-mb", type=float, default=1024.0, metavar="MB", help="memory to shuffle in (1024)")
+    parser.add_argument(
+        "--memory-mb", type=positive_number, default=1024.0, metavar="MB", help="memory to shuffle in (1024)"
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
 
