@@ -174,7 +174,7 @@ def open_loader(
         sequence_length=config.model.sequence_length,
         text_column=config.data.text_column,
         split=split,
-        # best_fit fills its buffer of documents from several epochs of a short split, and its rows hold the longest first
+        # best_fit would fill its buffer from several epochs of a short split, and take the longest documents again
         packing=config.data.packing if split == "train" else "concat",
         overflow=config.data.overflow,
         rank=world.rank,
