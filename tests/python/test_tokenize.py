@@ -219,14 +219,16 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(data, tmp_path):
     json.loads(done.stdout)
 
 
-def test_a_full_disk_is_one_line_that_names_the_file(data, tmp_path):
-    words = ["tokenize", str(data[0]), str(tmp_path / "tokens.bin"), "--tokenizer", "r50k_base"]
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    text = "some words of a document " * 40
+    write_shards(tmp_path, [[[text] * 20]])
+    words = ["tokenize", str(tmp_path), str(tmp_path / "tokens.bin"), "--tokenizer", "r50k_base"]
     done = subprocess.run([sys.executable, "-c", SMALL_FILES, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr == f"error: cannot use `{tmp_path / 'tokens.bin'}`: File too large\n"
     assert not (tmp_path / "tokens.bin").exists()
     assert data_command(*words).returncode == 0
-    assert read(tmp_path / "tokens.bin", "flat", "uint16") == expected([text for shard in data[1] for text in shard])
+    assert read(tmp_path / "tokens.bin", "flat", "uint16") == expected([text] * 20)
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,10 @@ def _format(format: str | None, out: Path) -> str:
 def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Whole or absent, and not touched where it is the same."""
     aside = path.with_name(f".{path.name}.partial")
-    tokenizer.save(aside)
-    flush(aside)
-    aside.replace(path)
+    with naming(path):
+        tokenizer.save(aside)
+        flush(aside)
+        aside.replace(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
