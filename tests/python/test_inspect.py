@@ -42,7 +42,7 @@ def test_counts_are_those_of_the_files(data: Path):
     assert facts.columns == {"id": "int64", "text": "string"}
     assert facts.compressions == {"ZSTD": 9}
     assert facts.sample["num_documents"] == len(texts)
-    assert facts.sample["num_bytes"] == sum(map(len, texts))
+    assert facts.sample["num_bytes"] == facts.text_bytes == sum(map(len, texts))
     assert facts.sample["longest_bytes"] == max(map(len, texts))
     assert sum(facts.sample["histogram"].values()) == len(texts)
     assert facts.warnings == []
@@ -58,6 +58,7 @@ def test_bytes_per_token_are_the_tokenizers(data: Path):
 def test_a_large_set_is_sampled_evenly(data: Path):
     facts = inspect(data, sample_bytes=1)
     assert 0 < facts.sample["num_documents"] < facts.num_documents
+    assert facts.text_bytes == pytest.approx(inspect(data).text_bytes, rel=0.2)
     assert facts.num_documents == 300
 
 

@@ -43,6 +43,7 @@ class Facts:
     num_documents: int = 0
     file_bytes: int = 0
     text_bytes: int = 0
+    """Of documents: counted where all were looked at, else scaled from those that were; of the column without such."""
     num_nulls: int = 0
     """Rows without a text, as far as writers counted them."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -100,20 +101,21 @@ def inspect(
     for name, counter in counts.items():
         setattr(facts, name, dict(counter.most_common()))
     has_text = text_column is not None or is_text
-    texts = _texts(groups, facts.text_column, sample_bytes) if has_text else iter(())
-    facts.sample = _sampled(texts, tokenizer)
+    looked_at = groups[:: max(1, -(-facts.text_bytes // max(1, sample_bytes)))] if has_text else []
+    facts.sample = _sampled(_texts(looked_at, facts.text_column), tokenizer)
+    column_bytes = sum(size for _, _, size in looked_at)
+    if column_bytes:
+        facts.text_bytes = round(facts.sample["num_bytes"] * facts.text_bytes / column_bytes)
     facts.ranks = _ranks(facts, world_size)
     facts.warnings += _warnings(facts, max((size for _, _, size in groups), default=0))
     return facts
 
 
-def _texts(groups: list[tuple[Path, int, int]], text_column: str, sample_bytes: int) -> Iterator[bytes]:
-    """Documents of row groups spread evenly, until the sample is as large as asked for."""
+def _texts(groups: list[tuple[Path, int, int]], text_column: str) -> Iterator[bytes]:
+    """Documents of row groups."""
     from nanofast._nanofast import read_row_group
 
-    total = sum(size for _, _, size in groups)
-    stride = max(1, -(-total // max(1, sample_bytes)))
-    for shard, index, _ in groups[::stride]:
+    for shard, index, _ in groups:
         yield from read_row_group(shard, index, text_column)
 
 
@@ -128,7 +130,7 @@ def _sampled(texts: Iterator[bytes], tokenizer: Tokenizer | None) -> dict[str, A
             num_tokens += len(tokenizer.encode(text.decode("utf-8", "replace")))
             num_token_bytes += len(text)
     if not lengths:
-        return {"num_documents": 0}
+        return {"num_documents": 0, "num_bytes": 0}
     return {
         "num_documents": len(lengths),
         "num_bytes": sum(lengths),

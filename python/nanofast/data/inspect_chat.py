@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
 from nanofast.data import show
@@ -79,6 +77,8 @@ def run(arguments: argparse.Namespace, tokenizer: Tokenizer | None) -> int:
     source = {"layout": arguments.layout, "messages_column": arguments.messages_column}
     conversations = list(rendered(arguments.path, tokenizer, template, arguments.count, **source))
     if arguments.html is not None:
+        from rich.text import Text
+
         lines = shown(tokenizer, conversations, colour=not arguments.no_colour)
         arguments.html.write_text(show.as_html(*map(Text.from_ansi, lines)), "utf-8")
     if arguments.json:
