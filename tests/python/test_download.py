@@ -26,8 +26,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from misbehaving import FAULTS, Server
+from nanofast import _nanofast
 from nanofast.data.download import MANIFEST, Manifest, Summary, download
 from nanofast.data.fetch import Fetcher, FetchError, Patience, Source, new_client
+from nanofast.data.inputs import find_inputs
 from nanofast.data.names import checked_name, flat_name
 from nanofast.data.published import _guard_session, chosen, list_template
 
@@ -95,6 +97,14 @@ def test_fetches_everything_once(server: Server, tmp_path: Path):
     second = fetch_all(sources, tmp_path)
     assert sorted(second.present) == [source.name for source in sources]
     assert len(server.served) == requests
+
+
+def test_the_manifest_is_not_taken_for_data(server: Server, tmp_path: Path):
+    fetch_all(sources_of(server), tmp_path)
+    names = [path.strip("/") for path in sorted(server.files)]
+    assert [Path(source.path).name for source in find_inputs([str(tmp_path)])] == names
+    assert [path.name for path in _nanofast.find_conversations(tmp_path)] == names
+    assert [path.name for path in _nanofast.find_shards(tmp_path)] == names
 
 
 @pytest.mark.parametrize("hashed", [True, False])

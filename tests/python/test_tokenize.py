@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import nanofast
 from commands import SMALL_FILES, data_command
@@ -55,6 +56,28 @@ def read(path: Path, format: str, dtype: str) -> list[int]:
         assert not header[3:].any()
         return ids.tolist()
     return np.fromfile(path, dtype).tolist()
+
+
+def test_others_read_what_is_written(data, tmp_path):
+    """With what nanoGPT, llm.c and modded-nanogpt do in their own loaders (`train.py`, `train_gpt2.py`)."""
+    folder, documents = data
+    ids = expected([text for shard in documents for text in shard])
+    write_tokens(folder, tmp_path / "nanogpt.bin", TOKENIZER)
+    assert np.memmap(tmp_path / "nanogpt.bin", dtype=np.uint16, mode="r").astype(np.int64).tolist() == ids
+    path = tmp_path / "llmc.bin"
+    write_tokens(folder, path, TOKENIZER, format="llm.c")
+    with path.open("rb") as file:
+        header = np.frombuffer(file.read(256 * 4), dtype=np.int32)
+        assert (header[0], header[1]) == (20240520, 1)
+        tokens = np.frombuffer(file.read(), dtype=np.uint16)
+    assert len(tokens) == header[2]
+    assert tokens.tolist() == ids
+    header = torch.from_file(str(path), shared=False, size=256, dtype=torch.int32)
+    tokens = torch.empty(int(header[2]), dtype=torch.uint16)
+    with path.open("rb", buffering=0) as file:
+        file.seek(256 * 4)
+        assert file.readinto(tokens.numpy()) == 2 * len(tokens)
+    assert tokens.tolist() == ids
 
 
 @pytest.mark.parametrize(
