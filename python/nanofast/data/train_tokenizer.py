@@ -46,7 +46,9 @@ class Trained:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser.add_argument("paths", nargs="+", help="parquet shards, .jsonl or .txt files, folders of them, or globs")
+    parser.add_argument(
+        "paths", nargs="+", help="parquet, .jsonl, .csv, .txt, also .gz and .zst: files, folders, globs"
+    )
     parser.add_argument(
         "--vocab-size", type=whole_number, required=True, metavar="N", help="bytes and special tokens included"
     )
