@@ -242,6 +242,26 @@ def test_retry_after_is_honoured(server: Server, tmp_path: Path):
     assert times[1] - times[0] >= 1.0
 
 
+def test_a_server_that_asks_for_time_again_and_again_gets_it(server: Server, tmp_path: Path):
+    path, asked = "/shard_00000.parquet", []
+
+    def answer(handler) -> None:
+        asked.append(1)
+        if len(asked) <= 5:
+            handler.answer(429, Retry_After="1")
+        else:
+            handler.serve(server.files[path])
+
+    server.answers[path] = answer
+    patience = Patience(**{**vars(HASTY), "attempts": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "nanofast.data.fetch._retry_after", lambda response: 0.01 if response.status_code == 429 else None
+        )
+        assert fetch_all(sources_of(server)[:1], tmp_path, patience=patience).missing == {}
+    assert len(asked) == 6
+
+
 def test_a_server_may_ask_for_more_patience_than_our_own_but_not_than_the_users(server: Server, tmp_path: Path):
     path, times = "/shard_00000.parquet", []
     wanted = ["2", "1000000000"]

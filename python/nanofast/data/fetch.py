@@ -55,7 +55,7 @@ class Patience:
     total_seconds: float = 2 * 3600.0
     """Longest time for one file, or for a listing, waiting included."""
     attempts: int = 8
-    """Attempts in a row that brought not one byte."""
+    """Attempts in a row that brought not one byte; those that a server asked to repeat later do not count."""
     wrong_attempts: int = 3
     """Times that a whole file may come and be the wrong one."""
     first_wait_seconds: float = 1.0
@@ -178,7 +178,10 @@ class Fetcher:
             nonlocal fruitless, wrong, last_size
             error = state.outcome.exception() if state.outcome else None
             wrong += isinstance(error, _TroubleError) and error.is_wrong
-            fruitless = fruitless + 1 if partial.size <= last_size else 0
+            if partial.size > last_size:
+                fruitless = 0
+            elif not getattr(error, "retry_after", None):
+                fruitless += 1
             last_size = partial.size
             if wrong >= patience.wrong_attempts or fruitless >= patience.attempts:
                 return True

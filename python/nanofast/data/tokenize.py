@@ -160,7 +160,7 @@ def _ids(loader: TokenLoader, *, is_first: bool) -> Iterator[npt.NDArray[Any]]:
             yield inputs[0, :1]
             is_first = False
         # int64 are the targets of the last batch, whose rest is padding
-        yield targets.ravel() if targets.dtype == np.int32 else targets[targets != IGNORE]
+        yield targets if targets.dtype == np.int32 else targets[targets != IGNORE]
 
 
 def _position(loader: TokenLoader) -> dict[str, Any]:
