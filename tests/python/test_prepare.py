@@ -304,6 +304,25 @@ def test_goes_on_wherever_it_was_stopped(tmp_path, monkeypatch, shuffle):
     assert not (out / ".prepare").exists()
 
 
+def test_a_job_does_not_go_on_with_inputs_that_changed(tmp_path, monkeypatch):
+    path, out = write_jsonl(tmp_path / "a.jsonl", ["one", "two", "six"] * 200), tmp_path / "out"
+    append = preparing.Worklog.append
+
+    def append_a_run(log, step):
+        append(log, step)
+        if "run" in step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing.Worklog, "append", append_a_run)
+        with pytest.raises(KeyboardInterrupt):
+            make([path], out, memory_bytes=40_000)
+    write_jsonl(path, ["uno", "due", "sei"] * 200)  # as long as it was
+    make([path], out, memory_bytes=40_000)
+    assert set(all_of(out)) == {"uno", "due", "sei"}
+    assert len(all_of(out)) == 600
+
+
 @pytest.mark.parametrize("flags", [["--deduplicate"], ["--no-shuffle"]])
 def test_kills_at_any_moment_are_healed(tmp_path, flags):
     path = write_jsonl(tmp_path / "a.jsonl", texts_of(3000))

@@ -63,7 +63,9 @@ def prepare(
         raise ValueError(f"`{out}` holds a data set that was made in another way; remove it, or name another folder")
     work = out / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
-    with Worklog(work / "steps", head, f"`{out}`") as log:
+    # An unfinished job goes on with the very same files; what is finished stays true when they are gone.
+    changed = [Path(source.path).stat().st_mtime_ns for source in inputs if source.size_bytes is not None]
+    with Worklog(work / "steps", {**head, "changed": changed}, f"`{out}`") as log:
         if not log.steps:
             _require_empty(out, work)
             log.append({"begun": True})
