@@ -1,8 +1,9 @@
 """Does writing token files go at the tokenizer's own speed?  `pytest benches/python/bench_tokenize.py`
 
 `nanofast.data tokenize` reads parquet, tokenizes, writes, waits for the disk and reads everything back; beside it
-`Tokenizer.encode_batch` over the same texts, which lie in memory. Same tokenizer, same threads, rounds alternate; shown
-are MB of text a second, medians with the least and the most, and ratios of the same round.
+`TokenLoader`, which reads and tokenizes the same and keeps nothing, and `Tokenizer.encode_batch` over the same texts,
+which lie in memory. Same tokenizer, same threads, rounds alternate; shown are MB of text a second, medians with the
+least and the most, and ratios to the loader of the same round.
 """
 
 from __future__ import annotations
@@ -32,17 +33,23 @@ def test_beside_the_tokenizer_alone(
         (data / f"shard_{number:05}.parquet").symlink_to(path.resolve())
     tokenizer, threads = nanofast.Tokenizer.from_name("r50k_base"), available_cores()
     ids, _ = tokenizer.encode_batch(texts, num_threads=threads)  # also warms the caches that both use
-    rates: dict[str, list[float]] = {"encode_batch": [], "flat": [], "llm.c": [], "npy": []}
+    rates: dict[str, list[float]] = {"encode_batch": [], "TokenLoader": [], "flat": [], "llm.c": [], "npy": []}
     for number in range(num_rounds):
         for name in rates if number % 2 == 0 else reversed(rates):
             out = tmp_path / f"{number}-{name}.{'npy' if name == 'npy' else 'bin'}"
             start = time.perf_counter()
             if name == "encode_batch":
                 tokenizer.encode_batch(texts, num_threads=threads)
+            elif name == "TokenLoader":
+                with nanofast.TokenLoader(
+                    str(data), tokenizer, 16, 1 << 16, packing="concat", epochs=1, lanes=1, num_threads=threads
+                ) as loader:
+                    num_inputs = sum(inputs.size for inputs, _ in loader.numpy(copy=False))
+                assert num_inputs >= len(ids) + len(texts) - 1
             else:
                 written = tokenize(data, out, tokenizer, format=name, num_threads=threads)
             rates[name].append(corpus.num_bytes / 1e6 / (time.perf_counter() - start))
-            if name != "encode_batch":
+            if name not in ("encode_batch", "TokenLoader"):
                 assert written.num_tokens == len(ids) + len(texts), "every document's ids, and a BOS for each"
             if name == "flat":
                 found = np.fromfile(out, np.uint16)
@@ -51,6 +58,6 @@ def test_beside_the_tokenizer_alone(
     with capsys.disabled():
         print(f"\n{corpus.name}, {corpus.num_bytes / 1e6:,.0f} MB, {threads} threads, {num_rounds} rounds, MB/s:")
         for name, found_rates in rates.items():
-            ratio = median(mine / its for mine, its in zip(found_rates, rates["encode_batch"], strict=True))
+            ratio = median(mine / its for mine, its in zip(found_rates, rates["TokenLoader"], strict=True))
             spread = f"({min(found_rates):,.0f}–{max(found_rates):,.0f})"
             print(f"  {name:14} {median(found_rates):8,.0f} {spread:16} {ratio:6.2f} ×")

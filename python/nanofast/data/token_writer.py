@@ -100,9 +100,9 @@ class TokenWriter:
         self._pieces.__exit__(kind, error, where)
 
     def write(self, ids: npt.NDArray[Any]) -> None:
-        """Append ids, of any shape."""
+        """Append ids, of one dimension."""
         tokens, starts = self._files
-        content = ids.astype(self.kind.dtype, order="C").ravel()  # one pass; what follows reads the narrow copy
+        content = ids.astype(self.kind.dtype, copy=False)
         found = np.flatnonzero(content == self._bos_id).astype(np.uint64) + np.uint64(self.num_tokens)
         tokens.write(content.data)
         starts.write(found.data)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from nanofast.copies import IGNORE
 from nanofast.data.amounts import whole_number
 from nanofast.data.aside import flush, naming
+from nanofast.data.behind import Behind
 from nanofast.data.inputs import require_shards
 from nanofast.data.pace import Pace
 from nanofast.data.token_writer import FORMATS, Kind, TokenWriter
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 ROWS, ROW_TOKENS = 16, 1 << 16
 # A piece is some seconds of work, which is what a kill costs; smaller ones wait for the disk more often.
 PIECE_BATCHES = 64
+# Batches that wait for the disk while the next ones are tokenized.
+WAITING_BATCHES = 16
 
 
 @dataclass
@@ -138,12 +141,13 @@ def _write(final: Path, kind: Kind, loader: TokenLoader, *, quiet: bool) -> dict
     ):
         if writer.state is not None:
             loader.load_state_dict({**writer.state, "identity": identity})
-        for number, ids in enumerate(_ids(loader, is_first=writer.num_tokens == 0), 1):
-            writer.write(ids)
-            if number % PIECE_BATCHES == 0:
-                writer.end_piece(_position(loader))
-                pace.move(loader.metrics()["ledger"]["bytes"])
-        writer.end_piece(_position(loader))
+        with Behind(WAITING_BATCHES) as behind:
+            for number, ids in enumerate(_ids(loader, is_first=writer.num_tokens == 0), 1):
+                behind.call(writer.write, ids.astype(kind.dtype, order="C").ravel())  # the loader uses its own again
+                if number % PIECE_BATCHES == 0:
+                    behind.call(writer.end_piece, _position(loader))
+                    pace.move(loader.metrics()["ledger"]["bytes"])
+            behind.call(writer.end_piece, _position(loader))
         return writer.finish(
             {
                 "vocab_size": loader.tokenizer.vocab_size,
