@@ -225,11 +225,26 @@ def _token_files_in(place: str, names: list[str]) -> list[str]:
 
 
 def description_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What `tokenize` wrote beside a token file; None where it did not write that file."""
+    """What `tokenize` wrote beside a token file; None where it did not write that file.
+
+    Raises:
+        InvalidError: what lies there is no such description.
+    """
     about = Path(f"{os.fspath(path)}{ABOUT_SUFFIX}")
     try:
-        description = json.loads(about.read_text("utf-8"))
-        return description if description["kind"] == "nanofast.tokens" else None
+        description: dict[str, Any] = json.loads(about.read_text("utf-8"))
+        if description["kind"] != "nanofast.tokens":
+            return None
+        for value, expected in (
+            (description["size_bytes"], int),
+            (description["vocab_size"], int),
+            (description["dtype"], str),
+            (description["tokenizer"]["name"], str),
+            (description["tokenizer"]["fingerprint"], str),
+        ):
+            if type(value) is not expected:
+                raise TypeError(f"{value!r} where {expected.__name__} is expected")
+        return description
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -249,6 +249,16 @@ def test_inspecting_shows_which_tokens_are_learned(tmp_path: Path, capsys: pytes
     assert text.startswith("\x1b[2m<|bos|>")
     with pytest.raises(ValueError, match="pass --tokenizer"):
         inspect_words(str(path), "--chat")
+    with pytest.raises(ValueError, match="with --chat leave it out"):
+        inspect_words(str(path), *words, "--batch", "0")
+    with pytest.raises(ValueError, match=r"is no parquet; .* or pass --chat"):
+        inspect_words(str(path))
+    assert inspect_words(str(path), *words, "--json", "--html", str(tmp_path / "page.html")) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["ids"], first["learned"]) == (ids.tolist(), mask.tolist())
+    assert first["text"] == tokenizer.decode(ids)
+    assert len(second["ids"]) > len(ids)
+    assert "⟦hello there&lt;|assistant_end|&gt;⟧" in (tmp_path / "page.html").read_text("utf-8")
     path.write_text('{"messages": []}\n')
     with pytest.raises(nanofast.InvalidError, match="row 0: it has no messages"):
         inspect_words(str(path), *words)

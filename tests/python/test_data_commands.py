@@ -48,7 +48,7 @@ def test_bench_says_how_fast_and_for_which_model(tmp_path: Path):
     ("words", "message"),
     [
         (["--gpu", "H101", "--tokenizer", "r50k_base"], "--gpu H101 is not known; one of: "),
-        (["--seconds", 0, "--tokenizer", "r50k_base"], "--seconds must be more than 0"),
+        (["--seconds", 0, "--tokenizer", "r50k_base"], "argument --seconds: expected a number above 0"),
         ([], "text needs a tokenizer"),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -35,7 +36,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def main() -> int:
-    """Parse, run one command, return its exit code."""
+    """Run one command, return its exit code; a mistake is one line."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        print("interrupted; the next start goes on where this one ended", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough; what is still in our buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        print(f"error: {_told(error)}", file=sys.stderr)
+        return 2
+
+
+def _run() -> int:
     parser = Parser(prog="python -m nanofast.data", description="Getting data in, and looking at it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (does, example) in COMMANDS.items():
@@ -50,14 +65,14 @@ def main() -> int:
                 return 2
             command.add_arguments(added)
     arguments = parser.parse_args()
-    try:
-        return int(command.run(arguments))
-    except KeyboardInterrupt:
-        print("interrupted; the next start goes on where this one ended", file=sys.stderr)
-        return 130
-    except (OSError, ValueError, TypeError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return int(command.run(arguments))
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"cannot use `{error.filename}`: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from nanofast import Tokenizer, checkpoint
 from nanofast.build import open_loader
 from nanofast.config import Config, ConfigError, from_dict
+from nanofast.data.amounts import whole_number
 from nanofast.distributed import World
 from nanofast.documents_log import LOG, read_step
 from nanofast.resume import TOKENIZER_FILE, find, home_folder
@@ -98,7 +99,7 @@ def _before(checkpoints: Path, step: int) -> tuple[Config, int, int, list[State]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("run", help="name or folder of the run, or auto for the one written to last")
-    parser.add_argument("--step", type=int, required=True, help="the step, counted from 1")
+    parser.add_argument("--step", type=whole_number, required=True, help="the step, counted from 1")
     parser.add_argument("--home", help="folder of runs; NANOFAST_HOME, else ~/.cache/nanofast")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 

@@ -100,14 +100,14 @@ class TokenWriter:
         self._pieces.__exit__(kind, error, where)
 
     def write(self, ids: npt.NDArray[Any]) -> None:
-        """Append ids."""
+        """Append ids, of one dimension."""
         tokens, starts = self._files
-        content = ids.astype(self.kind.dtype)
-        found = np.flatnonzero(ids == self._bos_id).astype(np.uint64) + np.uint64(self.num_tokens)
+        content = ids.astype(self.kind.dtype, copy=False)
+        found = np.flatnonzero(content == self._bos_id).astype(np.uint64) + np.uint64(self.num_tokens)
         tokens.write(content.data)
         starts.write(found.data)
         self._digest.update(content.data)
-        self.num_tokens += len(ids)
+        self.num_tokens += len(content)
         self.num_documents += len(found)
 
     def end_piece(self, state: dict[str, Any]) -> None:
