@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::json::push_json;
 use super::layout::Layout;
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::file::{ShardFile, Stamp};
 use crate::source::shard::hash;
@@ -157,6 +158,7 @@ pub struct LineReader {
     position: usize,
     row: u64,
     rows: Range<u64>,
+    pool: Arc<Pool<u8>>,
 }
 
 impl LineReader {
@@ -167,8 +169,9 @@ impl LineReader {
         layout: Arc<Layout>,
         bytes: Range<u64>,
         rows: Range<u64>,
+        pool: Arc<Pool<u8>>,
     ) -> Self {
-        Self { path, row_group, file, layout, bytes, block: Bytes::new(), position: 0, row: 0, rows }
+        Self { path, row_group, file, layout, bytes, block: Bytes::new(), position: 0, row: 0, rows, pool }
     }
 
     /// The next consecutive conversations and the row of the first; `None` behind the last row.
@@ -176,7 +179,7 @@ impl LineReader {
     /// # Errors
     /// A file that changed, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
-        let mut batch = super::Rows::default();
+        let mut batch = super::Rows::pooled(&self.pool);
         let first_row = self.row.max(self.rows.start);
         while self.row < self.rows.end && !batch.is_enough() {
             let Some(line) = self.line()? else { break };
