@@ -204,3 +204,23 @@ def test_an_index_that_cannot_be_kept_is_no_failure(chat_tokenizer: nanofast.Tok
     path = write_jsonl(tmp_path / "a.jsonl", [say("a", "b")] * 20)
     with nanofast.ChatLoader(path, chat_tokenizer, 4, 64, index_folder=tmp_path / "file" / "under") as loader:
         next(loader.numpy())
+
+
+def test_a_byte_order_mark_in_front_of_lines_is_no_part_of_the_first(
+    chat_tokenizer: nanofast.Tokenizer, tmp_path: Path
+):
+    plain = write_jsonl(tmp_path / "a.jsonl", [say("a", "b"), say("c", "d")])
+    marked = tmp_path / "b.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    options: dict[str, Any] = {"packing": "concat", "epochs": 1, "lanes": 1}
+    with (
+        nanofast.ChatLoader(plain, chat_tokenizer, 1, 8, **options) as expected,
+        nanofast.ChatLoader(marked, chat_tokenizer, 1, 8, **options) as found,
+    ):
+        assert as_lists(found.numpy()) == as_lists(expected.numpy())
+    marked.write_bytes(plain.read_bytes() + b"\xef\xbb\xbf" + plain.read_bytes())
+    with (
+        nanofast.ChatLoader(marked, chat_tokenizer, 1, 8, **options) as loader,
+        pytest.raises(nanofast.InvalidError, match="row 2: a row that is no JSON"),
+    ):
+        list(loader.numpy())

@@ -32,6 +32,9 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// The longest line: a longer one is no row that anybody meant.
 const MAX_LINE_BYTES: u64 = 1 << 30;
 
+/// What some editors put in front of UTF-8; JSON has no such thing.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 const VERSION: u32 = 1;
 
 /// Where the row groups of a file begin.
@@ -187,6 +190,8 @@ impl LineReader {
             if line.is_empty() {
                 continue;
             }
+            let is_first = (self.row_group, self.row) == (0, 0);
+            let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
             if self.row >= self.rows.start {
                 push_json(&mut batch.bytes, line, &self.layout);
                 batch.end();
