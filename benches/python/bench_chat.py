@@ -56,8 +56,7 @@ def test_conversations_a_second(
     warm: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for number in range(1 if smoke else num_rounds):
         for name in list(CONTENDERS)[:: 1 if number % 2 == 0 else -1]:
-            report = run(name, path, BATCH_SIZE, CONTENDERS[name])
-            rates = [report["rows"] / seconds for seconds in report["seconds"]]
+            rates = run(name, path, BATCH_SIZE, CONTENDERS[name])["rates"]
             cold[name].append(rates[0])
             warm[name] += rates[1:]
     plain = statistics.median(warm["plain"])

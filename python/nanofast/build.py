@@ -40,7 +40,7 @@ from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
 from nanofast.run_folder import open_run
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
-from nanofast.start import load_weights, read_tensors, warm_start
+from nanofast.start import load_weights, read_tensors, require_same_optimizer, warm_start
 from nanofast.token_files import is_token_data, require_tokenizer, tokenizer_beside
 from nanofast.tracking import Tracker
 from nanofast.trainer import Trainer
@@ -123,7 +123,7 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
         raise ConfigError(f"tokenizer `{name}` is a folder; expected a file; pass --tokenizer {name}/tokenizer.json")
     # absolute, so that a resumed run finds them from any folder
     if config.data.documents == "conversations":
-        data = conversations.spelled(conversations.data_sets(data))
+        data = conversations.spelled(conversations.named_data(data))
     elif (mixture := nanofast.Mixture.parse(data)) is not None:
         data = mixture.spelled()
     else:
@@ -304,6 +304,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
     model.initialize(torch.Generator().manual_seed(config.run.seed))
     begun_from = {} if start is None else read_tensors(start.path)
     if start is not None:
+        if config.run.warm_optimizer:
+            require_same_optimizer(start.config.optimizer, config.optimizer)
         load_weights(model, begun_from["model"], prepared.num_known)
     if config.run.parallel == "data":
         model.to(world.device)

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
 use crate::source::{Shard, take_time_reading};
 use crate::sources::Feeds;
-use crate::sync::lock;
+use crate::sync::{Bell, lock};
 use crate::tokenizer::{DocumentEncoder, Encoding};
 
 /// What all workers read and none changes.
@@ -118,9 +118,9 @@ struct Shared {
     work: Work,
     schedule: Mutex<Schedule>,
     /// Something to do for a worker.
-    job: Condvar,
+    job: Bell,
     /// Something to see for the consumer.
-    batch: Condvar,
+    batch: Bell,
     /// `Schedule::stopping`, for those who are in the middle of something long.
     stopping: Arc<AtomicBool>,
     /// This loader's part of what all loaders of the process may do at once.
@@ -206,8 +206,8 @@ impl Pipeline {
         let shared = Arc::new(Shared {
             work,
             schedule: Mutex::new(schedule),
-            job: Condvar::new(),
-            batch: Condvar::new(),
+            job: Bell::default(),
+            batch: Bell::default(),
             stopping: Arc::default(),
             share: Share::new(num_threads),
         });
@@ -221,14 +221,8 @@ impl Pipeline {
     }
 
     fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
-        let start = Instant::now();
-        let mut schedule = lock(&self.shared.schedule);
-        while !is_over(&schedule) {
-            let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            schedule = wait(&self.shared.batch, schedule, left);
-        }
+        let schedule = lock(&self.shared.schedule);
+        drop(self.shared.batch.wait_while(schedule, timeout, |schedule| !is_over(schedule)));
     }
 }
 
@@ -274,7 +268,7 @@ impl Batches for Pipeline {
         let mut schedule = lock(&self.shared.schedule);
         schedule.granted = schedule.granted.max(rounds);
         drop(schedule);
-        self.shared.job.notify_all();
+        self.shared.job.ring_all();
     }
 
     fn release(&self, sequence: u64) {
@@ -288,7 +282,7 @@ impl Batches for Pipeline {
             lane.is_due |= lane.sequence == free;
         }
         drop(schedule);
-        self.shared.job.notify_one();
+        self.shared.job.ring_one();
     }
 
     fn ring(&self) -> &Ring {
@@ -307,8 +301,8 @@ impl Batches for Pipeline {
     fn stop(&self) {
         lock(&self.shared.schedule).stopping = true;
         self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.job.notify_all();
-        self.shared.batch.notify_all();
+        self.shared.job.ring_all();
+        self.shared.batch.ring_all();
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // A worker catches its panics; should one escape, the loader is ending anyway.
@@ -387,8 +381,8 @@ impl Shared {
             schedule.stopping = true;
             self.stopping.store(true, Ordering::Relaxed);
             drop(schedule);
-            self.job.notify_all();
-            self.batch.notify_all();
+            self.job.ring_all();
+            self.batch.ring_all();
             return;
         }
     }
@@ -404,7 +398,7 @@ impl Shared {
                 return Some(job);
             }
             let (start, idle) = (Instant::now(), schedule.reason_to_wait());
-            schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+            schedule = self.job.wait(schedule);
             self.work.metrics.spent(idle, start);
         }
     }
@@ -415,7 +409,7 @@ impl Shared {
         let end_round =
             (any_dry && !ending.drop_last).then(|| schedule.rounds_with_data().max(schedule.granted));
         if end_round.is_some_and(|end| !ending.is_shared && schedule.ends_with(end)) {
-            self.batch.notify_all();
+            self.batch.ring_all();
         }
         let asks_ahead = any_dry || ending.drop_last || ending.is_shared;
         for index in 0..schedule.lanes.len() {
@@ -489,15 +483,15 @@ impl Shared {
                     lane.sequence += count;
                     (lane.is_due, lane.is_aside) = (true, false);
                     schedule.headers[self.work.ring.slot_of(sequence)] = Some(header);
-                    self.batch.notify_all();
+                    self.batch.ring_all();
                 }
             }
             schedule.lanes[index].packer = Some(packer);
             drop(schedule);
             self.work.metrics.spent(Stage::Pack, start);
-            self.job.notify_all();
+            self.job.ring_all();
             if self.work.ending.drop_last || self.work.ending.is_shared {
-                self.batch.notify_all();
+                self.batch.ring_all();
             }
             return Ok(());
         }
@@ -524,7 +518,7 @@ impl Shared {
         let finished = step.reader.is_finished();
         let ticket = lock(&self.schedule).lanes[index].feeds.read(step);
         if !finished {
-            self.job.notify_one();
+            self.job.ring_one();
         }
 
         let start = self.begin(Stage::Tokenize)?;
@@ -547,7 +541,7 @@ impl Shared {
         lane.feeds.deposit(ticket, piece);
         lane.is_due = true;
         drop(schedule);
-        self.job.notify_one();
+        self.job.ring_one();
         Ok(())
     }
 
@@ -672,10 +666,6 @@ where
     });
     results.sort_unstable_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
-}
-
-fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
-    condition.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// What a thread said when it panicked.

@@ -77,6 +77,7 @@ def check_ranks(
 
 
 def test_four_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path) -> None:
+    """Their micro-batches are single rows, so that every third of them has no learned target at all."""
     check_ranks(tmp_path, 4, sums_of_gradients=9)  # four shapes of matrices, three tables, two sets of scales
 
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::json::push_json;
 use super::layout::Layout;
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::file::{ShardFile, Stamp};
 use crate::source::shard::hash;
@@ -30,6 +31,9 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// The longest line: a longer one is no row that anybody meant.
 const MAX_LINE_BYTES: u64 = 1 << 30;
+
+/// What some editors put in front of UTF-8; JSON has no such thing.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 const VERSION: u32 = 1;
 
@@ -157,6 +161,7 @@ pub struct LineReader {
     position: usize,
     row: u64,
     rows: Range<u64>,
+    pool: Arc<Pool<u8>>,
 }
 
 impl LineReader {
@@ -167,8 +172,9 @@ impl LineReader {
         layout: Arc<Layout>,
         bytes: Range<u64>,
         rows: Range<u64>,
+        pool: Arc<Pool<u8>>,
     ) -> Self {
-        Self { path, row_group, file, layout, bytes, block: Bytes::new(), position: 0, row: 0, rows }
+        Self { path, row_group, file, layout, bytes, block: Bytes::new(), position: 0, row: 0, rows, pool }
     }
 
     /// The next consecutive conversations and the row of the first; `None` behind the last row.
@@ -176,7 +182,7 @@ impl LineReader {
     /// # Errors
     /// A file that changed, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
-        let mut batch = super::Rows::default();
+        let mut batch = super::Rows::pooled(&self.pool);
         let first_row = self.row.max(self.rows.start);
         while self.row < self.rows.end && !batch.is_enough() {
             let Some(line) = self.line()? else { break };
@@ -184,6 +190,8 @@ impl LineReader {
             if line.is_empty() {
                 continue;
             }
+            let is_first = (self.row_group, self.row) == (0, 0);
+            let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
             if self.row >= self.rows.start {
                 push_json(&mut batch.bytes, line, &self.layout);
                 batch.end();

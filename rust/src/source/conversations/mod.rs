@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use columns::Columns;
 pub use columns::ConversationReader;
 pub use json::push_json;
@@ -36,7 +37,7 @@ use super::shard::{
 };
 use crate::conversation::{Field, push_field};
 use crate::error::{Error, Place, Result};
-use crate::pool::Pool;
+use crate::pool::{Pool, Pooled};
 use crate::ragged::DocumentBatch;
 
 /// Bytes of a batch: as many as a batch of texts has (see `row_group`).
@@ -169,7 +170,7 @@ pub enum DocumentReader {
     /// Texts.
     Texts(Box<RowGroupReader>),
     /// Conversations, as JSON in a text column, or texts among conversations.
-    Wrapped(Box<RowGroupReader>, WrappedRows),
+    Wrapped(Box<RowGroupReader>, WrappedRows, Arc<Pool<u8>>),
     /// Conversations in the leaves of a column.
     Columns(Box<ConversationReader>),
     /// Conversations a line.
@@ -189,7 +190,7 @@ impl DocumentReader {
     /// What the last call of `next_batch` could not decode, when that is why it failed and what follows can be read on.
     pub fn broken(&self) -> Option<&Broken> {
         match self {
-            Self::Texts(reader) | Self::Wrapped(reader, _) => reader.broken(),
+            Self::Texts(reader) | Self::Wrapped(reader, ..) => reader.broken(),
             Self::Columns(_) | Self::Lines(_) => None,
         }
     }
@@ -203,9 +204,9 @@ impl DocumentReader {
             Self::Texts(reader) => reader.next_batch(),
             Self::Columns(reader) => reader.next_batch(),
             Self::Lines(reader) => reader.next_batch(),
-            Self::Wrapped(reader, rows) => {
+            Self::Wrapped(reader, rows, pool) => {
                 let Some((first_row, texts)) = reader.next_batch()? else { return Ok(None) };
-                let mut batch = Rows::default();
+                let mut batch = Rows::pooled(pool);
                 for text in texts.iter() {
                     match rows {
                         WrappedRows::Json(layout) => push_json(&mut batch.bytes, text, layout),
@@ -229,8 +230,10 @@ impl Shard {
             return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows)?)));
         };
         let layout = conversations.layout.clone();
-        let wrapped =
-            |kind| Ok(DocumentReader::Wrapped(Box::new(self.reader(row_group, rows.clone())?), kind));
+        let wrapped = |kind| {
+            let reader = Box::new(self.reader(row_group, rows.clone())?);
+            Ok(DocumentReader::Wrapped(reader, kind, self.pool.clone()))
+        };
         match &conversations.rows {
             Stored::Json => wrapped(WrappedRows::Json(layout)),
             Stored::Texts => wrapped(WrappedRows::Texts),
@@ -259,6 +262,7 @@ impl Shard {
                     leaves,
                     rows,
                     num_rows,
+                    self.pool.clone(),
                 );
                 Ok(DocumentReader::Columns(Box::new(reader)))
             }
@@ -272,23 +276,29 @@ impl Shard {
                         return Err(Error::Changed { path, what: "content", expected, found });
                     }
                 }
-                let (path, bytes) = (self.path.clone(), index.bytes_of(row_group));
-                Ok(DocumentReader::Lines(Box::new(LineReader::new(
-                    path, row_group, file, layout, bytes, rows,
-                ))))
+                let (path, bytes, pool) = (self.path.clone(), index.bytes_of(row_group), self.pool.clone());
+                let reader = LineReader::new(path, row_group, file, layout, bytes, rows, pool);
+                Ok(DocumentReader::Lines(Box::new(reader)))
             }
         }
     }
 }
 
 /// Conversations that are being collected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rows {
-    bytes: Vec<u8>,
+    bytes: Pooled<u8>,
     ends: Vec<usize>,
 }
 
 impl Rows {
+    /// None yet, with memory of `pool`.
+    fn pooled(pool: &Arc<Pool<u8>>) -> Self {
+        let mut bytes = pool.take();
+        bytes.clear();
+        Self { bytes, ends: Vec::new() }
+    }
+
     fn is_enough(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES
     }
@@ -301,7 +311,7 @@ impl Rows {
     /// What was collected; none where nothing was.
     fn finish(self) -> Option<DocumentBatch> {
         let mut batch = DocumentBatch::new();
-        let buffer = batch.add_buffer(self.bytes.into());
+        let buffer = batch.add_buffer(Bytes::from_owner(self.bytes));
         let mut start = 0;
         for end in self.ends {
             batch.push(buffer, start, end);
