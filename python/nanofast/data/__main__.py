@@ -10,6 +10,8 @@ import importlib
 import sys
 from typing import NoReturn
 
+from nanofast.command import reader_is_gone
+
 # Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
 # its hyphens underscores.
 COMMANDS = {
@@ -51,7 +53,11 @@ def main() -> int:
             command.add_arguments(added)
     arguments = parser.parse_args()
     try:
-        return int(command.run(arguments))
+        code = int(command.run(arguments))
+        sys.stdout.flush()  # here, where a reader that is gone is understood
+        return code
+    except BrokenPipeError:
+        return reader_is_gone()
     except KeyboardInterrupt:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
