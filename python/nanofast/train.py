@@ -40,6 +40,10 @@ def run(words: list[str]) -> int:
         if config.run.config is not None:
             defaults = read_config(Path(config.run.config), defaults)
             config = parse(flags, defaults)
+        if not stage.continues and config.run.from_run is not None:
+            raise ConfigError(
+                f"--from is for midtrain and sft; put the stage first: midtrain --from {config.run.from_run}"
+            )
         # torch is imported only from here on: a wrong flag is refused at once
         from nanofast.build import announce, build, prepare
         from nanofast.resume import find, home_folder
@@ -56,9 +60,16 @@ def run(words: list[str]) -> int:
     except (ConfigError, nanofast.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except ModuleNotFoundError as error:
+        print(
+            f"error: training needs `{error.name}`, which is not installed; pip install {error.name}", file=sys.stderr
+        )
+        return USER_MISTAKE
     except OSError as error:  # a folder that cannot be written, a disk that is full
         print(f"error: {explained(error)}; choose folders with --home or --run, see --help", file=sys.stderr)
         return USER_MISTAKE
+    except (RuntimeError, MemoryError) as error:
+        return _without_memory(error, USER_MISTAKE)
     except KeyboardInterrupt:
         print("interrupted before the first step; nothing was trained", file=sys.stderr)
         return SIGNALLED + signal.SIGINT
@@ -77,9 +88,32 @@ def run(words: list[str]) -> int:
         trainer.journal.progress.close()
         print(f"error: {error}", file=sys.stderr)
         return FAILED
+    except (RuntimeError, MemoryError) as error:
+        trainer.journal.progress.close()
+        return _without_memory(error, FAILED)
+    except KeyboardInterrupt:  # asked to stop once more, behind the last step
+        trainer.journal.progress.close()
+        print(
+            f"interrupted; the run is in {trainer.run_dir}: python -m nanofast.report writes its page", file=sys.stderr
+        )
+        return SIGNALLED + signal.SIGINT
     finally:
         trainer.close()
     return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0
+
+
+def _without_memory(error: RuntimeError | MemoryError, code: int) -> int:
+    """Tell in a line that memory ran out, with what would help; other errors are raised again."""
+    from nanofast.memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        raise error
+    print(
+        f"error: out of memory ({str(error).splitlines()[0]}); lower --depth, --n-embd, --sequence-length or "
+        "--device-batch-size; --dry-run estimates what a run needs",
+        file=sys.stderr,
+    )
+    return code
 
 
 def main() -> int:

@@ -287,6 +287,11 @@ def test_and_so_is_each_of_its_own(
     [
         (["--device", "cuda:77"], {"CUDA_VISIBLE_DEVICES": ""}, "cuda"),
         (["--device", "no-such"], {}, "no-such"),
+        (["--device", "mps"], {}, "sees no MPS device"),
+        (["--device", "xla"], {}, "device `xla` is none that nanofast trains on"),
+        (["--from", "somewhere"], {}, "--from is for midtrain and sft"),
+        (["--data=~/no such folder", "--tokenizer=r50k_base"], {"HOME": "{folder}"}, "`{folder}/no such folder`"),
+        (["--n-embd=1073741824", "--n-head=1", "--dtype=auto"], {}, "out of memory"),
         ([], {"RANK": "first"}, "environment variable RANK must be a number; found `first`"),
         (["--tokenizer", "{folder}"], {}, "is a folder; expected a file"),
         (["--home", "{file}/home"], {}, "{file}"),
@@ -305,15 +310,17 @@ def test_what_is_found_wrong_on_the_way_is_one_line_and_exit_code_2(
     file = tmp_path / "file"
     file.touch()
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.format(folder=tmp_path))
     monkeypatch.setattr("nanofast.data.stdlib.documents", lambda: ["text"] * 1000)  # making the real ones takes long
     filled = [word.format(folder=tmp_path, file=file) for word in words]
+    if "mps" in words and torch.backends.mps.is_available():
+        pytest.skip("there is one here")
     place = ["--data", str(sample_corpus[0])] if "--tokenizer" in words else []
     # in this process: only what this test changes differs from one case to the next
     assert train([*SMALL, "--home", str(tmp_path / "home"), *place, *filled]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert message.format(file=file) in told.err
+    assert message.format(file=file, folder=tmp_path) in told.err
     assert told.err.startswith("error: ")
     assert len(told.err.strip().splitlines()) == 1
 
@@ -327,6 +334,31 @@ def test_ctrl_c_before_the_first_step_is_one_line(
     monkeypatch.setattr("nanofast.data.sample.ensure_sample", interrupted)
     assert train([*SMALL, "--home", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted before the first step; nothing was trained\n"
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)  # as after `pip install --no-deps`
+    assert train([*SMALL]) == 2
+    assert capsys.readouterr().err == "error: training needs `tyro`, which is not installed; pip install tyro\n"
+
+
+def test_ctrl_c_while_the_report_is_made_is_one_line(
+    sample_corpus: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanofast.report.write_report", interrupted)
+    data, tokenizer = sample_corpus
+    place = ["--data", str(data), "--tokenizer", str(tokenizer), "--run", str(tmp_path / "run")]
+    assert train([*SMALL, *place, "--num-iterations=1"]) == 130
+    told = capsys.readouterr().err
+    assert told.startswith(f"interrupted; the run is in {tmp_path / 'run'}")
+    assert len(told.splitlines()) == 1
+    assert read_log(tmp_path / "run")[-1]["reason"] == "finished"
 
 
 def test_data_tokenizer_and_runs_go_where_flags_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
