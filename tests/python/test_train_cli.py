@@ -18,15 +18,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from nanofast.config import Config, ConfigError
 from nanofast.derive import derive
 from nanofast.evaluate import EvaluateSettings, evaluate
 from nanofast.huggingface import export_run, import_run
+from nanofast.interrupts import SHOW_CURSOR
+from nanofast.progress import Progress, StepView
 from nanofast.run_folder import claim_folder
 from nanofast.runlog import read_log
 from nanofast.train import run as train
 
+HIDE_CURSOR = "\x1b[?25l"
 SMALL = [
     *("--depth=1", "--n-embd=32", "--max_seq_len=32", "--total_batch_size=256", "--device-batch-size=2"),
     *("--eval-tokens=512", "--sample-tokens=8", "--eval-every=0", "--sample-every=0", "--dtype=float32"),
@@ -340,6 +344,20 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setitem(sys.modules, "tyro", None)  # as after `pip install --no-deps`
     assert train([*SMALL]) == 2
     assert capsys.readouterr().err == "error: training needs `tyro`, which is not installed; pip install tyro\n"
+
+
+def test_the_cursor_is_hidden_from_the_first_step_to_the_end_alone() -> None:
+    """So that a Ctrl-C while things are set up leaves the terminal as it was."""
+    terminal = io.StringIO()
+    progress = Progress(2, console=Console(file=terminal, force_terminal=True, force_interactive=True))
+    progress.say("settings")
+    assert HIDE_CURSOR not in terminal.getvalue()
+    progress.step(StepView(1, 2.0, 1.0, 1000.0, 0.0, 1.0))
+    assert HIDE_CURSOR in terminal.getvalue()
+    progress.close()
+    progress.phase("saving")
+    shown = terminal.getvalue()
+    assert shown.rindex(SHOW_CURSOR.decode().strip()) > shown.rindex(HIDE_CURSOR)
 
 
 def test_ctrl_c_while_the_report_is_made_is_one_line(
