@@ -7,6 +7,7 @@ traceback.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -16,7 +17,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from nanofast.config import ConfigError
 from nanofast.errors import Error
@@ -97,6 +98,14 @@ def parse_settings(kind: type[T], words: Sequence[str], prog: str, **options: An
     return settings
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def explained(error: BaseException) -> str:
     """An error in a line; what the operating system refused with the place that it refused."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
@@ -110,6 +119,36 @@ def reader_is_gone() -> int:
     return SIGNALLED + 13  # SIGPIPE, which Windows lacks
 
 
+def tell(error: Exception, code: int = USER_MISTAKE, places: str = "") -> int:
+    """Tell in a line on stderr what the user can mend, and give the exit code; anything else is raised again.
+
+    `places` is what to do where the operating system refuses a file or folder.
+    """
+    if isinstance(error, ConfigError | Error):
+        line = str(error)
+    elif isinstance(error, ModuleNotFoundError):
+        line = f"`{error.name}` is needed and not installed; get it: pip install {error.name}"
+    elif isinstance(error, OSError):  # a folder that cannot be written, a disk that is full
+        line = explained(error) + (f"; {places}" if places else "")
+    elif _is_out_of_memory(error):
+        line = (
+            f"out of memory ({str(error).splitlines()[0]}); take a smaller model, shorter sequences or fewer rows; "
+            "nanofast.train --dry-run estimates what a run needs"
+        )
+    else:
+        raise error
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from nanofast.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
 def exit_code(work: Callable[[], int | None]) -> int:
     """Do the work; 0 or what it says, 2 for a mistake of the user's, told in a line, and 130 for Ctrl-C.
 
@@ -121,8 +160,7 @@ def exit_code(work: Callable[[], int | None]) -> int:
         return done
     except BrokenPipeError:
         return reader_is_gone()
-    except (ConfigError, Error, OSError) as error:
-        print(f"error: {explained(error)}", file=sys.stderr)
-        return USER_MISTAKE
+    except Exception as error:
+        return tell(error)
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT

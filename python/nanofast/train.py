@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import nanofast
 from nanofast.arguments import parse
-from nanofast.command import SIGNALLED, USER_MISTAKE, explained
+from nanofast.command import SIGNALLED, USER_MISTAKE, tell
 from nanofast.config import Config, ConfigError
 from nanofast.config_file import read_config
 from nanofast.stages import inherited, take_stage
@@ -57,19 +56,8 @@ def run(words: list[str]) -> int:
             print("\n".join(announce(prepared)))
             return 0
         trainer = build(prepared, stage, resumed, begun, command=["python", "-m", "nanofast.train", *words])
-    except (ConfigError, nanofast.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
-    except ModuleNotFoundError as error:
-        print(
-            f"error: training needs `{error.name}`, which is not installed; pip install {error.name}", file=sys.stderr
-        )
-        return USER_MISTAKE
-    except OSError as error:  # a folder that cannot be written, a disk that is full
-        print(f"error: {explained(error)}; choose folders with --home or --run, see --help", file=sys.stderr)
-        return USER_MISTAKE
-    except (RuntimeError, MemoryError) as error:
-        return _without_memory(error, USER_MISTAKE)
+    except Exception as error:
+        return tell(error, USER_MISTAKE, "choose folders with --home or --run, see --help")
     except KeyboardInterrupt:
         print("interrupted before the first step; nothing was trained", file=sys.stderr)
         return SIGNALLED + signal.SIGINT
@@ -84,13 +72,9 @@ def run(words: list[str]) -> int:
                 trainer.journal.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
             except Exception as error:  # the run itself is saved and whole
                 logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
-    except (ConfigError, nanofast.Error) as error:  # told in a line; what was saved stays
+    except Exception as error:  # told in a line; what was saved stays
         trainer.journal.progress.close()
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except (RuntimeError, MemoryError) as error:
-        trainer.journal.progress.close()
-        return _without_memory(error, FAILED)
+        return tell(error, FAILED)
     except KeyboardInterrupt:  # asked to stop once more, behind the last step
         trainer.journal.progress.close()
         print(
@@ -100,20 +84,6 @@ def run(words: list[str]) -> int:
     finally:
         trainer.close()
     return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0
-
-
-def _without_memory(error: RuntimeError | MemoryError, code: int) -> int:
-    """Tell in a line that memory ran out, with what would help; other errors are raised again."""
-    from nanofast.memory import is_out_of_memory
-
-    if not is_out_of_memory(error):
-        raise error
-    print(
-        f"error: out of memory ({str(error).splitlines()[0]}); lower --depth, --n-embd, --sequence-length or "
-        "--device-batch-size; --dry-run estimates what a run needs",
-        file=sys.stderr,
-    )
-    return code
 
 
 def main() -> int:

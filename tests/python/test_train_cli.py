@@ -343,7 +343,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "tyro", None)  # as after `pip install --no-deps`
     assert train([*SMALL]) == 2
-    assert capsys.readouterr().err == "error: training needs `tyro`, which is not installed; pip install tyro\n"
+    assert capsys.readouterr().err == "error: `tyro` is needed and not installed; get it: pip install tyro\n"
 
 
 def test_the_cursor_is_hidden_from_the_first_step_to_the_end_alone() -> None:

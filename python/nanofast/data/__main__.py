@@ -5,12 +5,10 @@ A mistake of the user is one line and exit code 2.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
-from typing import NoReturn
 
-from nanofast.command import reader_is_gone
+from nanofast.command import Parser, reader_is_gone
 
 # Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
 # its hyphens underscores.
@@ -26,14 +24,6 @@ COMMANDS = {
     "locate": ("tell which documents a run was trained on in a step", "auto --step 1234"),
     "bench": ("measure how fast this machine feeds a data set", "~/shards --tokenizer r50k_base --gpu H100"),
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def main() -> int:
