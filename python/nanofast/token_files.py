@@ -44,7 +44,8 @@ class TokenFileLoader(BatchLoader):
 
     Everything but the arguments is as with `TokenLoader`: order and batches are a function of files and arguments up to
     `seed`, a state resumes exactly, world sizes that divide `lanes` take over each other's state. A state is bound to
-    `sequence_length`, by which windows are cut; `batch_size` may change.
+    `sequence_length`, by which windows are cut; `batch_size` may change. `rank`, `world_size`, `lanes`, `seed`,
+    `drop_last`, `device` and `num_slots` are as for `TokenLoader`.
 
     Args:
         files: a token file, a folder of them, a glob, or a list of these; read in the order of their names (a list
@@ -62,7 +63,6 @@ class TokenFileLoader(BatchLoader):
         epochs: passes over the windows; None: for ever. Ranks end together without talking to each other.
         pad_id: the token of rows that a last batch lacks; their targets are -1.
         num_threads: threads that read; they wait for the disk more than they compute. None: 4.
-        rank, world_size, lanes, seed, drop_last, device, num_slots: as for `TokenLoader`.
 
     Raises:
         nanofast.Error: a file that is truncated, has a wrong magic number or an odd length is refused by name.
