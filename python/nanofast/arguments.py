@@ -33,10 +33,17 @@ def flag_names() -> list[str]:
     return [field.name.replace("_", "-") for group in groups for field in dataclasses.fields(group)]
 
 
+def switch_names() -> list[str]:
+    """The flags that are on or off, without hyphens in front."""
+    groups = [getattr(Config(), group.name) for group in dataclasses.fields(Config)]
+    fields = [(group, field.name) for group in groups for field in dataclasses.fields(group)]
+    return [name.replace("_", "-") for group, name in fields if isinstance(getattr(group, name), bool)]
+
+
 def normalise(argv: list[str]) -> list[str]:
     """Our spelling of each flag; unknown ones are refused with near names."""
     known = flag_names()
-    switches = ["report", "shuffle", "dry-run", "add-special-tokens", "only-last-turn", "warm-optimizer"]
+    switches = switch_names()
     accepted = [*known, *(f"no-{name}" for name in switches), "help"]
     words = []
     for word in argv:

@@ -154,6 +154,7 @@ def test_mistakes_are_one_line_with_the_rule(words: list[str], message: str) -> 
 def test_switches_take_values_too(word: str, wanted: bool) -> None:
     assert parsed(word).data.shuffle is wanted
     assert parsed("--report=false").run.report is False
+    assert parsed("--no-log-documents").data.log_documents is False
 
 
 def test_negative_numbers_are_values_and_not_flags() -> None:
