@@ -196,7 +196,12 @@ class BatchLoader:
         return self._slots
 
     def _device_copies(self) -> DeviceCopies:
-        import torch
+        try:
+            import torch
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "torch is not installed; loader.numpy() gives the same batches without it", name="torch"
+            ) from None
 
         from nanofast.copies import DeviceCopies
 

@@ -102,7 +102,11 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     """Where the text is, the tokenizer and its name; the sample corpus is made, once, on the main rank."""
     import nanofast
 
-    data, name = config.data.data, config.data.tokenizer
+    # `--data=~/shards` reaches us as it is written, since shells expand only words that begin with the tilde
+    data, name = (
+        text and os.path.expanduser(text)  # noqa: PTH111  # a glob is no Path
+        for text in (config.data.data, config.data.tokenizer)
+    )
     if config.data.documents == "conversations" and data is None:
         raise ConfigError("no conversations are named; pass --data PATH[:COUNT],… (parquet or JSONL)")
     if data is not None and is_token_data(data):

@@ -137,6 +137,8 @@ def test_cores_are_shared_and_the_users_number_is_kept(monkeypatch: pytest.Monke
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert share_cores("cpu", 4).torch == 3
     assert "OMP_NUM_THREADS=3" in share_cores("cpu", 4).reason
+    monkeypatch.setenv("OMP_NUM_THREADS", "5,2")  # the first is for regions that lie in no other
+    assert share_cores("cpu", 4).torch == 5
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,15 @@ def test_nulls_lists_and_a_huge_row_group_are_said(tmp_path: Path, monkeypatch: 
     assert command(chat).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([1, 2, 3], "is int64, which is no text: the loader refuses it"), ([b"a", b"b"], "is binary; it is read as text")],
+)
+def test_a_column_of_another_type_is_said(tmp_path: Path, values: list[object], said: str):
+    pq.write_table(pa.table({"text": values}), tmp_path / "shard.parquet")
+    assert any(said in warning for warning in inspect(tmp_path).warnings)
+
+
 def test_token_files_are_looked_at_too(data: Path, tmp_path: Path):
     out = tmp_path / "tokens.bin"
     tokenize(data, out, Tokenizer.from_name("r50k_base"))

@@ -5,11 +5,10 @@ A mistake of the user is one line and exit code 2.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import os
 import sys
-from typing import NoReturn
+
+from nanofast.command import Parser, reader_is_gone
 
 # Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
 # its hyphens underscores.
@@ -27,24 +26,17 @@ COMMANDS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
 def main() -> int:
     """Run one command, return its exit code; a mistake is one line."""
     try:
-        return _run()
+        code = _run()
+        sys.stdout.flush()  # here, where a reader that is gone is understood
+        return code
     except KeyboardInterrupt:
         print("interrupted; the next start goes on where this one ended", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has seen enough; what is still in our buffer goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        return reader_is_gone()
     except (OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
         print(f"error: {_told(error)}", file=sys.stderr)
         return 2

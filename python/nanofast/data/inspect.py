@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LARGE_ROW_GROUP_BYTES = 1 << 30
 # The loader deals whole row groups where a lane has this many (STREAM of the loader: units), else it cuts them.
 ROW_GROUPS_A_LANE = 32
+# Columns that are not marked as strings and read as text all the same, as the loader's schema describes them.
+BYTES_AS_TEXT = ("binary", "json (binary)", "enum (binary)")
 
 
 @dataclass
@@ -172,8 +174,10 @@ def _warnings(facts: Facts, largest_bytes: int) -> Iterator[str]:
             f"column `{lists[0]}` is a list: conversations are looked at with --chat and loaded with ChatLoader, not "
             "as text"
         )
-    if kind is not None and kind != "string" and not kind.startswith("list<"):
+    if kind in BYTES_AS_TEXT:
         yield f"column `{facts.text_column}` is {kind}; it is read as text and checked to be UTF-8 when tokenized"
+    elif kind is not None and kind != "string" and not kind.startswith("list<"):
+        yield f"column `{facts.text_column}` is {kind}, which is no text: the loader refuses it"
     if largest_bytes > LARGE_ROW_GROUP_BYTES:
         yield (
             f"a row group holds {largest_bytes / 1e9:.1f} GB of text: resuming inside it reads it from its start; "
