@@ -194,7 +194,8 @@ def test_what_the_disk_gives_back_wrong_gets_no_name(data, tmp_path, monkeypatch
     assert read(out, "flat", "uint16") == expected([text for shard in data[1] for text in shard])
 
 
-def test_a_part_that_lost_bytes_is_begun_anew(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", [lambda content: content[:-101], lambda content: b"\0\0" + content[2:]])
+def test_a_part_that_changed_on_the_disk_is_begun_anew(data, tmp_path, monkeypatch, damage):
     folder, documents = data
     out = tmp_path / "tokens.bin"
     with monkeypatch.context() as patch:
@@ -202,7 +203,7 @@ def test_a_part_that_lost_bytes_is_begun_anew(data, tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             write_tokens(folder, out, TOKENIZER)
     partial = tmp_path / ".tokens.bin.partial"
-    partial.write_bytes(partial.read_bytes()[:-100])
+    partial.write_bytes(damage(partial.read_bytes()))
     write_tokens(folder, out, TOKENIZER)
     assert read(out, "flat", "uint16") == expected([text for shard in documents for text in shard])
 
