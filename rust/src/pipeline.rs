@@ -522,14 +522,19 @@ impl Shared {
         }
 
         let start = self.begin(Stage::Tokenize)?;
-        // Out of the thread's hands meanwhile: one that was stopped halfway, or that panics, does not come back.
+        // Out of the thread's hands meanwhile: one that was stopped halfway in a merge, or that panics, does not come back.
         let mut taken = encoder.take().unwrap_or_else(|| {
             let mut encoder = self.work.encoding.encoder();
             encoder.inner().stop_with(Some(self.stopping.clone()));
             encoder
         });
         let made = maker.make(found, &mut taken, &self.work.tokens, &self.stopping)?;
-        let Some(piece) = made else { return Ok(()) };
+        let Some(piece) = made else {
+            if !taken.inner().was_stopped() {
+                *encoder = Some(taken);
+            }
+            return Ok(());
+        };
         let counts = taken.inner().take_counts();
         self.work.metrics.looked_up(counts.pretokens, counts.merged);
         *encoder = Some(taken);

@@ -221,8 +221,9 @@ def test_closed_while_it_waits_for_a_batch(make: Make, data: str) -> None:
 
 
 def memory_kib() -> int:
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1])
+    """Of this process alone: pages of its files come and go as the system likes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmSwap")))
 
 
 @pytest.mark.timeout(3600)
@@ -245,8 +246,8 @@ def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str, tok
         del loader
         gc.collect()
         assert num_open_files() <= files
-        # A ring and the texts of one loader take about 1 MB: 100 would show. Two threads that ask for an encoder at the
-        # same moment may make one more, which then stays: 48 MiB.
+        # A ring and the texts of one loader take about 1 MB: 100 would show. The third thread's encoder may come to most
+        # of its caches late: 48 MiB.
         assert memory_kib() - half < 60_000
 
 

@@ -171,11 +171,15 @@ impl Encoder {
         self.chunk.take_counts()
     }
 
-    /// Sets a flag that ends what would take long. Once it is set, what comes out may be anything and the encoder is to be
-    /// dropped.
+    /// Sets a flag that ends what would take long.
     pub fn stop_with(&mut self, stopping: Option<Arc<AtomicBool>>) {
         self.chunk.heap_mut().stop_with(stopping.clone());
         self.heap.stop_with(stopping);
+    }
+
+    /// Whether something was ended by the flag: what came out may be anything, and the encoder is to be dropped.
+    pub fn was_stopped(&self) -> bool {
+        self.heap.was_stopped() || self.chunk.heap().was_stopped()
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.

@@ -57,6 +57,7 @@ pub use training::{PretokenCounts, Training};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use bpe::heap::HeapMerger;
 use bpe::{PairTable, long, medium, small};
 use encoder::Splitter;
@@ -74,7 +75,15 @@ const LOOKS_AT_LOCK: usize = 1000;
 pub struct Tokenizer {
     tables: Arc<Tables>,
     /// Encoders that no thread is using; kept, since their caches are warm.
-    idle: Arc<Mutex<Vec<Encoder>>>,
+    idle: Arc<Idle>,
+}
+
+/// Encoders that no thread is using.
+#[derive(Debug)]
+struct Idle {
+    /// The process that they were first kept in.
+    process: u32,
+    encoders: Mutex<Vec<Encoder>>,
 }
 
 /// What encoders share.
@@ -272,7 +281,8 @@ impl Tokenizer {
         let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
         let tables = Tables { definition, pairs, splitter, rewriter, fingerprint };
-        Ok(Self { tables: Arc::new(tables), idle: Arc::default() })
+        let idle = Idle { process: std::process::id(), encoders: Mutex::default() };
+        Ok(Self { tables: Arc::new(tables), idle: Arc::new(idle) })
     }
 
     /// An encoder that was given back, with the caches that it filled, or a new one.
@@ -287,12 +297,15 @@ impl Tokenizer {
         }
     }
 
-    /// The encoders that no thread is using. Waits a moment only: in a forked process the lock may be held by a thread that
-    /// is not there.
+    /// The encoders that no thread is using. In a forked process the lock may be held by a thread that is not there: there
+    /// one looks at it for a moment only. Elsewhere that would make one more encoder whenever its holder is not running.
     fn idle(&self) -> Option<MutexGuard<'_, Vec<Encoder>>> {
+        if self.idle.process == std::process::id() {
+            return Some(lock(&self.idle.encoders));
+        }
         (0..LOOKS_AT_LOCK).find_map(|_| {
             std::hint::spin_loop();
-            self.idle.try_lock().ok()
+            self.idle.encoders.try_lock().ok()
         })
     }
 
