@@ -27,6 +27,7 @@ from nanofast.config import Config, ConfigError, RunSettings, to_dict
 from nanofast.config_file import in_lines, write_toml
 from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
+from nanofast.documents_log import LOG, DocumentsLog
 from nanofast.environment import machine, versions
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
@@ -147,7 +148,7 @@ def open_loader(
 
     assert rows is not None
     if return_documents and (config.data.documents == "conversations" or is_token_data(data)):
-        raise ConfigError("only the documents of text are told; this run was trained on other data")
+        raise ConfigError("only the documents of text can be told, and the data of this run is no text")
     if config.data.documents == "conversations":
         named = None if data == config.data.data else data
         return conversations.open_loader(config, tokenizer, world, split, lanes, rows, named)
@@ -174,7 +175,7 @@ def open_loader(
         sequence_length=config.model.sequence_length,
         text_column=config.data.text_column,
         split=split,
-        # best_fit fills its buffer of documents from several epochs of a short split, and its rows hold the longest first
+        # best_fit would fill its buffer from several epochs of a short split, and take the longest documents again
         packing=config.data.packing if split == "train" else "concat",
         overflow=config.data.overflow,
         rank=world.rank,
@@ -319,12 +320,15 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
     torch.manual_seed(config.run.seed)
 
     rows = config.schedule.device_batch_size
-    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes, rows)
+    lanes, keeps = config.data.lanes, config.data.log_documents
+    loader = open_loader(config, prepared.data, tokenizer, world, "train", lanes, rows, return_documents=keeps)
 
     def open_validation() -> tuple[Any, int]:
         return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
 
     config, run_dir = open_run(config, prepared.home, world, resumed)
+    if keeps:
+        loader = DocumentsLog(loader, run_dir / LOG, world.rank, plan.accumulation_steps)
     num_iterations, tokens_per_step = config.schedule.num_iterations, config.schedule.total_batch_size
     assert num_iterations is not None
     assert tokens_per_step is not None
@@ -363,6 +367,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
         trainer.restore(snapshot)
         if world.is_main and resumed.path.parent == run_dir / "checkpoints":
             abandoned = checkpoint.set_aside_after(resumed.path.parent, trainer.counters.step)
+    if keeps:
+        loader.begin_at(trainer.counters.step)
     name = prepared.tokenizer_name
     trainer.journal.write(
         "run",

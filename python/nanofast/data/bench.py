@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanofast.batch_loader import BatchLoader
 from nanofast.loader import TokenLoader
 from nanofast.token_files import TokenFileLoader, is_token_data
 
@@ -59,7 +60,7 @@ def bench(
     for count in threads:
         options: dict[str, Any] = {"rank": 0, "world_size": 1, "num_threads": count}
         if is_token_data(str(path)):
-            loader: TokenLoader = TokenFileLoader(str(path), batch_size, sequence_length, "window", **options)
+            loader: BatchLoader = TokenFileLoader(str(path), batch_size, sequence_length, "window", **options)
         elif tokenizer is None:
             raise ValueError("text needs a tokenizer; pass --tokenizer, such as r50k_base")
         else:
@@ -70,7 +71,7 @@ def bench(
     return rates
 
 
-def _measured(loader: TokenLoader, num_threads: int, seconds: float, peak_flops: float) -> Rate:
+def _measured(loader: BatchLoader, num_threads: int, seconds: float, peak_flops: float) -> Rate:
     batches = loader.numpy(copy=False)
     # Caches fill and threads start in the first fifth, and in the first batches at least.
     begun = time.monotonic()
