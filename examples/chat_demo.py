@@ -26,15 +26,19 @@ from nanofast.train import run
 Conversation = list[dict[str, Any]]
 
 BASE = "chat-demo-base"
-STEPS = 80  # of either chat stage: about two passes
+STEPS = 80  # of either chat stage: about three passes
 MOST_WORDS = 40  # of an answer: a small model learns to end it
 WAYS = ("What does `{}` do?", "Explain `{}`.", "What is `{}` for?", "Tell me about `{}`.")
-IDENTITY = (
-    ("Who are you?", "I am a small language model, trained by nanofast on the sources and documentation of Python."),
-    ("Hello", "Hello! Ask me about something in Python's standard library."),
-    ("What can you do?", "I can say a little about functions and classes of Python's standard library."),
-    ("Thank you", "You are welcome."),
-)
+GREETING = "Hello! Ask me about something in Python's standard library."
+WHO = "I am a small language model, trained by nanofast on the sources and documentation of Python."
+CAN = "I can say a little about functions and classes of Python's standard library."
+IDENTITY = {  # what is said to all of these
+    WHO: ("Who are you?", "What are you?", "Are you a person?", "Tell me about yourself.", "Who made you?"),
+    GREETING: ("Hello", "Hi", "Hello!", "Good morning", "Hey there"),
+    CAN: ("What can you do?", "How can you help me?", "What do you know?"),
+    "You are welcome.": ("Thank you", "Thanks!", "Thank you very much."),
+}
+IDENTITY_TIMES = 25  # in a pass: about a sixth of the conversations
 ASKED = ("Who are you?", "Hello", "What does `textwrap.dedent` do?", "Explain `shutil.copyfile`.")
 
 
@@ -80,17 +84,18 @@ def make_data(folder: Path) -> dict[str, str]:
     modules = sorted({module for module, _, _ in found})
     letters = "ABCD"
     conversations, questions = [], []
-    for module, name, said in found:
+    for number, (module, name, said) in enumerate(found):
         conversations.append(say(rng.choice(WAYS).format(f"{module}.{name}"), said))
         question = which_module(rng, module, name, modules)
-        asked = Question(question["question"], "", tuple(question["choices"])).text
-        conversations.append(say(asked, letters[question["answer"]]))
+        if number % 3 == 0:  # so that most answers are sentences
+            asked = Question(question["question"], "", tuple(question["choices"])).text
+            conversations.append(say(asked, letters[question["answer"]]))
         questions.append(which_module(rng, module, name, modules))
     held_out = len(conversations) // 20
     parts = {
         "train.jsonl": conversations[held_out:],
         "val.jsonl": conversations[:held_out],
-        "identity.jsonl": [say(*pair) for pair in IDENTITY] * 5,
+        "identity.jsonl": [say(asked, said) for said, ways in IDENTITY.items() for asked in ways],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for file, rows in parts.items():
@@ -140,7 +145,7 @@ def main(words: list[str], steps: int = STEPS) -> int:
     before = load_model(base, None, "auto")
     plain = [continue_text(before.model, before.tokenizer, question + "\n", 48, seed=1) for question in ASKED]
     train, val, identity = (str(data / f"{name}.jsonl") for name in ("train", "val", "identity"))
-    named = ["--data", f"{train},{identity}:4", "--val-data", val, "--num-iterations", str(steps)]
+    named = ["--data", f"{train},{identity}:{IDENTITY_TIMES}", "--val-data", val, "--num-iterations", str(steps)]
     asked = ["--questions", *ASKED[:2], "--tasks", str(data / "modules.jsonl")]
     for stage, begun in (("midtrain", base), ("sft", "chat-demo-midtrain")):
         name = f"chat-demo-{stage}"

@@ -142,7 +142,7 @@ def test_the_demo_runs_to_its_end(base: Path, tmp_path: Path, monkeypatch: Any, 
     assert chat_demo.main([str(base)], steps=2) == 0
     told = capsys.readouterr().out
     assert told.count("> Who are you?") == 2, "asked before and after"
-    assert "120 conversations from 60 docstrings" in told
+    assert "80 conversations from 60 docstrings" in told
     (score,) = entries(tmp_path / "runs" / "chat-demo-sft", "task")
     assert (score["task"], score["num_questions"]) == ("modules", 60)
 
