@@ -246,8 +246,8 @@ def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str, tok
         del loader
         gc.collect()
         assert num_open_files() <= files
-        # A ring and the texts of one loader take about 1 MB: 100 would show. The third thread's encoder may come to most
-        # of its caches late: 48 MiB.
+        # A ring and the texts of one loader take about 1 MB: 100 would show. The third thread's encoder may come to
+        # most of its caches late: 48 MiB.
         assert memory_kib() - half < 60_000
 
 
