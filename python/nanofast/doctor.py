@@ -123,12 +123,12 @@ def _cores() -> dict[str, Any]:
 
 def _memory_bytes() -> int | None:
     """The machine's memory, or the container's limit where that is less."""
-    found = []
-    if hasattr(os, "sysconf"):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    from nanofast.environment import memory_bytes
+
+    limits = [memory_bytes()]
     with contextlib.suppress(OSError, ValueError):
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(found, default=None)
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _pins(torch: Any) -> bool | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import importlib
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,8 @@ def opened(path: str) -> Iterator[Any]:
 
 
 def zstd_module(path: str) -> Any:
-    """Python's own where it has one; `path` needs it."""
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-    except ImportError:
-        try:
-            from backports import zstd  # type: ignore[import-untyped,import-not-found,unused-ignore]
-        except ImportError:
-            raise InvalidError(f"`{path}` needs backports.zstd; get it: pip install 'nanofast[prepare]'") from None
-    return zstd
+    """Python's own (3.14) where it has one; `path` needs it."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return importlib.import_module(name)
+    raise InvalidError(f"`{path}` needs backports.zstd; get it: pip install 'nanofast[prepare]'")
