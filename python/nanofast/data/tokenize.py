@@ -184,7 +184,7 @@ def _format(format: str | None, out: Path) -> str:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Whole or absent, and not touched where it is the same."""
+    """Whole or absent, and on the disk before it has its name."""
     aside = path.with_name(f".{path.name}.partial")
     with naming(path):
         tokenizer.save(aside)
