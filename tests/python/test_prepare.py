@@ -323,6 +323,15 @@ def test_a_job_does_not_go_on_with_inputs_that_changed(tmp_path, monkeypatch):
     assert len(all_of(out)) == 600
 
 
+def test_what_a_job_left_that_was_killed_at_its_very_end_goes(tmp_path):
+    path, out = write_jsonl(tmp_path / "a.jsonl", ["one", "two"]), tmp_path / "out"
+    made = make([path], out)
+    (out / ".prepare").mkdir()
+    (out / ".prepare" / "steps").write_text("what the log held")
+    assert make([path], out) == made
+    assert not (out / ".prepare").exists()
+
+
 @pytest.mark.parametrize("flags", [["--deduplicate"], ["--no-shuffle"]])
 def test_kills_at_any_moment_are_healed(tmp_path, flags):
     path = write_jsonl(tmp_path / "a.jsonl", texts_of(3000))

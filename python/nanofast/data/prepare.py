@@ -59,6 +59,7 @@ def prepare(
     if manifest.exists():
         there: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
         if there.get("made_from") == json.loads(json.dumps(head)):
+            shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)  # of a job that was killed while it cleared up
             return there
         raise ValueError(f"`{out}` holds a data set that was made in another way; remove it, or name another folder")
     work = out / WORK_FOLDER
