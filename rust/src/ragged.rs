@@ -162,6 +162,12 @@ impl TokenBatch {
         Self::default()
     }
 
+    /// An empty batch whose values will lie in the memory of `values`.
+    pub fn from_values(mut values: Vec<u32>) -> Self {
+        values.clear();
+        Self { values: values.into(), ..Self::default() }
+    }
+
     /// An empty batch whose values lie in a vector of `pool`, and go back there.
     pub fn pooled(pool: &Arc<Pool<u32>>) -> Self {
         let mut values = pool.take();
@@ -245,6 +251,11 @@ impl TokenBatch {
     /// All documents in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         (0..self.len()).map(|index| self.document(index))
+    }
+
+    /// Where each document ends.
+    pub fn ends(&self) -> &[usize] {
+        &self.offsets[1..]
     }
 
     /// Values and offsets.
