@@ -197,8 +197,9 @@ class Tokenizer:
     ) -> npt.NDArray[np.int64]:
         """Write all ids of `texts` (as in `encode_batch`) to the front of `out`, uint32 in one piece of memory.
 
-        Returns int64 `[len(texts) + 1]` offsets: where each text begins in `out`. ValueError when `out` is too small, with
-        the number of tokens; what it holds is then undefined. One thread; others may fill arrays of their own meanwhile.
+        Returns int64 `[len(texts) + 1]` offsets: where each text begins in `out`. ValueError when `out` is too small,
+        with the number of tokens; what it holds is then undefined. Works on one thread; others may fill arrays of their
+        own meanwhile.
         """
         return self._native.encode_batch_to(texts, out, self._allowed(allowed_special), _replaces(errors))
 
