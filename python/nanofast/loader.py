@@ -82,7 +82,12 @@ class TokenLoader:
         num_threads: native threads, a budget for reading, tokenizing and packing together; None: the cores that this
             process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
-        memory_limit_bytes: text and tokens that may be held ahead of packing, about.
+        memory_limit_bytes: what the loader may hold at any moment: the ring, the tokenizer's caches of its threads, pages,
+            texts, tokens and the documents that wait for a row. The batches are the same at every limit. A limit that
+            cannot do by what the footers tell is refused with the least that does; a page or a document that is larger
+            than they let expect is a MemoryError of `next()`, with the number that would do. Beside it come batches that
+            were handed over or copied to a device, footers, the tokenizer's own tables, and some 64 MB at most for
+            stacks, fragments and what is too small to count.
         on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
             part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
             and lists it in `metrics()` and in the state.
@@ -471,6 +476,8 @@ class TokenLoader:
         caller's thread. `wait_seconds`, `wait_p50_seconds`, `wait_p99_seconds`, `wait_max_seconds`: of `next()`.
         `tokens_per_second`: since the first `next()`. `cache_hit_rate`: the part of all pretokens that a cache of the
         tokenizer knew. `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`: what lies in the queues.
+        `memory`: `limit_bytes`; `used_bytes` of it at the moment and `peak_bytes` since the threads started, never more
+        than the limit; `reserved_bytes`, of these, for the ring and the caches (zeros for token files).
         `quarantine`: what was left out up to the last batch, each part with its file, row group, rows (first, behind
         the last) and reason. `shares`: for each source of a mixture the tokens admitted (BOS included) and trained, and
         what share of all sources' they are. `bottleneck`: the stage that kept batches from coming faster; "ring_full"

@@ -12,10 +12,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::account::Account;
 use crate::admission::Admission;
 use crate::config::{DocumentName, LoaderConfig, Overflow, Packing, PlanConfig, TooLong};
 use crate::error::{Error, Result};
 use crate::feed::STEP_BYTES;
+use crate::floor::Floor;
 use crate::lane::{BatchShape, LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 #[cfg(test)]
@@ -203,6 +205,7 @@ impl Loader {
             shards: shards.iter().map(shard_identity).collect(),
         };
         let excluded = excluded(&config.exclude, &identity)?;
+        Floor::new(&config, &plans, &shards).require(config.memory_limit_bytes)?;
         let source = Source::Text { shards: Arc::new(shards), encoding };
         let mut loader = Self::over(config, plans, source, identity);
         loader.excluded = Arc::new(excluded);
@@ -428,6 +431,9 @@ impl Loader {
         }
         config.validate()?;
         self.require_length(sequence_length)?;
+        if let Source::Text { shards, .. } = &self.source {
+            Floor::new(&config, &self.plans, shards).require(config.memory_limit_bytes)?;
+        }
         self.rewind();
         if config.mixture != self.config.mixture {
             self.entries.iter_mut().for_each(count_anew);
@@ -715,10 +721,18 @@ impl Loader {
             Lane { feeds, packer }
         });
         let lanes: Vec<_> = lanes.collect();
-        // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
-        // groups. Within that: four steps a thread over all lanes, so that none idles while another finishes what is
-        // next, and the text of two batches a lane (a token is about 4.5 bytes of English).
-        let share = self.config.memory_limit_bytes / 4;
+        let limit = self.config.memory_limit_bytes;
+        let floor = Floor::new(&self.config, &self.plans, &shards);
+        let (account, cache_bytes) = (Account::new(limit), floor.cache_bytes(limit));
+        let reserved = account.charge(floor.reserved_bytes(cache_bytes)).map_err(|_| {
+            let rule = "the ring and the caches do not fit";
+            Error::config("memory_limit_bytes", limit, rule)
+        })?;
+        // Of what is left, a quarter for text read ahead (its tokens take about as much again), a quarter for shared row
+        // groups, and a quarter that reading ahead leaves alone. Within that: four steps a thread over all lanes, so that
+        // none idles while another finishes what is next, and the text of two batches a lane (a token is about 4.5 bytes
+        // of English).
+        let share = account.free() / 4;
         let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
         let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
@@ -726,8 +740,12 @@ impl Loader {
             shards,
             encoding,
             ring,
-            cache: RowGroupCache::new(share),
-            tokens: Pool::new(),
+            cache: RowGroupCache::new(share, &Pool::within(&account)),
+            tokens: Pool::within(&account),
+            account,
+            reserved,
+            spare_bytes: share,
+            cache_bytes,
             metrics: self.metrics.clone(),
             bad_data: self.config.bad_data,
             excluded: self.excluded.clone(),
@@ -868,7 +886,7 @@ mod tests {
             world_size: 1,
             num_threads: 2,
             num_slots: 2,
-            memory_limit_bytes: 1 << 20,
+            memory_limit_bytes: 64 << 20,
             bad_data: BadData::default(),
             exclude: Vec::new(),
             return_documents: false,

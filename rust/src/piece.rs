@@ -11,10 +11,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::account::Refused;
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
-use crate::feed::Wanted;
-use crate::giants::encode;
+use crate::feed::{STEP_BYTES, Wanted};
+use crate::giants::{Encoded, encode};
 use crate::packing::Document;
 use crate::plan::Unit;
 use crate::pool::Pool;
@@ -93,13 +94,18 @@ pub(crate) struct PieceMaker<'a> {
     pub(crate) bad_data: BadData,
     pub(crate) excluded: &'a HashSet<DocumentPlace>,
     pub(crate) shard: &'a Shard,
+    /// Whether pieces stay for long: until all documents of a window were taken.
+    pub(crate) is_kept: bool,
 }
+
+/// Bytes of a document in a piece beside its tokens: row, size, and its place in a window.
+const DOCUMENT_BYTES: usize = 48;
 
 impl PieceMaker<'_> {
     /// The piece of what was found, its tokens in memory of `pool`; `None` when `stopping` was set meanwhile.
     ///
     /// # Errors
-    /// Bad data, unless it is to be left out.
+    /// Bad data, unless it is to be left out; memory that is refused.
     pub(crate) fn make(
         &self,
         found: Found,
@@ -115,8 +121,13 @@ impl PieceMaker<'_> {
                     picked
                         .retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
                 }
-                let mut tokens = TokenBatch::pooled(pool);
+                // Exact for English: what is read ahead is mostly that, and no vector grows.
+                let expected = picked.documents.num_bytes().min(STEP_BYTES) * 3 / 8;
+                let tokens = TokenBatch::pooled(pool, expected);
+                let mut tokens = tokens.map_err(|refused| self.refused(refused, &picked.rows))?;
                 let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
+                let settled = tokens.settle(DOCUMENT_BYTES, self.is_kept);
+                settled.map_err(|refused| self.refused(refused, &picked.rows))?;
                 Ok(left_out.map(|left_out| {
                     let num_bytes = picked.documents.iter().map(|document| document.len() as u64).collect();
                     let (rows, tokens) = (picked.rows, Arc::new(tokens));
@@ -177,8 +188,9 @@ impl PieceMaker<'_> {
             let is_rest = |index: usize| begins.get(done + index).is_some_and(|&byte| byte > 0);
             let rest = documents.slice(done..documents.len());
             let failed = match encode(&rest, is_rest, encoder, tokens, stopping) {
-                Ok(true) => break,
-                Ok(false) => return Ok(None),
+                Ok(Encoded::All) => break,
+                Ok(Encoded::Stopped) => return Ok(None),
+                Ok(Encoded::Refused(refused)) => return Err(self.refused(refused, rows)),
                 Err(failed) => failed,
             };
             tokens.discard_unended();
@@ -186,6 +198,12 @@ impl PieceMaker<'_> {
             done = index + 1;
             match failed.error {
                 EncodeError::InvalidUtf8 { .. } if self.bad_data.replace_invalid_utf8 => {
+                    // U+FFFD takes three bytes, and the text is made twice.
+                    let most = 3 * documents.document(index).len();
+                    let charged = tokens.account().map(|account| account.charge(2 * most)).transpose();
+                    let refused = |refused| self.refused(refused, rows);
+                    let _charge = charged.map_err(refused)?;
+                    tokens.cover(most).map_err(refused)?;
                     let text = String::from_utf8_lossy(documents.document(index));
                     let replaced = DocumentBatch::from_texts([text.as_bytes()]);
                     let encoded = encoder.encode_batch(&replaced, tokens);
@@ -205,6 +223,11 @@ impl PieceMaker<'_> {
             rows.retain(|_| is_bad.next() == Some(false));
         }
         Ok(Some(left_out))
+    }
+
+    fn refused(&self, refused: Refused, rows: &[u64]) -> Error {
+        let row = rows.first().copied().unwrap_or(self.unit.start);
+        refused.at(Place::row(self.shard.path(), self.unit.row_group, row))
     }
 
     fn empty(&self) -> Piece {

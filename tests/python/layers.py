@@ -16,13 +16,14 @@ LEVELS = {
         (
             *("error", "config", "conversation", "ragged", "state", "metrics", "pool", "quarantine", "read_at"),
             "sync",
+            "account",
         ),
         0,
     ),
     **dict.fromkeys(("plan", "source", "token_file", "tokenizer", "mixture", "packing", "reorder", "ring"), 1),
     **dict.fromkeys(
         (
-            *("admission", "budget", "giants", "feed", "lane", "piece", "row_groups", "sources", "windows"),
+            *("admission", "budget", "giants", "feed", "floor", "lane", "piece", "row_groups", "sources", "windows"),
             *("pipeline", "window_pipeline", "loader"),
         ),
         2,

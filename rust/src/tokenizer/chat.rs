@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::template::{ChatTemplate, PartPieces, Piece, ROLES, TurnPieces, id_of};
-use super::{DocumentError, EncodeError, Encoder, Tokenizer};
+use super::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder, Tokenizer};
 use crate::conversation::{Field, Fields};
 use crate::error::{Error, Result};
 use crate::ragged::{DocumentBatch, NOT_LEARNED, TokenBatch};
@@ -99,11 +99,12 @@ impl Renderer {
 
     /// An encoder: one per thread.
     pub fn encoder(&self) -> ChatEncoder {
-        ChatEncoder {
-            renderer: self.clone(),
-            encoder: self.tokenizer.take_encoder(),
-            scratch: Scratch::default(),
-        }
+        self.with(self.tokenizer.take_encoder(DEFAULT_CACHE_BYTES))
+    }
+
+    /// The same around an encoder of the vocabulary.
+    pub(super) fn with(&self, encoder: Encoder) -> ChatEncoder {
+        ChatEncoder { renderer: self.clone(), encoder, scratch: Scratch::default() }
     }
 
     /// The ids of one conversation with an encoder of the same vocabulary; tokens that are not learned carry

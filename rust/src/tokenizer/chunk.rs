@@ -80,6 +80,10 @@ impl Chunk {
         LookUps { merged, ..std::mem::take(&mut self.counts) }
     }
 
+    pub(super) fn heap(&self) -> &HeapMerger {
+        self.misses.heap()
+    }
+
     pub(super) fn heap_mut(&mut self) -> &mut HeapMerger {
         self.misses.heap_mut()
     }

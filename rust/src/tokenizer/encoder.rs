@@ -26,6 +26,8 @@ pub struct Encoder {
     splitter: Splitter,
     chunk: Chunk,
     caches: Caches,
+    /// What its caches take at most.
+    cache_bytes: usize,
     heap: HeapMerger,
 }
 
@@ -126,7 +128,12 @@ impl Encoder {
         let mut caches = Caches::new(cache_bytes);
         let splitter = tables.splitter.clone();
         let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut caches));
-        Self { splitter, chunk, caches, heap: HeapMerger::default(), tables }
+        Self { splitter, chunk, caches, cache_bytes, heap: HeapMerger::default(), tables }
+    }
+
+    /// What its caches take at most.
+    pub(super) fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     pub(super) fn tables(&self) -> Arc<Tables> {
@@ -171,11 +178,15 @@ impl Encoder {
         self.chunk.take_counts()
     }
 
-    /// Sets a flag that ends what would take long. Once it is set, what comes out may be anything and the encoder is to be
-    /// dropped.
+    /// Sets a flag that ends what would take long.
     pub fn stop_with(&mut self, stopping: Option<Arc<AtomicBool>>) {
         self.chunk.heap_mut().stop_with(stopping.clone());
         self.heap.stop_with(stopping);
+    }
+
+    /// Whether something was ended by the flag: what came out may be anything, and the encoder is to be dropped.
+    pub fn was_stopped(&self) -> bool {
+        self.heap.was_stopped() || self.chunk.heap().was_stopped()
     }
 
     /// Appends the ids of one document to `out`; special tokens' texts are plain text.

@@ -76,6 +76,10 @@ impl Misses {
         std::mem::take(&mut self.num_merged)
     }
 
+    pub(super) fn heap(&self) -> &HeapMerger {
+        &self.heap
+    }
+
     pub(super) fn heap_mut(&mut self) -> &mut HeapMerger {
         &mut self.heap
     }

@@ -59,6 +59,7 @@ pub use training::{PretokenCounts, Training};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use bpe::heap::HeapMerger;
 use bpe::{PairTable, long, medium, small};
 use encoder::Splitter;
@@ -76,7 +77,15 @@ const LOOKS_AT_LOCK: usize = 1000;
 pub struct Tokenizer {
     tables: Arc<Tables>,
     /// Encoders that no thread is using; kept, since their caches are warm.
-    idle: Arc<Mutex<Vec<Encoder>>>,
+    idle: Arc<Idle>,
+}
+
+/// Encoders that no thread is using.
+#[derive(Debug)]
+struct Idle {
+    /// The process that they were first kept in.
+    process: u32,
+    encoders: Mutex<Vec<Encoder>>,
 }
 
 /// What encoders share.
@@ -274,12 +283,19 @@ impl Tokenizer {
         let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
         let tables = Tables { definition, pairs, splitter, rewriter, fingerprint };
-        Ok(Self { tables: Arc::new(tables), idle: Arc::default() })
+        let idle = Idle { process: std::process::id(), encoders: Mutex::default() };
+        Ok(Self { tables: Arc::new(tables), idle: Arc::new(idle) })
     }
 
-    /// An encoder that was given back, with the caches that it filled, or a new one.
-    pub fn take_encoder(&self) -> Encoder {
-        self.idle().and_then(|mut idle| idle.pop()).unwrap_or_else(|| self.encoder())
+    /// An encoder whose caches take at most `cache_bytes`: one that was given back, with the caches that it filled, or a
+    /// new one.
+    pub fn take_encoder(&self, cache_bytes: usize) -> Encoder {
+        let taken = self.idle().and_then(|mut idle| {
+            let fits = |encoder: &Encoder| encoder.cache_bytes() == cache_bytes;
+            let index = idle.iter().rposition(fits)?;
+            Some(idle.swap_remove(index))
+        });
+        taken.unwrap_or_else(|| self.encoder_with(cache_bytes))
     }
 
     /// Keeps an encoder for whoever takes one next.
@@ -289,12 +305,15 @@ impl Tokenizer {
         }
     }
 
-    /// The encoders that no thread is using. Waits a moment only: in a forked process the lock may be held by a thread that
-    /// is not there.
+    /// The encoders that no thread is using. In a forked process the lock may be held by a thread that is not there: one
+    /// looks at it for a moment only. Elsewhere that would make an encoder more whenever its holder is not running.
     fn idle(&self) -> Option<MutexGuard<'_, Vec<Encoder>>> {
+        if self.idle.process == std::process::id() {
+            return Some(lock(&self.idle.encoders));
+        }
         (0..LOOKS_AT_LOCK).find_map(|_| {
             std::hint::spin_loop();
-            self.idle.try_lock().ok()
+            self.idle.encoders.try_lock().ok()
         })
     }
 

@@ -73,8 +73,7 @@ enum Stored {
 
 /// Opens shards of conversations one after the other; the first failure wins.
 pub fn open_conversations(paths: &[PathBuf], source: &ConversationSource) -> Result<Vec<Shard>> {
-    let pool = Pool::new();
-    paths.iter().map(|path| Ok(Shard { pool: pool.clone(), ..open(path, source)? })).collect()
+    paths.iter().map(|path| open(path, source)).collect()
 }
 
 /// Whether a file is taken as one row a line.
@@ -138,7 +137,6 @@ fn open(path: &Path, source: &ConversationSource) -> Result<Shard> {
         footer_hash: hash(&footer),
         required: false,
         row_groups,
-        pool: Pool::new(),
         conversations: conversations(Stored::Columns(Arc::new(columns), chunks)),
     })
 }
@@ -158,7 +156,6 @@ fn open_lines(path: &Path, source: &ConversationSource, layout: Arc<Layout>) -> 
         footer_hash: index.hash.clone(),
         required: false,
         row_groups: row_groups.collect(),
-        pool: Pool::new(),
         conversations: Some(Arc::new(Conversations { layout, rows: Stored::Lines(index) })),
     })
 }
@@ -194,10 +191,20 @@ impl DocumentReader {
         }
     }
 
+    /// Whether it can be asked again after a failure of the system, and after memory was refused.
+    pub fn resumes(&self) -> bool {
+        matches!(self, Self::Texts(_) | Self::Wrapped(..))
+    }
+
+    /// Bytes of a batch that no pool knows of: its texts are written anew.
+    pub fn num_written_bytes(&self, batch: &DocumentBatch) -> usize {
+        if matches!(self, Self::Texts(_)) { 0 } else { batch.num_bytes() }
+    }
+
     /// The next consecutive documents and the row of the first; `None` behind the last row.
     ///
     /// # Errors
-    /// Bytes that cannot be decoded, a file that changed, or a failure of the system.
+    /// Bytes that cannot be decoded, a file that changed, memory that is refused, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
         match self {
             Self::Texts(reader) => reader.next_batch(),
@@ -220,17 +227,22 @@ impl DocumentReader {
 }
 
 impl Shard {
-    /// A reader of the documents in `rows` of a row group.
+    /// A reader of the documents in `rows` of a row group, whose pages lie in memory of `pool`.
     ///
     /// # Errors
     /// The file is gone, cannot be opened, or is not the one that was opened first.
-    pub fn documents(&self, row_group: usize, rows: Range<u64>) -> Result<DocumentReader> {
+    pub fn documents(
+        &self,
+        row_group: usize,
+        rows: Range<u64>,
+        pool: &Arc<Pool<u8>>,
+    ) -> Result<DocumentReader> {
         let Some(conversations) = &self.conversations else {
-            return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows)?)));
+            return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows, pool)?)));
         };
         let layout = conversations.layout.clone();
         let wrapped =
-            |kind| Ok(DocumentReader::Wrapped(Box::new(self.reader(row_group, rows.clone())?), kind));
+            |kind| Ok(DocumentReader::Wrapped(Box::new(self.reader(row_group, rows.clone(), pool)?), kind));
         match &conversations.rows {
             Stored::Json => wrapped(WrappedRows::Json(layout)),
             Stored::Texts => wrapped(WrappedRows::Texts),
@@ -248,7 +260,7 @@ impl Shard {
                         );
                         return Err(Error::Parquet { place, reason });
                     }
-                    let (file, pool) = (file.clone(), self.pool.clone());
+                    let (file, pool) = (file.clone(), pool.clone());
                     leaves.push(LeafReader::new(leaf, file, chunk, Decompressor::new(codec), pool));
                 }
                 let num_rows = self.num_rows(row_group);

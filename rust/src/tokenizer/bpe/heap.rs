@@ -24,6 +24,8 @@ pub struct HeapMerger {
     candidates: BinaryHeap<Reverse<(u32, u32)>>,
     /// Ends a merge where it is; what comes out is then of no use.
     stopping: Option<Arc<AtomicBool>>,
+    /// Whether one was ended.
+    was_stopped: bool,
 }
 
 /// A run of bytes merged so far, in a doubly linked list by position.
@@ -43,11 +45,18 @@ impl HeapMerger {
         self.stopping = stopping;
     }
 
+    /// Whether a merge was ended: what came out since then may be anything.
+    pub fn was_stopped(&self) -> bool {
+        self.was_stopped
+    }
+
     /// Whether to end, asked at each of many steps.
-    fn stops(&self, step: u32) -> bool {
+    fn stops(&mut self, step: u32) -> bool {
         // Relaxed: the flag is all that is said.
         let is_set = || self.stopping.as_ref().is_some_and(|stopping| stopping.load(Ordering::Relaxed));
-        step.is_multiple_of(STEPS_BETWEEN_LOOKS) && is_set()
+        let stops = step.is_multiple_of(STEPS_BETWEEN_LOOKS) && is_set();
+        self.was_stopped |= stops;
+        stops
     }
 
     /// Appends the ids of `pretoken`, equal to those of [`naive::merge`](super::naive::merge).
