@@ -79,8 +79,11 @@ impl<T> Pool<T> {
     /// Frees every vector that nobody uses.
     pub fn clear(&self) {
         let mut free = lock(&self.free);
-        self.account.give_back(free.num_bytes);
-        (free.vectors, free.num_bytes) = (Vec::new(), 0);
+        let num_bytes = std::mem::take(&mut free.num_bytes);
+        drop(std::mem::take(&mut free.vectors));
+        drop(free);
+        self.account.give_back(num_bytes);
+        self.account.freed(num_bytes);
     }
 
     fn give_back(&self, values: Vec<T>, charged: usize) {
@@ -89,8 +92,11 @@ impl<T> Pool<T> {
         if is_kept {
             free.num_bytes += held;
             free.vectors.push(values);
+            return self.account.give_back(charged - held);
         }
-        self.account.give_back(charged - if is_kept { held } else { 0 });
+        drop((values, free));
+        self.account.give_back(charged);
+        self.account.freed(held);
     }
 }
 

@@ -1,6 +1,6 @@
 """What tests of the memory limit share: the least limit of a loader, and what a fresh process takes.
 
-    python memory_parts.py SETTINGS     settings as JSON; prints what the loader took, as JSON
+python memory_parts.py SETTINGS     settings as JSON; prints what the loader took, as JSON
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import nanofast
 
 
 def least_memory(data: Any, tokenizer: nanofast.Tokenizer, *sizes: int, **settings: Any) -> int:
     """The least `memory_limit_bytes` with which a loader can be made, as its refusal says."""
-    try:
+    with pytest.raises(ValueError, match="memory_limit_bytes = 1: must be at least") as refused:
         nanofast.TokenLoader(data, tokenizer, *sizes, **settings, memory_limit_bytes=1)
-    except ValueError as refused:
-        found = re.search(r"memory_limit_bytes = 1: must be at least (\d+)", str(refused))
-        assert found is not None, refused
-        return int(found[1])
-    raise AssertionError("a limit of one byte was not refused")
+    return int(re.findall(r"at least (\d+)", str(refused.value))[0])
 
 
 def resident(key: str) -> int:

@@ -231,8 +231,8 @@ def memory_kib() -> int:
 def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str, tokenizer: nanofast.Tokenizer) -> None:
     """200 loaders (10,000 in the long profile) made, read for 0 to 5 batches and dropped."""
     count = 10_000 if IS_LONG else 200
-    # Encoders go back to the tokenizer and stay, one for each thread that ever worked beside others: with this limit they
-    # take some 3 MB each, and 70 MB without. (Two or three of them was the difference between one run and another.)
+    # Encoders go back to the tokenizer and stay, one for each thread that ever worked beside others: with this limit
+    # they take some 3 MB each. (Without, one more or less of them is 30 to 50 MB between one run and another.)
     limit = least_memory(data, tokenizer, 2, 32, num_threads=3)
     with leaves_nothing(data):
         for number in range(count):

@@ -42,11 +42,11 @@ impl Shared {
                 Outcome::Pending => lane.awaited = Some(packer.inboxes_mut().awaited()),
                 Outcome::Aside => {
                     (lane.is_aside, lane.is_due) = (true, true); // its slot may have come meanwhile
-                    lane.shortage.is_alone = false;
+                    lane.relieve();
                 }
                 Outcome::Dry => {
                     (lane.is_dry, lane.data_rounds) = (true, round);
-                    lane.shortage.is_alone = false;
+                    lane.relieve();
                     // Whether the others have a batch for this round decides what this lane delivers.
                     schedule.lanes.iter_mut().for_each(|lane| lane.is_due = true);
                 }
@@ -54,7 +54,7 @@ impl Shared {
                     let sequence = lane.sequence;
                     lane.sequence += count;
                     (lane.is_due, lane.is_aside) = (true, false);
-                    lane.shortage.is_alone = false;
+                    lane.relieve();
                     schedule.headers[self.work.ring.slot_of(sequence)] = Some(header);
                     self.batch.notify_all();
                 }
@@ -142,7 +142,6 @@ impl Shared {
         let lane = &mut schedule.lanes[index];
         lane.feeds.deposit(ticket, piece);
         lane.is_due = true;
-        lane.granted();
         drop(schedule);
         self.job.notify_one();
         Ok(())

@@ -20,7 +20,7 @@ use super::{Seen, Shared};
 /// Memory without which no step is begun: room for its tokens, a token a byte, and a page of usual size.
 pub(crate) const STEP_MEMORY: usize = 4 * STEP_BYTES + (2 << 20);
 
-/// What a lane was refused.
+/// What a lane was refused since it last delivered a batch.
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
     /// Bytes that have to be free before it comes again; 0: it was not refused.
@@ -53,6 +53,11 @@ impl Scheduled {
         self.waits() && !(self.shortage.is_alone && self.shortage.error.is_some())
     }
 
+    /// Forgets what it was refused: it has come on.
+    pub(super) fn relieve(&mut self) {
+        self.shortage = Shortage { must_rewind: self.shortage.must_rewind, ..Shortage::default() };
+    }
+
     /// Notes what it was refused, where `freed` bytes of what was held then are free by now.
     pub(super) fn refused(&mut self, error: Error, freed: usize) {
         let Error::MemoryLimit { place, wanted, held, limit } = error else { return };
@@ -63,11 +68,6 @@ impl Scheduled {
         if self.shortage.is_alone || held.saturating_add(wanted) > limit {
             self.shortage.error = Some(Error::MemoryLimit { place, wanted, held, limit });
         }
-    }
-
-    /// Forgets what it was refused.
-    pub(super) fn granted(&mut self) {
-        (self.shortage.wanted, self.shortage.error) = (0, None);
     }
 }
 
@@ -116,7 +116,7 @@ impl Shared {
         let lane = &mut schedule.lanes[first];
         if !lane.shortage.is_alone {
             lane.shortage.is_alone = true;
-            lane.granted();
+            (lane.shortage.wanted, lane.shortage.error) = (0, None);
             lane.rewind(&self.work.plans);
             return true;
         }
