@@ -7,7 +7,7 @@ ARGS ?=
 PYTHON_HERE := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help train chat-demo test test-long bench lint ci clean setup-base setup-test setup-bench setup-dev
+.PHONY: help train chat-demo test test-long bench reliability docs lint ci clean setup-base setup-test setup-long setup-docs setup-bench setup-dev
 
 help:
 	@echo 'make train      set up, then train on the sample corpus   (ARGS="--depth 6" for flags)'
@@ -15,6 +15,8 @@ help:
 	@echo 'make test       set up, then every test                   (ARGS="-k name" for pytest)'
 	@echo 'make test-long  the same tests with many more cases'
 	@echo 'make bench      side by side with other loaders           (ARGS="--smoke" for once, on little data)'
+	@echo 'make reliability  which faults are survived, as docs/RELIABILITY.md   (ARGS="--long")'
+	@echo 'make docs       guides and reference as pages, in site/'
 	@echo 'make lint       formatting, clippy, rustdoc, ruff, mypy, stubtest'
 	@echo 'make ci         what the checks on a change run: lint, test, bench --smoke'
 	@echo 'make clean      remove .venv and everything built (not the data in NANOFAST_HOME)'
@@ -29,12 +31,19 @@ test: setup-test
 	cargo test --locked
 	$(PYTHON_HERE) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
+test-long: setup-long
 test-long: export NANOFAST_TEST_LONG = 1
 test-long: export PROPTEST_CASES = 4096
 test-long: test
 
 bench: setup-bench
 	$(PYTHON_HERE) -m pytest benches $(ARGS)
+
+reliability: setup-test
+	$(PYTHON_HERE) scripts/reliability.py $(ARGS)
+
+docs: setup-docs
+	$(PYTHON_HERE) -m mkdocs build --strict
 
 lint: setup-dev
 	cargo fmt --check
@@ -54,6 +63,8 @@ clean:
 
 setup-base: ; @$(call set-up)
 setup-test: ; @$(call set-up,test)
+setup-long: ; @$(call set-up,test examples)
+setup-docs: ; @$(call set-up,docs)
 setup-bench: ; @$(call set-up,bench)
 setup-dev: ; @$(call set-up,test bench dev)
 

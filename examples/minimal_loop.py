@@ -10,7 +10,7 @@ import torch.nn.functional as F  # the loss
 
 import nanofast  # the tokenizer and the loader
 from nanofast.data.sample import ensure_sample  # a small corpus and its vocabulary, from this Python's own sources
-from nanofast.resume import home_folder  # where they are kept: NANOFAST_HOME, else ~/.cache/nanofast
+from nanofast.home import home_folder  # where they are kept: NANOFAST_HOME, else ~/.cache/nanofast
 
 B, T, ACCUMULATION = 8, 64, 4  # rows of a micro-batch, tokens of a row, micro-batches of a step
 

@@ -8,7 +8,9 @@ with the least and the most, and ratios of the same round.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -78,9 +80,20 @@ def batches_per_second(batches: Iterator[tuple[torch.Tensor, torch.Tensor]], sec
 
 
 def forget(path: Path) -> None:
+    """Have the system forget what it holds of a file; what a process still maps, it would keep."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert resident_share(path) < 0.01
+
+
+def resident_share(path: Path) -> float:
+    """How much of a file lies in the page cache."""
+    bytes_of_file = np.memmap(path, np.uint8, "r")
+    pages = np.empty(-(-len(bytes_of_file) // mmap.PAGESIZE), np.uint8)
+    address, length = ctypes.c_void_p(bytes_of_file.ctypes.data), ctypes.c_size_t(len(bytes_of_file))
+    assert ctypes.CDLL(None).mincore(address, length, ctypes.c_void_p(pages.ctypes.data)) == 0
+    return float((pages & 1).mean())
 
 
 @pytest.mark.timeout(600)
@@ -95,6 +108,7 @@ def test_beside_memmap(smoke: bool, num_rounds: int, cache: str, tmp_path: Path,
     for inputs, targets in itertools.islice(over_loader(path, "random", 0), 3):  # the answer, before it is timed
         for row in torch.cat([inputs.long(), targets[:, -1:]], 1).numpy():
             assert any(np.array_equal(ids[at : at + 5], row[:5]) for at in np.flatnonzero(ids == row[0]))
+    del ids
     contenders: dict[str, Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]] = {
         "np.memmap + DataLoader": lambda seed: over_dataset(MemmapDataset(path), seed),
         "TokenDataset + DataLoader": lambda seed: over_dataset(TokenDataset(path, SEQUENCE_LENGTH, stride=1), seed),

@@ -2,9 +2,10 @@
 
     nanofast one_per_row | nanofast best_fit | plain
 
-Prints JSON: the digest of all batches of a pass, and the seconds of each pass; the first is the cold one. `plain` is
-written as nanochat describes its own: each thing said is encoded by tiktoken, lists of ids and masks grow, and a batch
-is padded to its longest conversation.
+Prints JSON: the digest of all batches of the first pass, or the conversations a second of each pass, by the clock and
+of processor time; the first is the cold one, and begins with opening the data. `plain` is written as nanochat describes
+its own: each thing said is encoded by tiktoken, lists of ids and masks grow, and a batch is padded to its longest
+conversation.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PARTS = ("user_start", "user_end", "assistant_start", "assistant_end", "python_s
 SPECIALS = ("bos", *PARTS, "output_start", "output_end")
 
 Batch = tuple[Any, Any]
+Pass = tuple[Iterator[Batch], Callable[[], int]]  # its batches; how many conversations they took
 
 
 def render(messages: list[dict[str, str]], encoding: Any, special: dict[str, int]) -> tuple[list[int], list[int]]:
@@ -58,7 +60,7 @@ def collate(rendered: list[tuple[list[int], list[int]]], pad: int) -> Batch:
     return inputs, targets
 
 
-def plain(path: Path, batch_size: int) -> Iterator[Iterator[Batch]]:
+def plain(path: Path, batch_size: int) -> Iterator[Pass]:
     """Passes of the plain loop; the data set lies in memory as Python objects."""
     import pyarrow.parquet as pq
     import tiktoken
@@ -66,15 +68,15 @@ def plain(path: Path, batch_size: int) -> Iterator[Iterator[Batch]]:
     encoding = _r50k(tiktoken)
     special = {name: encoding.n_vocab + index for index, name in enumerate(SPECIALS)}
     conversations = pq.read_table(path, columns=["messages"])["messages"].to_pylist()
+    starts = range(0, len(conversations) - batch_size + 1, batch_size)
 
     def one_pass() -> Iterator[Batch]:
-        for start in range(0, len(conversations), batch_size):
+        for start in starts:
             batch = [render(messages, encoding, special) for messages in conversations[start : start + batch_size]]
-            if len(batch) == batch_size:
-                yield collate(batch, special["assistant_end"])
+            yield collate(batch, special["assistant_end"])
 
     while True:
-        yield one_pass()
+        yield one_pass(), lambda: len(starts) * batch_size
 
 
 def _r50k(tiktoken: Any) -> Any:
@@ -87,7 +89,7 @@ def _r50k(tiktoken: Any) -> Any:
     return tiktoken.Encoding("r50k", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
 
 
-def ours(path: Path, batch_size: int, packing: str) -> Iterator[Iterator[Batch]]:
+def ours(path: Path, batch_size: int, packing: str) -> Iterator[Pass]:
     """Passes of ChatLoader; one loader goes on from pass to pass, as in training."""
     import torch  # noqa: F401  # tensors are what both give; imported before the clock starts
 
@@ -95,23 +97,26 @@ def ours(path: Path, batch_size: int, packing: str) -> Iterator[Iterator[Batch]]
 
     template = nanofast.ChatTemplate.from_name("nanochat")
     tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(template.special_tokens)
-    rows = sum(_row_counts(path))
     options: dict[str, Any] = {"lanes": 1, "unit_documents": 0, "num_threads": NUM_THREADS, "num_slots": 8}
-    if packing == "one_per_row":
-        while True:  # whole passes, so that both see the same batches
-            with nanofast.ChatLoader(
-                path, tokenizer, batch_size, SEQUENCE_LENGTH, packing=packing, epochs=1, **options
-            ) as loader:
-                yield (batch for index, batch in enumerate(loader) if index < rows // batch_size)
     loader = nanofast.ChatLoader(path, tokenizer, batch_size, SEQUENCE_LENGTH, packing=packing, **options)
+
+    def documents() -> int:
+        return int(loader.metrics()["ledger"]["documents"])
+
+    num_rows = sum(_row_counts(path))
+    num_batches = num_rows // batch_size if packing == "one_per_row" else None
+
+    def one_pass(before: int) -> Iterator[Batch]:
+        nonlocal num_batches
+        given = 0
+        while documents() < before + num_rows if num_batches is None else given < num_batches:
+            yield next(loader)
+            given += 1
+        num_batches = given  # asking after each batch would take time from the later passes
+
     while True:
-        until = loader.metrics()["ledger"]["documents"] + rows
-
-        def one_pass(until: int = until) -> Iterator[Batch]:
-            while loader.metrics()["ledger"]["documents"] < until:
-                yield next(loader)
-
-        yield one_pass()
+        before = documents()
+        yield one_pass(before), lambda before=before: documents() - before  # type: ignore[misc]
 
 
 def _row_counts(path: Path) -> list[int]:
@@ -121,16 +126,19 @@ def _row_counts(path: Path) -> list[int]:
     return [group["num_rows"] for group in footer["row_groups"]]
 
 
-def measured(passes: Iterator[Iterator[Batch]], count: int) -> dict[str, Any]:
-    """Seconds of each of `count` passes."""
-    seconds = []
+def measured(passes: Iterator[Pass], count: int) -> dict[str, list[float]]:
+    """Conversations a second of each of `count` passes, by the clock and of processor time on all threads."""
+    clocks = {"clock": time.perf_counter, "processor": time.process_time}
+    rates: dict[str, list[float]] = {name: [] for name in clocks}
     for _ in range(count):
-        start = time.perf_counter()
-        one = next(passes)
-        for _ in one:
+        starts = {name: now() for name, now in clocks.items()}
+        batches, num_conversations = next(passes)
+        for _ in batches:
             pass
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds}
+        seconds = {name: now() - starts[name] for name, now in clocks.items()}
+        for name in clocks:
+            rates[name].append(num_conversations() / seconds[name])
+    return rates
 
 
 def digest(batches: Iterable[Batch]) -> str:
@@ -158,8 +166,7 @@ def main() -> None:
         "nanofast best_fit": lambda: ours(path, batch_size, "best_fit"),
     }[contender]
     passes = make()
-    report: dict[str, Any] = {"rows": sum(_row_counts(path))}
-    report |= {"digest": digest(next(passes))} if count == 0 else measured(passes, count)
+    report = {"digest": digest(next(passes)[0])} if count == 0 else {"rates": measured(passes, count)}
     print(json.dumps(report))
 
 

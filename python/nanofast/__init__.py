@@ -7,6 +7,7 @@ import warnings as _warnings
 
 from nanofast._nanofast import DEBUG_BUILD as _DEBUG_BUILD
 from nanofast._nanofast import __version__
+from nanofast.batch_loader import merge_states
 from nanofast.chat_loader import ChatLoader
 from nanofast.chat_template import ChatTemplate
 from nanofast.errors import (
@@ -18,7 +19,7 @@ from nanofast.errors import (
     ReadError,
     WrongTypeError,
 )
-from nanofast.loader import TokenLoader, merge_states
+from nanofast.loader import TokenLoader
 from nanofast.mixture import Mixture
 from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer

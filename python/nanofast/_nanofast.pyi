@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 __all__ = [
     "DEBUG_BUILD",
+    "SPLITTER",
     "DocumentReader",
     "NativeLoader",
     "ParquetWriter",
@@ -30,6 +31,7 @@ __all__ = [
 
 __version__: str
 DEBUG_BUILD: bool
+SPLITTER: str  # "avx512", "avx2" or "scalar": the fastest that this processor runs
 
 # bindings/tokenizer.rs
 

@@ -27,6 +27,7 @@ from nanofast.config import Config, ConfigError, RunSettings, to_dict
 from nanofast.config_file import in_lines, write_toml
 from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
+from nanofast.documents_log import LOG, DocumentsLog
 from nanofast.environment import machine, versions
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
@@ -39,7 +40,7 @@ from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
 from nanofast.run_folder import open_run
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage
-from nanofast.start import load_weights, read_tensors, warm_start
+from nanofast.start import load_weights, read_tensors, require_same_optimizer, warm_start
 from nanofast.token_files import is_token_data, require_tokenizer, tokenizer_beside
 from nanofast.tracking import Tracker
 from nanofast.trainer import Trainer
@@ -101,7 +102,11 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
     """Where the text is, the tokenizer and its name; the sample corpus is made, once, on the main rank."""
     import nanofast
 
-    data, name = config.data.data, config.data.tokenizer
+    # `--data=~/shards` reaches us as it is written, since shells expand only words that begin with the tilde
+    data, name = (
+        text and os.path.expanduser(text)  # noqa: PTH111  # a glob is no Path
+        for text in (config.data.data, config.data.tokenizer)
+    )
     if config.data.documents == "conversations" and data is None:
         raise ConfigError("no conversations are named; pass --data PATH[:COUNT],… (parquet or JSONL)")
     if data is not None and is_token_data(data):
@@ -122,7 +127,7 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
         raise ConfigError(f"tokenizer `{name}` is a folder; expected a file; pass --tokenizer {name}/tokenizer.json")
     # absolute, so that a resumed run finds them from any folder
     if config.data.documents == "conversations":
-        data = conversations.spelled(conversations.data_sets(data))
+        data = conversations.spelled(conversations.named_data(data))
     elif (mixture := nanofast.Mixture.parse(data)) is not None:
         data = mixture.spelled()
     else:
@@ -147,7 +152,7 @@ def open_loader(
 
     assert rows is not None
     if return_documents and (config.data.documents == "conversations" or is_token_data(data)):
-        raise ConfigError("only the documents of text are told; this run was trained on other data")
+        raise ConfigError("only the documents of text can be told, and the data of this run is no text")
     if config.data.documents == "conversations":
         named = None if data == config.data.data else data
         return conversations.open_loader(config, tokenizer, world, split, lanes, rows, named)
@@ -174,7 +179,7 @@ def open_loader(
         sequence_length=config.model.sequence_length,
         text_column=config.data.text_column,
         split=split,
-        # best_fit fills its buffer of documents from several epochs of a short split, and its rows hold the longest first
+        # best_fit would fill its buffer from several epochs of a short split, and take the longest documents again
         packing=config.data.packing if split == "train" else "concat",
         overflow=config.data.overflow,
         rank=world.rank,
@@ -303,6 +308,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
     model.initialize(torch.Generator().manual_seed(config.run.seed))
     begun_from = {} if start is None else read_tensors(start.path)
     if start is not None:
+        if config.run.warm_optimizer:
+            require_same_optimizer(start.config.optimizer, config.optimizer)
         load_weights(model, begun_from["model"], prepared.num_known)
     if config.run.parallel == "data":
         model.to(world.device)
@@ -317,12 +324,15 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
     torch.manual_seed(config.run.seed)
 
     rows = config.schedule.device_batch_size
-    loader = open_loader(config, prepared.data, tokenizer, world, "train", config.data.lanes, rows)
+    lanes, keeps = config.data.lanes, config.data.log_documents
+    loader = open_loader(config, prepared.data, tokenizer, world, "train", lanes, rows, return_documents=keeps)
 
     def open_validation() -> tuple[Any, int]:
         return open_validation_loader(config, prepared.data, tokenizer, world, config.evaluation.eval_tokens)
 
     config, run_dir = open_run(config, prepared.home, world, resumed)
+    if keeps:
+        loader = DocumentsLog(loader, run_dir / LOG, world.rank, plan.accumulation_steps)
     num_iterations, tokens_per_step = config.schedule.num_iterations, config.schedule.total_batch_size
     assert num_iterations is not None
     assert tokens_per_step is not None
@@ -361,6 +371,8 @@ def build(prepared: Prepared, stage: Stage, resumed: Found | None, start: Found 
         trainer.restore(snapshot)
         if world.is_main and resumed.path.parent == run_dir / "checkpoints":
             abandoned = checkpoint.set_aside_after(resumed.path.parent, trainer.counters.step)
+    if keeps:
+        loader.begin_at(trainer.counters.step)
     name = prepared.tokenizer_name
     trainer.journal.write(
         "run",

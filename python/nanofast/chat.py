@@ -9,41 +9,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from nanofast.answering import answer, prompt_ids
 from nanofast.chat_template import ChatTemplate
 from nanofast.command import exit_code, parse_settings
 from nanofast.config import ConfigError
+from nanofast.generate import SamplingSettings
 from nanofast.model import GPT
 
 HELP = "/tokens shows the conversation's tokens, /context how much is used, /new begins anew, /quit leaves"
 
 
 @dataclass(frozen=True)
-class ChatCommandSettings:
+class ChatCommandSettings(SamplingSettings):
     """Talk to a trained model."""
 
-    model: Annotated[str, tyro.conf.Positional] = "auto"
-    """Run or checkpoint folder; auto is the run that was written to last."""
     prompt: str = ""
     """Ask this and leave."""
-    num_tokens: int = 200
-    """Longest answer (tokens)."""
     temperature: float = 0.6
     """Sampling temperature; 0 takes the likeliest token."""
-    top_k: int = 50
-    """Sample among this many likeliest tokens; 0 means all."""
-    top_p: float = 1.0
-    """Sample among the fewest tokens that together have this probability (0 to 1)."""
-    seed: int = 0
-    """Seed of the draws."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    home: str | None = None
-    """Folder of runs. Derived: NANOFAST_HOME, else ~/.cache/nanofast."""
 
 
 @dataclass
@@ -62,18 +47,9 @@ class Conversation:
         """Say something and show the answer as it comes. Where there is no room for it, nothing is said."""
         self.messages.append({"role": "user", "content": text})
         settings, decoder, tokens = self.settings, self.tokenizer.decoder(), []
+        how = {**settings.how, "seed": settings.seed + len(self.messages)}
         try:
-            for token in answer(
-                self.model,
-                self.tokenizer,
-                self.template,
-                self.messages,
-                settings.num_tokens,
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                seed=settings.seed + len(self.messages),
-            ):
+            for token in answer(self.model, self.tokenizer, self.template, self.messages, settings.num_tokens, **how):
                 tokens.append(token)
                 show(decoder.push([token]))
         except ConfigError:
@@ -128,11 +104,7 @@ def _chat(words: list[str]) -> None:
     from nanofast.saved import load_model
 
     settings = parse_settings(ChatCommandSettings, words, "python -m nanofast.chat")
-    for name, least in (("num_tokens", 1), ("temperature", 0), ("top_k", 0)):
-        if not least <= getattr(settings, name) < float("inf"):
-            raise ConfigError(f"{name} must be at least {least} and finite; found {getattr(settings, name)}")
-    if not 0 < settings.top_p <= 1:
-        raise ConfigError(f"top_p must be more than 0 and at most 1; found {settings.top_p}")
+    settings.check()
     saved = load_model(settings.model, settings.home, settings.device)
     template = template_of(saved.config.chat)
     missing = [token for token in template.special_tokens if token not in saved.tokenizer.special_tokens]

@@ -47,10 +47,10 @@ class ChatLoader(TokenLoader):
             BOS stays) or "leave_out". One without a learned token in what is left of it is left out. `metrics()`
             counts and lists them.
         split: "train", "val" or None, as for `TokenLoader`; data sets that count more than once are not split.
-        pad_id: the token that fills rows; None: the template's.
         index_folder: where indexes of JSONL files are kept; None: in NANOFAST_HOME.
-        **options: as for `TokenLoader`; with `return_documents` a conversation begins wherever a piece's first token is
-            its token 0, and `cu_seqlens` has the borders for varlen attention.
+        **options: as for `TokenLoader`, `pad_id` being the template's by default; with `return_documents` a
+            conversation begins wherever a piece's first token is its token 0, and `cu_seqlens` has the borders for
+            varlen attention.
 
     Raises:
         nanofast.Error: as `TokenLoader`; a row that is no conversation names file, row and message.

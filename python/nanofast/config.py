@@ -65,6 +65,8 @@ class DataSettings:
     """End the run where data is damaged, or leave out the smallest part that is bad and list it in log and report."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
     """Take a document that is not UTF-8 for damaged data, or put U+FFFD where it is not."""
+    log_documents: bool = False
+    """Keep which documents were in which step, as parquet in the run's folder (text only; takes pyarrow)."""
     lanes: int | None = None
     """Independent streams that the data is dealt to. Derived: 8, 4, 2 or 1, so that a step ends at a round's end."""
     loader_threads: int | None = None

@@ -1,5 +1,5 @@
-"""What training on conversations needs besides a loader: the settings' template, data sets by name and count, the
-length of one pass.
+"""What training on conversations needs besides a loader: the settings' template, data sets by name and count or as a
+mixture, the length of one pass.
 
     template_of(settings); data_sets("chat.parquet,identity.jsonl:2")  # {"chat.parquet": 1, "identity.jsonl": 2}
 """
@@ -16,6 +16,7 @@ from nanofast.chat_loader import ChatLoader
 from nanofast.chat_template import ChatTemplate
 from nanofast.config import ChatSettings, Config, ConfigError
 from nanofast.distributed import World
+from nanofast.mixture import Mixture
 
 SAMPLED = 1000  # conversations that the length of a pass is estimated from
 
@@ -42,9 +43,22 @@ def data_sets(text: str) -> dict[str, int]:
     return counts
 
 
-def spelled(counts: dict[str, int]) -> str:
-    """The inverse of `data_sets`."""
-    return ",".join(path if count == 1 else f"{path}:{count}" for path, count in counts.items())
+def named_data(text: str) -> dict[str, int] | Mixture:
+    """The data sets of `PATH[:COUNT],…`, or the mixture of `NAME=PATH:WEIGHT,…`."""
+    mixture = Mixture.parse(text)
+    return data_sets(text) if mixture is None else mixture
+
+
+def spelled(data: dict[str, int] | Mixture) -> str:
+    """The inverse of `named_data`, paths made absolute."""
+    if isinstance(data, Mixture):
+        return data.spelled()
+    return ",".join(path if count == 1 else f"{path}:{count}" for path, count in data.items())
+
+
+def _counts(data: dict[str, int] | Mixture) -> dict[str, int]:
+    """Paths, and how often each is taken in a pass: once where it is in a mixture."""
+    return {str(path): 1 for path, _ in data.sources.values()} if isinstance(data, Mixture) else data
 
 
 def with_template(tokenizer: Any, settings: ChatSettings) -> Any:
@@ -73,9 +87,8 @@ def open_loader(
         wanted_split = None if chat.val_data is not None and data is None else split
     if named is None:
         raise ConfigError("no conversations are named; pass --data PATH[:COUNT],…")
-    counts = data_sets(named)
     return ChatLoader(
-        counts,
+        named_data(named),
         tokenizer,
         rows,
         config.model.sequence_length,
@@ -109,7 +122,7 @@ def with_one_pass(config: Config, tokenizer: Any) -> Config:
     arguments = template_of(chat).arguments(
         layout=chat.layout, messages_column=chat.messages_column, text_column=config.data.text_column
     )
-    for path, count in data_sets(config.data.data).items():
+    for path, count in _counts(named_data(config.data.data)).items():
         for shard in _nanofast.find_conversations(path):
             lengths = [len(ids) for ids, _ in _nanofast.render_rows(tokenizer._native, arguments, shard, SAMPLED)]
             num_rows = _nanofast.count_rows(shard, arguments)

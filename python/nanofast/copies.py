@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-    from nanofast.loader import TokenLoader
+    from nanofast.batch_loader import BatchLoader
 
 ID_MASK = 0x7FFFFFFF  # a token whose highest bit is set is not learned as a target
 IGNORE = -1
@@ -35,7 +35,7 @@ class Copied(NamedTuple):
 class DeviceCopies:
     """The copies of one loader."""
 
-    def __init__(self, loader: TokenLoader, device: torch.device) -> None:
+    def __init__(self, loader: BatchLoader, device: torch.device) -> None:
         import torch
 
         self.torch = torch

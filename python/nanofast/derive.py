@@ -134,12 +134,14 @@ def _derive_batch(
     if rows is None:
         share = total // (sequence_length * world_size)
         rows = largest_divisor(share, wanted_rows) if share else 1
-    portion = rows * sequence_length * world_size
+    # a derived device batch adapts to any total of whole rows, so only a given one is part of the rule
+    factors = {} if schedule.device_batch_size is None else {"device_batch_size": schedule.device_batch_size}
+    factors |= {"sequence_length": sequence_length, "processes": world_size}
+    portion = math.prod(factors.values())
     if total % portion:
         raise ConfigError(
-            "total_batch_size must be a multiple of device_batch_size x sequence_length x processes = "
-            f"{rows} x {sequence_length} x {world_size} = {portion} tokens; found {total}; "
-            f"nearest legal values: {nearest_multiples(total, portion)}"
+            f"total_batch_size must be a multiple of {' x '.join(factors)} = {' x '.join(map(str, factors.values()))} "
+            f"= {portion} tokens; found {total}; nearest legal values: {nearest_multiples(total, portion)}"
         )
     return dataclasses.replace(schedule, total_batch_size=total, device_batch_size=rows)
 
@@ -216,6 +218,11 @@ def _check_rest(config: Config) -> None:
     for name, group in (("eval_every", evaluation), ("sample_every", evaluation), ("save_every", run)):
         _at_least(name, getattr(group, name), -1, "(never)")
     _at_least("price_per_hour", run.price_per_hour, 0)
+    if not 0 <= run.seed < 1 << 63:
+        nearest = 0 if run.seed < 0 else (1 << 63) - 1
+        raise ConfigError(
+            f"seed must be at least 0 and less than 2^63; found {run.seed}; nearest legal value: {nearest}"
+        )
     _at_least("keep_last", run.keep_last, 0)
     _at_least("keep_every", run.keep_every, 0)
     _at_least("eval_tokens", evaluation.eval_tokens, 1, "token")

@@ -93,6 +93,12 @@ def find_device(wanted: str, local_rank: int = 0) -> torch.device:
         raise InvalidError(
             f"device `{wanted}` asked for, but torch {torch.__version__} sees no CUDA device; use --device cpu"
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InvalidError(
+            f"device `{wanted}` asked for, but torch {torch.__version__} sees no MPS device; use --device cpu"
+        )
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InvalidError(f"device `{wanted}` is none that nanofast trains on; use auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", local_rank)
     return device
@@ -219,7 +225,7 @@ def share_cores(device_type: str, local_world_size: int) -> Threads:
     shared = f"{cores} cores for this process" + (
         f", {local_world_size} processes here" if local_world_size > 1 else ""
     )
-    given = os.environ.get("OMP_NUM_THREADS", "")
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list goes by levels of nesting
     if device_type == "cpu":
         torch_threads, loader_threads = cores, 1
     else:

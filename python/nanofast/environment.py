@@ -57,13 +57,17 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def memory_bytes() -> int | None:
+    """Memory of the machine; None where the system does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """Processor, cores, memory, operating system, device."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {
         "cpu": cpu_name(),
         "cores": available_cores(),
-        "memory_bytes": memory,
+        "memory_bytes": memory_bytes(),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),

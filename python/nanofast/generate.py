@@ -111,17 +111,15 @@ def continue_text(
 
 
 @dataclass(frozen=True)
-class GenerateSettings:
-    """Sample from a trained model."""
+class SamplingSettings:
+    """Which model says what how: the flags that commands share which let one speak."""
 
     model: Annotated[str, tyro.conf.Positional] = "auto"
     """Run or checkpoint folder; auto is the run that was written to last."""
     prompt: str = ""
-    """Beginning that is continued; empty begins a document."""
+    """What is said to it."""
     num_tokens: int = 200
-    """Longest continuation (tokens)."""
-    num_samples: int = 1
-    """Continuations, made in one batch."""
+    """Longest text that it gives (tokens)."""
     temperature: float = 0.8
     """Sampling temperature; 0 takes the likeliest token."""
     top_k: int = 50
@@ -134,6 +132,29 @@ class GenerateSettings:
     """auto, cpu, cuda, cuda:N or mps."""
     home: str | None = None
     """Folder of runs. Derived: NANOFAST_HOME, else ~/.cache/nanofast."""
+
+    def check(self) -> None:
+        """Raises ConfigError for a value that breaks its rule."""
+        for name, least in (("num_tokens", 1), ("num_samples", 1), ("temperature", 0), ("top_k", 0)):
+            if not least <= getattr(self, name, least) < float("inf"):
+                raise ConfigError(f"{name} must be at least {least} and finite; found {getattr(self, name)}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be more than 0 and at most 1; found {self.top_p}")
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What `sample` is told of the draws."""
+        return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class GenerateSettings(SamplingSettings):
+    """Sample from a trained model."""
+
+    prompt: str = ""
+    """Beginning that is continued; empty begins a document."""
+    num_samples: int = 1
+    """Continuations, made in one batch."""
 
 
 def stream(model: GPT, tokenizer: Any, settings: GenerateSettings, show: Callable[[str], None]) -> None:
@@ -148,11 +169,8 @@ def stream(model: GPT, tokenizer: Any, settings: GenerateSettings, show: Callabl
         model,
         ids,
         settings.num_tokens,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        seed=settings.seed,
         num_samples=settings.num_samples,
+        **settings.how,
     ):
         for row, chosen in enumerate(ids_B.tolist()):
             is_open[row] = is_open[row] and chosen != tokenizer.bos_id
@@ -173,11 +191,7 @@ def _generate(words: list[str]) -> None:
     from nanofast.saved import load_model
 
     settings = parse_settings(GenerateSettings, words, "python -m nanofast.generate")
-    for name, least in (("num_tokens", 1), ("num_samples", 1), ("temperature", 0), ("top_k", 0)):
-        if not least <= getattr(settings, name) < float("inf"):
-            raise ConfigError(f"{name} must be at least {least} and finite; found {getattr(settings, name)}")
-    if not 0 < settings.top_p <= 1:
-        raise ConfigError(f"top_p must be more than 0 and at most 1; found {settings.top_p}")
+    settings.check()
     saved = load_model(settings.model, settings.home, settings.device)
     stream(saved.model, saved.tokenizer, settings, lambda text: print(text, end="", flush=True))
 

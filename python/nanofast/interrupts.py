@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class StopRequest:
@@ -26,6 +29,8 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:
+            if sys.stdout.isatty():
+                os.write(sys.stdout.fileno(), SHOW_CURSOR)  # which the live line had hidden
             os._exit(128 + number)  # asked twice: no saving, no cleaning up
         self.signal_number = number
 

@@ -19,9 +19,12 @@ T = TypeVar("T")
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for what torch raises when memory runs out; on the CPU that is a RuntimeError with these words."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "memory" in str(error)
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        ("DefaultCPUAllocator" in words and "memory" in words) or "Storage size calculation overflowed" in words
+    )
 
 
 class Parts:
@@ -35,7 +38,7 @@ class Parts:
         while True:
             try:
                 return work(self.count)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.count >= rows:
                     raise
                 message = str(error).splitlines()[0]

@@ -56,16 +56,21 @@ class Progress:
         self._quiet = quiet
         self._text = ""
         self._last_plain = 0.0
+        self._is_shown = self.console.is_terminal and not quiet
         self._live: Live | None = None
-        if self.console.is_terminal and not quiet:
+
+    def _show(self, text: str) -> None:
+        """Put the text on the live line, which begins here: until then the terminal's cursor is not taken away."""
+        if self._live is None:
             self._live = Live(Text(""), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
     def step(self, view: StepView) -> None:
         """Show a step."""
         self._text = line(view, self._num_iterations)
-        if self._live is not None:
-            self._live.update(Text(self._text, no_wrap=True, overflow="ellipsis"))
+        if self._is_shown:
+            self._show(self._text)
         elif not self._quiet and (
             time.monotonic() - self._last_plain >= PLAIN_SECONDS or view.step == self._num_iterations
         ):
@@ -74,8 +79,8 @@ class Progress:
 
     def phase(self, name: str) -> None:
         """Say that something other than training is going on; an empty name ends it."""
-        if self._live is not None:
-            self._live.update(Text(f"{self._text}  {name and '… ' + name}", no_wrap=True, overflow="ellipsis"))
+        if self._is_shown:
+            self._show(f"{self._text}  {name and '… ' + name}")
 
     def say(self, message: str) -> None:
         """Print a line that stays."""
@@ -83,6 +88,7 @@ class Progress:
 
     def close(self) -> None:
         """Take the live line away and give the terminal back; idempotent."""
+        self._is_shown = False
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nanofast.charts import Curve, line_chart, short_number, stacked_chart
+from nanofast.command import Parser, exit_code
 from nanofast.runlog import read_log
 
 Entry = dict[str, Any]
@@ -338,9 +339,7 @@ def _follow(run_dir: Path, other: Path | None, seconds: float) -> None:
 
 def main() -> int:
     """`python -m nanofast.report [--live] RUN [OTHER_RUN]`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m nanofast.report",
         description="Write report.html and report.md into a run's folder.",
         epilog="example: python -m nanofast.report ~/.cache/nanofast/runs/d4-20261123-073000",
@@ -350,16 +349,13 @@ def main() -> int:
     parser.add_argument("--live", action="store_true", help="write the page every few seconds until the run ends")
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="how often with --live (5)")
     arguments = parser.parse_args()
-    try:
+
+    def work() -> None:
         if arguments.live:
             _follow(arguments.run, arguments.other, max(0.1, arguments.every))
         print(write_report(arguments.run, arguments.other))
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

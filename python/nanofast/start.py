@@ -5,6 +5,7 @@ ones; the head's the mean of the trained ones, so that no new token is likelier 
 
     tensors = read_tensors(found.path)
     load_weights(model, tensors["model"], num_known=4096)
+    require_same_optimizer(found.config.optimizer, config.optimizer)
     warm_start(optimizers, model, tensors["optimizer"])
 """
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nanofast import checkpoint
-from nanofast.config import ConfigError
+from nanofast.config import ConfigError, OptimizerSettings
 from nanofast.model import GPT
 from nanofast.optim import Optimizers
 
@@ -62,6 +63,15 @@ def load_weights(model: GPT, tensors: dict[str, Tensor], num_known: int) -> None
             parameter.copy_(tensors[name])
         else:
             parameter.copy_(grown(name, tensors[name], parameter, known))
+
+
+def require_same_optimizer(before: OptimizerSettings, now: OptimizerSettings) -> None:
+    """Raises ConfigError where the state of the one means nothing to the other."""
+    if before.optimizer != now.optimizer:
+        raise ConfigError(
+            f"--warm-optimizer takes over the state of `{before.optimizer}`, and this stage moves its matrices by "
+            f"`{now.optimizer}`; pass --optimizer {before.optimizer}, or leave out --warm-optimizer"
+        )
 
 
 def warm_start(optimizers: Optimizers, model: GPT, tensors: dict[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
     [id id id …]  ──▶  window i: inputs ids[i : i + T], targets ids[i + 1 : i + T + 1]  ──▶  B windows a batch
 
-`TokenFileLoader` is `TokenLoader` over such files: threads, ring, state, lanes and metrics are the same.
+`TokenFileLoader` is `TokenLoader` for such files: threads, ring, state, lanes and metrics are the same.
 `TokenDataset` is the map-style data set over them, for those who keep their DataLoader.
 
 `python -m nanofast.data tokenize` writes such files, each with a description beside it (`NAME.json`) from which
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanofast import _nanofast, distributed
+from nanofast.batch_loader import BatchLoader
 from nanofast.errors import InvalidError, NotFoundError
-from nanofast.loader import TokenLoader, _count, _paths, _place_among_all
+from nanofast.loader_arguments import count, paths_of, place_among_all
 from nanofast.mixture import Data
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ TOKENIZER_SUFFIX = ".tokenizer.json"
 MOST_IDS = 1 << 31
 
 
-class TokenFileLoader(TokenLoader):
+class TokenFileLoader(BatchLoader):
     """An iterator of `(inputs, targets)` over token files: int32 `[B, T]` and int64 `[B, T]` on `device`.
 
     Everything but the arguments is as with `TokenLoader`: order and batches are a function of files and arguments up to
     `seed`, a state resumes exactly, world sizes that divide `lanes` take over each other's state. A state is bound to
-    `sequence_length`, by which windows are cut; `batch_size` may change.
+    `sequence_length`, by which windows are cut; `batch_size` may change. `rank`, `world_size`, `lanes`, `seed`,
+    `drop_last`, `device` and `num_slots` are as for `TokenLoader`.
 
     Args:
         files: a token file, a folder of them, a glob, or a list of these; read in the order of their names (a list
@@ -61,7 +63,6 @@ class TokenFileLoader(TokenLoader):
         epochs: passes over the windows; None: for ever. Ranks end together without talking to each other.
         pad_id: the token of rows that a last batch lacks; their targets are -1.
         num_threads: threads that read; they wait for the disk more than they compute. None: 4.
-        rank, world_size, lanes, seed, drop_last, device, num_slots: as for `TokenLoader`.
 
     Raises:
         nanofast.Error: a file that is truncated, has a wrong magic number or an odd length is refused by name.
@@ -90,7 +91,7 @@ class TokenFileLoader(TokenLoader):
         num_slots: int = 4,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
-        rank, world_size = _place_among_all(rank, world_size, distributed.worker_and_count())
+        rank, world_size = place_among_all(rank, world_size, distributed.worker_and_count())
         paths = find_token_files(files)
         described = _described(paths)
         native = _nanofast.NativeLoader.over_token_files(
@@ -99,18 +100,18 @@ class TokenFileLoader(TokenLoader):
             dtype=dtype or described.get("dtype"),
             vocab_size=_vocab_size(vocab_size, described),
             split=split,
-            batch_size=_count("batch_size", batch_size),
-            sequence_length=_count("sequence_length", sequence_length),
+            batch_size=count("batch_size", batch_size),
+            sequence_length=count("sequence_length", sequence_length),
             shuffle=shuffle,
-            rank=_count("rank", rank, least=0),
+            rank=count("rank", rank, least=0),
             world_size=world_size,
-            lanes=None if lanes is None else _count("lanes", lanes),
-            seed=_count("seed", seed, least=0),
-            epochs=None if epochs is None else _count("epochs", epochs),
+            lanes=None if lanes is None else count("lanes", lanes),
+            seed=count("seed", seed, least=0),
+            epochs=None if epochs is None else count("epochs", epochs),
             drop_last=drop_last,
-            pad_id=_count("pad_id", pad_id, least=0),
-            num_threads=4 if num_threads is None else _count("num_threads", num_threads),
-            num_slots=_count("num_slots", num_slots, least=2),
+            pad_id=count("pad_id", pad_id, least=0),
+            num_threads=4 if num_threads is None else count("num_threads", num_threads),
+            num_slots=count("num_slots", num_slots, least=2),
         )
         self._hold(native, {**arguments, "rank": rank, "world_size": world_size})
 
@@ -140,8 +141,8 @@ class TokenDataset:
         described = _described(paths)
         self._files = _nanofast.TokenFiles(paths, format, dtype or described.get("dtype"))
         self._vocab_size = _vocab_size(vocab_size, described)
-        self.sequence_length = _count("sequence_length", sequence_length)
-        self.stride = sequence_length if stride is None else _count("stride", stride)
+        self.sequence_length = count("sequence_length", sequence_length)
+        self.stride = sequence_length if stride is None else count("stride", stride)
         counts = [max(0, (num - sequence_length - 1) // self.stride + 1) for *_, num in self._files.facts()]
         self._ends = list(itertools.accumulate(counts))
 
@@ -183,7 +184,7 @@ def _dataset(files: Data, sequence_length: int, arguments: dict[str, Any]) -> To
 def is_token_data(data: Data) -> bool:
     """Whether data is token files rather than parquet: by the names alone; a folder with a shard in it is parquet."""
     try:
-        if any(next(Path(path).glob("*.parquet"), None) for path in _paths(data)):
+        if any(next(Path(path).glob("*.parquet"), None) for path in paths_of(data)):
             return False
         return all(path.endswith(SUFFIXES) for path in find_token_files(data))
     except NotFoundError:
@@ -197,7 +198,7 @@ def find_token_files(data: Data) -> list[str]:
         NotFoundError: a path that does not exist; a folder or glob without a token file.
     """
     found: list[str] = []
-    for path in _paths(data):
+    for path in paths_of(data):
         if os.path.isdir(path):  # noqa: PTH112  # a glob is no Path
             found += _token_files_in(path, sorted(entry.name for entry in Path(path).iterdir()))
         elif os.path.exists(path):  # noqa: PTH110
@@ -224,11 +225,26 @@ def _token_files_in(place: str, names: list[str]) -> list[str]:
 
 
 def description_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What `tokenize` wrote beside a token file; None where it did not write that file."""
+    """What `tokenize` wrote beside a token file; None where it did not write that file.
+
+    Raises:
+        InvalidError: what lies there is no such description.
+    """
     about = Path(f"{os.fspath(path)}{ABOUT_SUFFIX}")
     try:
-        description = json.loads(about.read_text("utf-8"))
-        return description if description["kind"] == "nanofast.tokens" else None
+        description: dict[str, Any] = json.loads(about.read_text("utf-8"))
+        if description["kind"] != "nanofast.tokens":
+            return None
+        for value, expected in (
+            (description["size_bytes"], int),
+            (description["vocab_size"], int),
+            (description["dtype"], str),
+            (description["tokenizer"]["name"], str),
+            (description["tokenizer"]["fingerprint"], str),
+        ):
+            if type(value) is not expected:
+                raise TypeError(f"{value!r} where {expected.__name__} is expected")
+        return description
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -282,5 +298,5 @@ def _described(paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _vocab_size(asked: int | None, described: dict[str, Any]) -> int:
-    found = described.get("vocab_size", MOST_IDS) if asked is None else _count("vocab_size", asked)
+    found = described.get("vocab_size", MOST_IDS) if asked is None else count("vocab_size", asked)
     return min(int(found), MOST_IDS)

@@ -96,9 +96,10 @@ class Tokenizer:
         r"""Train byte-level BPE.
 
         `texts_or_paths` are texts (any iterable of `str` or UTF-8 `bytes`), or what names files: a path, a glob, or an
-        iterable of `pathlib.Path`. Files are parquet shards and JSON lines, with their texts in `text_column`, and
-        plain text. `vocab_size` counts the 256 bytes and the special tokens, which get the last ids, in the order
-        given; there are fewer tokens where the texts hold no more to merge. `pattern` is read as tiktoken reads it.
+        iterable of `pathlib.Path`. Files are parquet, JSON lines and CSV, with their texts in `text_column`, and plain
+        text, also packed as .gz and .zst. `vocab_size` counts the 256 bytes and the special tokens, which get the last
+        ids, in the order given; there are fewer tokens where the texts hold no more to merge. `pattern` is read as
+        tiktoken reads it.
 
         Texts are read in order, up to the one that reaches `max_bytes`. What is held of them are their distinct
         pretokens, `memory_limit_bytes` at most. `num_threads` is by default the number of cores; it changes nothing but

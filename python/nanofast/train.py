@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import nanofast
 from nanofast.arguments import parse
-from nanofast.command import SIGNALLED, USER_MISTAKE, explained
+from nanofast.command import SIGNALLED, USER_MISTAKE, tell
 from nanofast.config import Config, ConfigError
 from nanofast.config_file import read_config
 from nanofast.stages import inherited, take_stage
@@ -40,6 +39,10 @@ def run(words: list[str]) -> int:
         if config.run.config is not None:
             defaults = read_config(Path(config.run.config), defaults)
             config = parse(flags, defaults)
+        if not stage.continues and config.run.from_run is not None:
+            raise ConfigError(
+                f"--from is for midtrain and sft; put the stage first: midtrain --from {config.run.from_run}"
+            )
         # torch is imported only from here on: a wrong flag is refused at once
         from nanofast.build import announce, build, prepare
         from nanofast.resume import find, home_folder
@@ -53,12 +56,8 @@ def run(words: list[str]) -> int:
             print("\n".join(announce(prepared)))
             return 0
         trainer = build(prepared, stage, resumed, begun, command=["python", "-m", "nanofast.train", *words])
-    except (ConfigError, nanofast.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
-    except OSError as error:  # a folder that cannot be written, a disk that is full
-        print(f"error: {explained(error)}; choose folders with --home or --run, see --help", file=sys.stderr)
-        return USER_MISTAKE
+    except Exception as error:
+        return tell(error, USER_MISTAKE, "choose folders with --home or --run, see --help")
     except KeyboardInterrupt:
         print("interrupted before the first step; nothing was trained", file=sys.stderr)
         return SIGNALLED + signal.SIGINT
@@ -73,10 +72,15 @@ def run(words: list[str]) -> int:
                 trainer.journal.progress.say(f"report     {path} ({time.perf_counter() - start:.1f} s)")
             except Exception as error:  # the run itself is saved and whole
                 logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
-    except (ConfigError, nanofast.Error) as error:  # told in a line; what was saved stays
+    except Exception as error:  # told in a line; what was saved stays
         trainer.journal.progress.close()
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
+        return tell(error, FAILED)
+    except KeyboardInterrupt:  # asked to stop once more, behind the last step
+        trainer.journal.progress.close()
+        print(
+            f"interrupted; the run is in {trainer.run_dir}: python -m nanofast.report writes its page", file=sys.stderr
+        )
+        return SIGNALLED + signal.SIGINT
     finally:
         trainer.close()
     return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0

@@ -62,10 +62,12 @@ impl Field {
 ///
 /// # Panics
 /// When the field is 4 GiB or longer.
+#[inline]
 pub fn push_field(conversation: &mut Vec<u8>, field: Field, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).expect("a page or line of text is at most 2 GiB");
-    conversation.push(field as u8);
-    conversation.extend_from_slice(&length.to_le_bytes());
+    let [a, b, c, d] = length.to_le_bytes();
+    conversation.reserve(5 + bytes.len());
+    conversation.extend_from_slice(&[field as u8, a, b, c, d]);
     conversation.extend_from_slice(bytes);
 }
 

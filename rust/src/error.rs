@@ -385,7 +385,7 @@ fn names(list: &[String]) -> String {
 
 fn columns_that_do(list: &[String]) -> String {
     match list {
-        [] => "; the file has no such column".into(),
+        [] => "; no column of the file holds text".into(),
         _ => format!("; columns that would do: {}", names(list)),
     }
 }

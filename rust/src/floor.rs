@@ -83,7 +83,7 @@ impl Floor {
             "must be at least {least}: {} for the ring, {} for {} threads, and {} for the pages and documents that lanes \
              hold, by what the footers tell",
             self.slots,
-            least - self.slots - self.lanes,
+            least.saturating_sub(self.slots).saturating_sub(self.lanes),
             self.num_threads,
             self.lanes
         );

@@ -234,16 +234,16 @@ impl LanePacker {
         if std::mem::replace(&mut self.not_learned, not_learned) != not_learned
             || self.width < self.row_length
         {
-            let is_masked = |token: &i32| *token as u32 & NOT_LEARNED != 0;
             for row in writer.tokens_mut().chunks_exact(self.row_length) {
-                num_masked += row[1..].iter().filter(|token| is_masked(token)).count();
-                masked |= is_masked(&row[0]);
+                let masked_in = |tokens: &[i32]| tokens.iter().map(|&token| token as u32 >> 31).sum::<u32>();
+                num_masked += masked_in(&row[1..self.width]) as usize;
+                masked |= masked_in(&row[..1]) > 0;
             }
         }
         let header = SlotHeader {
             lane: self.lane,
             width: self.width,
-            num_targets: self.slot_len / self.row_length * (self.row_length - 1) - num_masked,
+            num_targets: self.slot_len / self.row_length * (self.width - 1) - num_masked,
             masked: masked || num_masked > 0,
             spans: if self.returns_spans { spans } else { Vec::new() },
             entry,

@@ -16,7 +16,7 @@ mod shortage;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ use crate::ring::Ring;
 use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::sources::Feeds;
-use crate::sync::lock;
+use crate::sync::{Bell, lock};
 use crate::tokenizer::{DocumentEncoder, Encoding};
 
 /// What all workers read and none changes.
@@ -103,9 +103,9 @@ struct Shared {
     work: Work,
     schedule: Mutex<Schedule>,
     /// Something to do for a worker.
-    job: Condvar,
+    job: Bell,
     /// Something to see for the consumer.
-    batch: Condvar,
+    batch: Bell,
     /// `Schedule::stopping`, for those who are in the middle of something long.
     stopping: Arc<AtomicBool>,
     /// This loader's part of what all loaders of the process may do at once.
@@ -184,8 +184,8 @@ impl Pipeline {
         let shared = Arc::new(Shared {
             work,
             schedule: Mutex::new(schedule),
-            job: Condvar::new(),
-            batch: Condvar::new(),
+            job: Bell::default(),
+            batch: Bell::default(),
             stopping: Arc::default(),
             share: Share::new(num_threads),
         });
@@ -199,14 +199,8 @@ impl Pipeline {
     }
 
     fn wait_until(&self, timeout: Duration, is_over: impl Fn(&Schedule) -> bool) {
-        let start = Instant::now();
-        let mut schedule = lock(&self.shared.schedule);
-        while !is_over(&schedule) {
-            let Some(left) = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            schedule = wait(&self.shared.batch, schedule, left);
-        }
+        let schedule = lock(&self.shared.schedule);
+        drop(self.shared.batch.wait_while(schedule, timeout, |schedule| !is_over(schedule)));
     }
 }
 
@@ -225,7 +219,7 @@ impl Batches for Pipeline {
                 schedule.next += 1;
                 if schedule.lanes.iter().any(Scheduled::waits) {
                     // Who waits for memory may be the next in turn now.
-                    self.shared.job.notify_one();
+                    self.shared.job.ring_one();
                 }
                 Ok(Poll::Batch(sequence, header))
             }
@@ -256,7 +250,7 @@ impl Batches for Pipeline {
         let mut schedule = lock(&self.shared.schedule);
         schedule.granted = schedule.granted.max(rounds);
         drop(schedule);
-        self.shared.job.notify_all();
+        self.shared.job.ring_all();
     }
 
     fn release(&self, sequence: u64) {
@@ -270,7 +264,7 @@ impl Batches for Pipeline {
             lane.is_due |= lane.sequence == free;
         }
         drop(schedule);
-        self.shared.job.notify_one();
+        self.shared.job.ring_one();
     }
 
     fn ring(&self) -> &Ring {
@@ -294,8 +288,8 @@ impl Batches for Pipeline {
     fn stop(&self) {
         lock(&self.shared.schedule).stopping = true;
         self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.job.notify_all();
-        self.shared.batch.notify_all();
+        self.shared.job.ring_all();
+        self.shared.batch.ring_all();
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // A worker catches its panics; should one escape, the loader is ending anyway.
@@ -381,8 +375,8 @@ impl Shared {
         schedule.error.get_or_insert(error);
         schedule.stopping = true;
         self.stopping.store(true, Ordering::Relaxed);
-        self.job.notify_all();
-        self.batch.notify_all();
+        self.job.ring_all();
+        self.batch.ring_all();
     }
 
     /// The most urgent thing to do; sleeps while there is none; `None` when it is time to end. `worked`: whether the
@@ -403,7 +397,7 @@ impl Shared {
                 continue;
             }
             let (start, idle) = (Instant::now(), schedule.reason_to_wait());
-            schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+            schedule = self.job.wait(schedule);
             self.work.metrics.spent(idle, start);
         }
     }
@@ -445,10 +439,6 @@ where
     });
     results.sort_unstable_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
-}
-
-fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
-    condition.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// What a thread said when it panicked.

@@ -142,7 +142,7 @@ struct Decoded {
     num_bytes: usize,
 }
 
-/// What was found, with what is charged for texts of it that lie in no page.
+/// What was found, with what is charged for where its texts lie.
 #[derive(Debug)]
 struct Part(Found, #[expect(dead_code, reason = "it is held")] Option<Charge>);
 
@@ -169,7 +169,7 @@ impl Decoded {
         let Some(found) = Found::next(reader)? else { return Ok(false) };
         let mut charge = None;
         if let Found::Documents(_, batch) = &found {
-            let bytes = batch.num_span_bytes() + reader.num_written_bytes(batch);
+            let bytes = batch.num_span_bytes();
             charge = Some(account.charge(bytes).map_err(|refused| {
                 self.reader = None; // what was read is lost, and with it the reader's place
                 refused.at(place.clone())

@@ -7,7 +7,7 @@
 //! batch is an answer of its own: one that cannot be read is an error when its turn comes, and those before it are not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::metrics::{Metrics, Stage};
 use crate::pipeline::{Batches, Poll, Queues, message, start_thread};
 use crate::ring::{Ring, SlotWriter};
 use crate::state::{Address, LaneEntry, Ledger, SourceEntry};
-use crate::sync::lock;
+use crate::sync::{Bell, lock};
 use crate::windows::Windows;
 
 /// The running threads.
@@ -44,9 +44,9 @@ struct Shared {
     end: Option<u64>,
     schedule: Mutex<Schedule>,
     /// A slot is free.
-    job: Condvar,
+    job: Bell,
     /// A batch is there.
-    batch: Condvar,
+    batch: Bell,
 }
 
 struct Schedule {
@@ -82,8 +82,8 @@ impl WindowPipeline {
             batch_size: config.batch_size,
             pad_id: config.pad_id,
             schedule: Mutex::new(Schedule { to_fill: 0, next: 0, filled, stopping: false }),
-            job: Condvar::new(),
-            batch: Condvar::new(),
+            job: Bell::default(),
+            batch: Bell::default(),
         });
         let pipeline = Self { shared, threads: Mutex::default() };
         for index in 0..config.num_threads {
@@ -141,12 +141,7 @@ impl Batches for WindowPipeline {
             let slot = self.shared.ring.slot_of(schedule.next);
             !schedule.stopping && !is_over && schedule.filled[slot].is_none()
         };
-        drop(
-            self.shared
-                .batch
-                .wait_timeout_while(schedule, timeout, is_nothing)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        drop(self.shared.batch.wait_while(schedule, timeout, is_nothing));
     }
 
     /// The end is known from the beginning, so nobody has to ask.
@@ -163,7 +158,7 @@ impl Batches for WindowPipeline {
         let is_free = self.shared.ring.release(sequence);
         drop(schedule);
         if is_free {
-            self.shared.job.notify_one();
+            self.shared.job.ring_one();
         }
     }
 
@@ -178,8 +173,8 @@ impl Batches for WindowPipeline {
 
     fn stop(&self) {
         lock(&self.shared.schedule).stopping = true;
-        self.shared.job.notify_all();
-        self.shared.batch.notify_all();
+        self.shared.job.ring_all();
+        self.shared.batch.ring_all();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A worker catches its panics; should one escape, the loader is ending anyway.
             let _ = thread.join();
@@ -204,7 +199,7 @@ impl Shared {
             });
             self.metrics.spent(Stage::Read, start);
             lock(&self.schedule).filled[slot] = Some(filled);
-            self.batch.notify_all();
+            self.batch.ring_all();
         }
     }
 
@@ -222,7 +217,7 @@ impl Shared {
                 return Some(writer);
             }
             let start = Instant::now();
-            schedule = self.job.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+            schedule = self.job.wait(schedule);
             self.metrics.spent(if is_wanted { Stage::RingFull } else { Stage::Idle }, start);
         }
     }

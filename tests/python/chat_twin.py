@@ -87,3 +87,15 @@ def random_conversation(rng: random.Random, num_words: int = 12, parts: bool = F
 def random_conversations(seed: int, count: int, **options: Any) -> list[list[dict[str, Any]]]:
     rng = random.Random(seed)
     return [random_conversation(rng, **options) for _ in range(count)]
+
+
+def stream_of(
+    conversations: list[Any], tokenizer: Any, packing: str, length: int, group: int = 7
+) -> list[list[Rendered | None]]:
+    """Row groups of rendered conversations, for the stream's twin; None where a row of `length` tokens could not learn
+    from one, or it is None itself."""
+    rendered = [None if conversation is None else render(conversation, tokenizer) for conversation in conversations]
+    if packing == "concat":
+        rendered = [found and (found[0], [True] * len(found[0])) for found in rendered]
+    kept = [found if found and any(found[1][1:length]) else None for found in rendered]
+    return [kept[start : start + group] for start in range(0, len(kept), group)]

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    import nanofast
 
 IS_LONG = bool(os.environ.get("NANOFAST_TEST_LONG"))
 
@@ -45,6 +50,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the optional data in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> nanofast.Tokenizer:
+    """r50k with the special tokens of nanochat's template."""
+    from chat_twin import nanochat_tokenizer
+
+    return nanochat_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def home_aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a module's tests keep in NANOFAST_HOME lies in a place of this test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOFAST_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -67,9 +67,10 @@ class RowLoader:
         self.position += 1
         rows = torch.tensor([self.row(first + i) for i in range(batch_size)])
         inputs, targets = rows[:, :-1].to(torch.int32), rows[:, 1:].clone()
-        if self.masked_every:  # later rows of a batch learn less than earlier ones
+        if self.masked_every:  # rows learn less and less, up to one that learns nothing
             for i in range(batch_size):
-                targets[i, : ((first + i) % self.masked_every) * targets.size(1) // self.masked_every] = -1
+                part = (first + i) % self.masked_every
+                targets[i, : part * targets.size(1) // (self.masked_every - 1)] = -1
         return inputs, targets
 
     def state_dict(self) -> dict[str, int]:

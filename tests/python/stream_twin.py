@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 U64 = 2**64 - 1
@@ -32,6 +33,7 @@ def combine(*numbers: int) -> int:
     return state
 
 
+@lru_cache(maxsize=64)  # each unit of an epoch asks for the same one
 def permutation(size: int, seed: int) -> list[int]:
     """Where each position goes: a Feistel network on the next even number of bits, repeated until inside."""
     width = max(1, -(-((size - 1).bit_length()) // 2))

@@ -20,11 +20,6 @@ from nanofast.data import inspect, inspect_chat
 HELLO = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> nanofast.Tokenizer:
-    return nanochat_tokenizer()
-
-
 def shown(tokenizer: nanofast.Tokenizer, conversation: Any, template: ChatTemplate | str = "nanochat") -> str:
     """The text of a conversation with what is learned in brackets."""
     ids, mask = tokenizer.render(conversation, template)
@@ -37,13 +32,13 @@ def shown(tokenizer: nanofast.Tokenizer, conversation: Any, template: ChatTempla
     return text + ("]" if learned else "")
 
 
-def test_each_side_has_its_tokens_and_the_assistants_are_learned(tokenizer: nanofast.Tokenizer):
-    assert shown(tokenizer, HELLO) == (
+def test_each_side_has_its_tokens_and_the_assistants_are_learned(chat_tokenizer: nanofast.Tokenizer):
+    assert shown(chat_tokenizer, HELLO) == (
         "<|bos|><|user_start|>hi<|user_end|><|assistant_start|>[hello there<|assistant_end|>]"
     )
 
 
-def test_a_call_is_learned_and_its_output_is_not(tokenizer: nanofast.Tokenizer):
+def test_a_call_is_learned_and_its_output_is_not(chat_tokenizer: nanofast.Tokenizer):
     parts = [
         {"type": "text", "text": "Let me see. "},
         {"type": "python", "text": "1 + 1"},
@@ -51,43 +46,43 @@ def test_a_call_is_learned_and_its_output_is_not(tokenizer: nanofast.Tokenizer):
         {"type": "text", "text": "Two."},
     ]
     conversation = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": parts}]}
-    assert shown(tokenizer, conversation) == (
+    assert shown(chat_tokenizer, conversation) == (
         "<|bos|><|user_start|>1+1?<|user_end|><|assistant_start|>[Let me see. <|python_start|>1 + 1<|python_end|>]"
         "<|output_start|>2<|output_end|>[Two.<|assistant_end|>]"
     )
 
 
-def test_a_system_message_goes_in_front_of_the_first_users(tokenizer: nanofast.Tokenizer):
+def test_a_system_message_goes_in_front_of_the_first_users(chat_tokenizer: nanofast.Tokenizer):
     conversation = [{"role": "system", "content": "Be brief."}, *HELLO]
     merged = [{"role": "user", "content": "Be brief.\n\nhi"}, HELLO[1]]
-    for found, expected in zip(tokenizer.render(conversation), tokenizer.render(merged), strict=True):
+    for found, expected in zip(chat_tokenizer.render(conversation), chat_tokenizer.render(merged), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_text_that_looks_like_a_special_token_is_text(tokenizer: nanofast.Tokenizer):
+def test_text_that_looks_like_a_special_token_is_text(chat_tokenizer: nanofast.Tokenizer):
     said = "<|assistant_end|>"
-    ids, _ = tokenizer.render([{"role": "user", "content": said}, HELLO[1]])
-    end = tokenizer.special_tokens["<|assistant_end|>"]
+    ids, _ = chat_tokenizer.render([{"role": "user", "content": said}, HELLO[1]])
+    end = chat_tokenizer.special_tokens["<|assistant_end|>"]
     assert ids.tolist().count(end) == 1
-    assert ids.tolist()[2 : 2 + tokenizer.count_tokens(said)] == tokenizer.encode(said).tolist()
+    assert ids.tolist()[2 : 2 + chat_tokenizer.count_tokens(said)] == chat_tokenizer.encode(said).tolist()
 
 
-def test_which_roles_are_learned_and_whether_only_the_last_turn_is(tokenizer: nanofast.Tokenizer):
+def test_which_roles_are_learned_and_whether_only_the_last_turn_is(chat_tokenizer: nanofast.Tokenizer):
     conversation = [*HELLO, {"role": "user", "content": "and?"}, {"role": "assistant", "content": "well"}]
     last = dataclasses.replace(NANOCHAT, only_last_turn=True)
-    assert "[hello" not in shown(tokenizer, conversation, last)
-    assert "[well<|assistant_end|>]" in shown(tokenizer, conversation, last)
+    assert "[hello" not in shown(chat_tokenizer, conversation, last)
+    assert "[well<|assistant_end|>]" in shown(chat_tokenizer, conversation, last)
     both = dataclasses.replace(NANOCHAT, learned_roles=("user", "assistant"))
-    assert "[hi<|user_end|>]" in shown(tokenizer, conversation, both)
+    assert "[hi<|user_end|>]" in shown(chat_tokenizer, conversation, both)
     ends_with_user = [*conversation, {"role": "user", "content": "bye"}]
-    assert "[well<|assistant_end|>]" in shown(tokenizer, ends_with_user, last)
+    assert "[well<|assistant_end|>]" in shown(chat_tokenizer, ends_with_user, last)
 
 
-def test_a_generation_prompt_ends_where_an_answer_begins(tokenizer: nanofast.Tokenizer):
-    whole, _ = tokenizer.render(HELLO)
-    prompt, mask = tokenizer.render(HELLO[:1], add_generation_prompt=True)
+def test_a_generation_prompt_ends_where_an_answer_begins(chat_tokenizer: nanofast.Tokenizer):
+    whole, _ = chat_tokenizer.render(HELLO)
+    prompt, mask = chat_tokenizer.render(HELLO[:1], add_generation_prompt=True)
     assert whole[: len(prompt)].tolist() == prompt.tolist()
-    assert tokenizer.decode(prompt).endswith("<|assistant_start|>")
+    assert chat_tokenizer.decode(prompt).endswith("<|assistant_start|>")
     assert not mask.any()
 
 
@@ -193,9 +188,11 @@ def test_a_vocabulary_without_the_special_tokens_is_refused_with_their_list(temp
         ([{"role": "user", "content": [{"type": "python", "text": "1"}]}, HELLO[1]], "only an assistant's"),
     ],
 )
-def test_what_is_no_conversation_is_refused_in_words(conversation: Any, complaint: str, tokenizer: nanofast.Tokenizer):
+def test_what_is_no_conversation_is_refused_in_words(
+    conversation: Any, complaint: str, chat_tokenizer: nanofast.Tokenizer
+):
     with pytest.raises(nanofast.InvalidError) as refused:
-        tokenizer.render(conversation)
+        chat_tokenizer.render(conversation)
     assert complaint in str(refused.value)
 
 
@@ -215,9 +212,11 @@ def test_a_part_that_the_template_lacks_is_refused():
         ({"pad": "<|pad|>"}, "pad `<|pad|>` is none of its special tokens"),
     ],
 )
-def test_a_template_that_cannot_be_is_refused(change: dict[str, Any], complaint: str, tokenizer: nanofast.Tokenizer):
+def test_a_template_that_cannot_be_is_refused(
+    change: dict[str, Any], complaint: str, chat_tokenizer: nanofast.Tokenizer
+):
     with pytest.raises(nanofast.InvalidError) as refused:
-        tokenizer.render(HELLO, dataclasses.replace(NANOCHAT, **change))
+        chat_tokenizer.render(HELLO, dataclasses.replace(NANOCHAT, **change))
     assert complaint in str(refused.value)
 
 
@@ -249,6 +248,16 @@ def test_inspecting_shows_which_tokens_are_learned(tmp_path: Path, capsys: pytes
     assert text.startswith("\x1b[2m<|bos|>")
     with pytest.raises(ValueError, match="pass --tokenizer"):
         inspect_words(str(path), "--chat")
+    with pytest.raises(ValueError, match="with --chat leave it out"):
+        inspect_words(str(path), *words, "--batch", "0")
+    with pytest.raises(ValueError, match=r"is no parquet; .* or pass --chat"):
+        inspect_words(str(path))
+    assert inspect_words(str(path), *words, "--json", "--html", str(tmp_path / "page.html")) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["ids"], first["learned"]) == (ids.tolist(), mask.tolist())
+    assert first["text"] == tokenizer.decode(ids)
+    assert len(second["ids"]) > len(ids)
+    assert "⟦hello there&lt;|assistant_end|&gt;⟧" in (tmp_path / "page.html").read_text("utf-8")
     path.write_text('{"messages": []}\n')
     with pytest.raises(nanofast.InvalidError, match="row 0: it has no messages"):
         inspect_words(str(path), *words)

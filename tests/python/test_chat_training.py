@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,14 +18,15 @@ from chat_twin import nanochat_tokenizer, random_conversations
 from nanofast import chat, checkpoint
 from nanofast.chat_tasks import Question, Task, ask, read_task
 from nanofast.chat_template import CHATML, NANOCHAT
-from nanofast.config import ConfigError
+from nanofast.config import ConfigError, OptimizerSettings
 from nanofast.conversations import data_sets, spelled
 from nanofast.evaluate import evaluate
 from nanofast.model import GPT, GPTConfig
+from nanofast.optim import Optimizers
 from nanofast.report import write_report
 from nanofast.runlog import read_log
 from nanofast.saved import load_model
-from nanofast.start import grown, load_weights
+from nanofast.start import grown, load_weights, warm_start
 from nanofast.train import run as train
 from resumed import following
 from test_epochs import run as run_ranks
@@ -129,6 +132,21 @@ def test_an_interrupted_stage_goes_on_exactly(base: Path, data: tuple[Path, Path
     assert [entry["resumed_from"] is not None for entry in entries(halved, "run")] == [False, True]
 
 
+def test_the_demo_runs_to_its_end(base: Path, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("NANOFAST_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    import chat_demo
+
+    documented = list(itertools.islice(chat_demo.documented(), 60))
+    monkeypatch.setattr(chat_demo, "documented", lambda: documented)
+    assert chat_demo.main([str(base)], steps=2) == 0
+    told = capsys.readouterr().out
+    assert told.count("> Who are you?") == 2, "asked before and after"
+    assert "80 conversations from 60 docstrings" in told
+    (score,) = entries(tmp_path / "runs" / "chat-demo-sft", "task")
+    assert (score["task"], score["num_questions"]) == ("modules", 60)
+
+
 def test_one_pass_is_the_horizon_where_none_is_given(
     base: Path, data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -141,6 +159,18 @@ def test_one_pass_is_the_horizon_where_none_is_given(
     once = steps(str(data[0]))
     assert once > 3
     assert abs(steps(f"{data[0]}:3") - 3 * once) <= 2
+    assert steps(f"a={data[0]}:0.5,b={data[1]}:0.5") > once
+
+
+def test_conversations_and_text_are_mixed_by_weight(base: Path, data: tuple[Path, Path], tmp_path: Path):
+    text = tmp_path / "text.parquet"
+    pq.write_table(pa.table({"text": [f"document {index} " * 9 for index in range(99)]}), text)
+    words = ["--val-data", str(data[1]), *KEPT, "--add-special-tokens", "--num-iterations=3", "--eval-every=-1"]
+    named = f"chat={data[0]}:1,text={text}:3"
+    run_dir = tmp_path / "run"
+    assert train(["midtrain", "--from", str(base), "--data", named, "--run", str(run_dir), *words]) == 0
+    shares = entries(run_dir, "ledger")[-1]["loader"]["shares"]
+    assert shares["text"]["trained"] > shares["chat"]["trained"] > 0
 
 
 @pytest.mark.parametrize(
@@ -203,6 +233,60 @@ def test_a_grown_model_says_of_the_old_vocabulary_what_it_said_before():
         grown("head.weight", torch.zeros(60, 8), torch.zeros(130, 16), 60)
 
 
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_a_warm_optimizer_goes_on_where_it_was(kind: Literal["muon", "adamw"]):
+    """Of a vocabulary that did not grow, the next step is the one that would have followed; new rows begin at zero."""
+    settings = OptimizerSettings(optimizer=kind, matrix_lr=0.02, embedding_lr=0.1, head_lr=0.01)
+    ids = torch.randint(0, 64, (2, 17), generator=torch.Generator().manual_seed(0))
+
+    def step(model: GPT, optimizers: Optimizers) -> None:
+        optimizers.zero_grad()
+        model.loss(ids[:, :-1], ids[:, 1:])[0].backward()
+        optimizers.finish_gradients(torch.tensor(1.0), 1.0)
+        optimizers.step()
+
+    old = tiny_model(64)
+    optimizers = Optimizers(old, settings)
+    step(old, optimizers)
+    weights = {name: tensor.clone() for name, tensor in old.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in optimizers.state_tensors().items()}
+    step(old, optimizers)
+    same, larger = tiny_model(64), tiny_model(130)
+    for model in (same, larger):
+        load_weights(model, weights, 64)
+        warm = Optimizers(model, settings)
+        warm_start(warm, model, state | {"rng/cpu": torch.zeros(3)})
+        found = warm.state_tensors()
+        assert found.keys() == state.keys()
+        for name, tensor in state.items():
+            known = found[name][: len(tensor)] if tensor.ndim else found[name]
+            torch.testing.assert_close(known, tensor, rtol=0, atol=0)
+            assert not (tensor.ndim and found[name][len(tensor) :].any()), f"{name}: new rows begin at zero"
+        step(model, warm)
+    for name, tensor in old.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[name], tensor, rtol=0, atol=0)
+    assert all(tensor.isfinite().all() for tensor in larger.state_dict().values())
+
+
+def test_a_stage_takes_the_optimizer_over_when_asked(
+    base: Path, data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--data", str(data[0]), "--val-data", str(data[1]), *KEPT, "--add-special-tokens", "--eval-every=-1"]
+    begin = ["midtrain", "--from", str(base), "--num-iterations=2", "--warmdown-ratio=0.0", *words]
+    losses = []
+    for name, more in (("cold", []), ("warm", ["--warm-optimizer"])):
+        assert train([*begin, "--run", str(tmp_path / name), *more]) == 0
+        losses.append([entry["loss"] for entry in entries(tmp_path / name, "step")])
+    assert losses[0][0] == losses[1][0], "the same weights and data"
+    assert losses[0][1] != losses[1][1], "moved by other momenta"
+    capsys.readouterr()
+    run_dir = tmp_path / "other"
+    assert train([*begin, "--run", str(run_dir), "--warm-optimizer", "--optimizer", "adamw"]) == 2
+    told = capsys.readouterr().err
+    assert "takes over the state of `muon`, and this stage moves its matrices by `adamw`" in told
+    assert not run_dir.exists()
+
+
 # ---- tasks -------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +341,7 @@ def test_a_line_that_is_no_question_is_refused(line: str, complaint: str, tmp_pa
 # ---- ranks -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changed", [{"packing": "concat"}, {"packing": "one_per_row", "drop_last": True}])
+@pytest.mark.parametrize("changed", [{}, {"packing": "concat"}, {"packing": "one_per_row", "drop_last": True}])
 def test_ranks_with_uneven_conversations_end_together(changed: dict[str, Any], tmp_path: Path):
     counts = (9, 1, 30, 2)
     paths = [

@@ -93,10 +93,17 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         (["--dept", "4"], "unknown flag `--dept`; did you mean --depth"),
         (["--max-seq-length=4"], "did you mean --max-seq-len"),
         (["--zzz"], "unknown flag `--zzz`; --help lists all"),
-        (["--depth", "four"], "depth"),
-        (["--dtype", "float31"], "'float32'"),
+        (["--depth", "four"], "--depth takes a whole number; found `four`;"),
+        (["--depth", "4.5"], "--depth takes a whole number; found `4.5`; nearest legal values: 4 or 5"),
+        (["--lanes=1e1"], "--lanes takes a whole number; found `1e1`; nearest legal value: 10"),
+        (["--rope-base=ten"], "--rope-base takes a number; found `ten`"),
+        (["--matrix-lr", "high"], "--matrix-lr takes a number; found `high`"),
+        (["--dtype", "float31"], "--dtype takes one of auto, float32, bfloat16; found `float31`; .*: float32"),
+        (["--shuffle=maybe"], "--shuffle is a switch; found `maybe`; legal values: true or false"),
+        (["--seed=-1"], "seed must be at least 0 and less than 2\\^63; found -1; nearest legal value: 0"),
+        (["--seed=9223372036854775808"], "nearest legal value: 9223372036854775807"),
         (["stray"], "stray"),
-        (["--depth"], "--depth"),
+        (["--depth"], "--depth lacks its value"),
         (["--depth=0"], "depth must be at least 1 layer; found 0; nearest legal value: 1"),
         (["--depth=-3"], "depth must be at least 1 layer; found -3"),
         (["--sequence-length=0"], "sequence_length must be at least 1 token"),
@@ -107,6 +114,7 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
             "8 x 256 x 1 = 2048 tokens; found 5000; .*: 4096 or 6144",
         ),
         (["--total-batch-size=100"], "found 100; nearest legal values: 256"),
+        (["--total-batch-size=1000"], "sequence_length x processes = 256 x 1 = 256 tokens; .*: 768 or 1024"),
         (["--num-iterations=0"], "num_iterations must be at least 1 step"),
         (
             ["--num-iterations=5", "--tokens-per-parameter=3"],
@@ -131,7 +139,7 @@ def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         (["--window-pattern=SLX"], "window_pattern must be letters S and L; found `SLX`"),
         (["--window-pattern="], "window_pattern must be letters"),
         (["--scale-lr=0"], "scale_lr must be more than 0"),
-        (["--shape=nanogpt"], "'nanochat'"),
+        (["--shape=nanogpt"], "--shape takes one of plain, nanochat; found `nanogpt`"),
         (["--target-flops=-1e9"], "target_flops must be more than 0"),
         (["--price-per-hour=-1"], "price_per_hour must be at least 0"),
     ],
@@ -140,6 +148,13 @@ def test_mistakes_are_one_line_with_the_rule(words: list[str], message: str) -> 
     with pytest.raises(ConfigError, match=message) as error:
         parsed(*words)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("word", "wanted"), [("--shuffle=true", True), ("--shuffle=0", False), ("--shuffle", True)])
+def test_switches_take_values_too(word: str, wanted: bool) -> None:
+    assert parsed(word).data.shuffle is wanted
+    assert parsed("--report=false").run.report is False
+    assert parsed("--no-log-documents").data.log_documents is False
 
 
 def test_negative_numbers_are_values_and_not_flags() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,37 @@ def test_help_has_an_example_and_json_is_for_scripts(command: str):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("module", ["data", "report"])
+def test_a_reader_that_goes_away_is_no_mistake(module: str):
+    code = (
+        "import sys\n"
+        "from nanofast.command import exit_code\n"
+        "from nanofast.data import __main__, inspect\n"
+        "def much(*_): print('a line\\n' * 100_000); return 0\n"
+        "inspect.run = much\n"
+        "sys.argv = ['data', 'inspect', 'x']\n"
+        "sys.exit(__main__.main() if sys.stdin.read() == 'data' else exit_code(much))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdin is not None
+        process.stdin.write(module)
+        process.stdin.close()
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 128 + 13
 
 
 def test_an_unknown_command_is_one_line():
@@ -48,7 +82,7 @@ def test_bench_says_how_fast_and_for_which_model(tmp_path: Path):
     ("words", "message"),
     [
         (["--gpu", "H101", "--tokenizer", "r50k_base"], "--gpu H101 is not known; one of: "),
-        (["--seconds", 0, "--tokenizer", "r50k_base"], "--seconds must be more than 0"),
+        (["--seconds", 0, "--tokenizer", "r50k_base"], "argument --seconds: expected a number above 0"),
         ([], "text needs a tokenizer"),
     ],
 )

@@ -77,6 +77,7 @@ def check_ranks(
 
 
 def test_four_ranks_stay_identical_and_train_as_one_process_does(tmp_path: Path) -> None:
+    """Their micro-batches are single rows, so that every third of them has no learned target at all."""
     check_ranks(tmp_path, 4, sums_of_gradients=9)  # four shapes of matrices, three tables, two sets of scales
 
 
@@ -136,6 +137,8 @@ def test_cores_are_shared_and_the_users_number_is_kept(monkeypatch: pytest.Monke
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert share_cores("cpu", 4).torch == 3
     assert "OMP_NUM_THREADS=3" in share_cores("cpu", 4).reason
+    monkeypatch.setenv("OMP_NUM_THREADS", "5,2")  # the first is for regions that lie in no other
+    assert share_cores("cpu", 4).torch == 5
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,15 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from misbehaving import FAULTS, Server
+from nanofast import _nanofast
 from nanofast.data.download import MANIFEST, Manifest, Summary, download
 from nanofast.data.fetch import Fetcher, FetchError, Patience, Source, new_client
+from nanofast.data.inputs import find_inputs
 from nanofast.data.names import checked_name, flat_name
-from nanofast.data.published import chosen, list_template
+from nanofast.data.published import _guard_session, chosen, list_template
 
 HASTY = Patience(
     read_seconds=0.4,
@@ -96,6 +99,14 @@ def test_fetches_everything_once(server: Server, tmp_path: Path):
     assert len(server.served) == requests
 
 
+def test_the_manifest_is_not_taken_for_data(server: Server, tmp_path: Path):
+    fetch_all(sources_of(server), tmp_path)
+    names = [path.strip("/") for path in sorted(server.files)]
+    assert [Path(source.path).name for source in find_inputs([str(tmp_path)])] == names
+    assert [path.name for path in _nanofast.find_conversations(tmp_path)] == names
+    assert [path.name for path in _nanofast.find_shards(tmp_path)] == names
+
+
 @pytest.mark.parametrize("hashed", [True, False])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_outlasted(shards: dict[str, bytes], tmp_path: Path, fault: str, hashed: bool):
@@ -110,10 +121,9 @@ def test_each_fault_is_outlasted(shards: dict[str, bytes], tmp_path: Path, fault
         assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.long)])
-def test_many_downloads_with_many_faults_are_all_right(shards: dict[str, bytes], tmp_path: Path, count: int):
+def test_a_thousand_downloads_with_many_faults_are_all_right(shards: dict[str, bytes], tmp_path: Path):
     contents = list(shards.values())
-    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(count)}
+    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(1000)}
     with Server(files, share=0.3, seed=7, stall_seconds=1.0) as server:
         summary = fetch_all(sources_of(server), tmp_path, num_workers=16)
         assert summary.missing == {}
@@ -230,6 +240,57 @@ def test_retry_after_is_honoured(server: Server, tmp_path: Path):
     patience = Patience(**{**vars(HASTY), "max_wait_seconds": 5.0})
     fetch_all(sources_of(server)[:1], tmp_path, patience=patience)
     assert times[1] - times[0] >= 1.0
+
+
+def test_a_server_that_asks_for_time_again_and_again_gets_it(server: Server, tmp_path: Path):
+    path, asked = "/shard_00000.parquet", []
+
+    def answer(handler) -> None:
+        asked.append(1)
+        if len(asked) <= 5:
+            handler.answer(429, Retry_After="1")
+        else:
+            handler.serve(server.files[path])
+
+    server.answers[path] = answer
+    patience = Patience(**{**vars(HASTY), "attempts": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "nanofast.data.fetch._retry_after", lambda response: 0.01 if response.status_code == 429 else None
+        )
+        assert fetch_all(sources_of(server)[:1], tmp_path, patience=patience).missing == {}
+    assert len(asked) == 6
+
+
+def test_a_server_may_ask_for_more_patience_than_our_own_but_not_than_the_users(server: Server, tmp_path: Path):
+    path, times = "/shard_00000.parquet", []
+    wanted = ["2", "1000000000"]
+
+    def answer(handler) -> None:
+        times.append(time.monotonic())
+        handler.answer(503, Retry_After=wanted[len(times) - 1])
+
+    server.answers[path] = answer
+    patience = Patience(**{**vars(HASTY), "max_wait_seconds": 0.1})
+    missing = fetch_all(sources_of(server)[:1], tmp_path, patience=patience).missing
+    assert times[1] - times[0] >= 2.0
+    assert len(times) == 2, "a wait that ends after --timeout is not begun"
+    assert "503 Service Unavailable and asks to wait 1000000000 s" in missing["shard_00000.parquet"]
+
+
+def test_the_time_for_a_file_ends_whatever_comes_a_byte_at_a_time(server: Server, tmp_path: Path):
+    def drip_head(handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not server.ended.wait(0.05):
+            handler.wfile.write(b"a")
+
+    server.answers["/shard_00000.parquet"] = drip_head
+    server.always["/shard_00001.parquet"] = "drip"
+    patience = Patience(**{**vars(HASTY), "total_seconds": 0.6, "window_seconds": 50.0})
+    summary = fetch_all(sources_of(server)[:3], tmp_path, patience=patience)
+    assert "no answer within" in summary.missing["shard_00000.parquet"]
+    assert "out of time" in summary.missing["shard_00001.parquet"]
+    assert summary.fetched == ["shard_00002.parquet"]
 
 
 def test_a_full_disk_ends_everything_with_one_reason(server: Server, tmp_path: Path):
@@ -418,14 +479,13 @@ def test_two_processes_share_a_folder(server: Server, tmp_path: Path):
     assert sum(served == "ok" for _, served, _ in server.served) == len(server.files), "each was fetched once"
 
 
-@pytest.mark.parametrize(("count", "num_kills"), [(12, 3), pytest.param(50, 8, marks=pytest.mark.long)])
-def test_kills_during_many_downloads_are_healed(shards: dict[str, bytes], tmp_path: Path, count: int, num_kills: int):
+def test_kills_during_fifty_downloads_are_healed(shards: dict[str, bytes], tmp_path: Path):
     contents = list(shards.values())
-    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(count)}
+    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(50)}
     with Server(files) as server:
         server.bytes_per_second = 80_000
         kills = 0
-        while kills < num_kills:
+        while kills < 8:
             process = subprocess.Popen(command(server, tmp_path), stdout=subprocess.DEVNULL)
             done = len(list(tmp_path.glob("shard*"))) if tmp_path.exists() else 0
             while process.poll() is None and len(list(tmp_path.glob("shard*"))) < done + 3:
@@ -476,6 +536,7 @@ def test_the_exit_code_and_the_summary_say_what_is_missing(server: Server, tmp_p
         (["--url-template", "http://h/shard.parquet", "--num-shards", "3"], "expected one field"),
         (["--url-template", "http://h/{other}.parquet", "--num-shards", "3"], "expected one field"),
         (["--url-template", "http://h/{index}.parquet"], "needs --num-shards"),
+        (["--url-template", "http://h/{index}.bin", "--num-shards", "3"], "no .parquet file"),
         (["--url-template", "http://h/{index}.parquet", "--num-shards", "3", "-n", "-2"], "-1 (all) or more"),
     ],
 )
@@ -543,6 +604,80 @@ def test_a_hub_repository_is_listed_and_its_token_stays_at_home(shards: dict[str
             for path, headers in hub.seen_headers.items()
             if "resolve" in path
         )
+
+
+def list_from(hub: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command for a repository of a hub that does not behave, with less patience than its default."""
+    code = (
+        "import runpy, sys\n"
+        "from nanofast.data import fetch\n"
+        "class Hasty(fetch.Patience):\n"
+        "    read_seconds = 0.3\n"
+        "    total_seconds = 2.0\n"
+        "    def __init__(self, total_seconds): pass\n"
+        "fetch.Patience = Hasty\n"
+        "runpy.run_module('nanofast.data', run_name='__main__')\n"
+    )
+    line = [sys.executable, "-c", code, "download", "--repo", "owner/name", *words]
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_TOKEN": "hf_secret"}
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("silence", "no answer within 2 s"),
+        ("asks for a year", "no answer within 2 s"),
+        ("404", "no data set `owner/name` at revision `main`"),
+        ("no list", "cannot list `owner/name`"),
+        ("paths that climb", "refused"),
+        ("an absolute path", "refused"),
+        ("names that are one", "two shards are called"),
+    ],
+)
+def test_a_hub_that_lists_badly_is_told_in_a_line(tmp_path: Path, fault: str, reason: str):
+    def entry(path: str) -> dict[str, object]:
+        return {"type": "file", "path": path, "size": 1, "oid": "0" * 40}
+
+    listings = {
+        "paths that climb": [entry("../../../shard.parquet")],
+        "an absolute path": [entry("/etc/shard.parquet")],
+        "names that are one": [entry("a/b.parquet"), entry("a-b.parquet")],
+    }
+
+    asked = []
+
+    def answer(handler) -> None:
+        asked.append(handler.path)
+        if fault == "silence":
+            hub.ended.wait(5)
+        elif fault == "asks for a year":
+            handler.answer(429, Retry_After="31536000")
+        elif fault == "404":
+            handler.answer(404, X_Error_Code="RepoNotFound")
+        elif fault == "no list":
+            handler.answer(200)
+        else:
+            handler.answer_json(listings[fault])
+
+    with Server({}) as hub:
+        hub.answers["/api/datasets/owner/name/tree/main"] = answer
+        found = list_from(hub.url, "--to", str(tmp_path / "data"))
+    assert found.returncode == 2
+    assert reason in found.stderr
+    assert found.stderr.count("\n") == 1, found.stderr
+    assert not (tmp_path / "data").exists()
+    assert len(asked) > 1 or fault != "silence", "a silent hub is asked again"
+
+
+def test_a_listing_stays_with_https(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    _guard_session(HASTY)
+    for url, refused in (("https://elsewhere.invalid/", False), ("http://elsewhere.invalid/", True)):
+        request = httpx2.Request("GET", url)
+        with pytest.raises(FetchError, match="refused") if refused else contextlib.nullcontext():
+            for hook in huggingface_hub.get_session().event_hooks["request"]:
+                hook(request)
 
 
 def test_the_validation_shard_is_always_among_the_chosen():

@@ -42,7 +42,7 @@ def test_counts_are_those_of_the_files(data: Path):
     assert facts.columns == {"id": "int64", "text": "string"}
     assert facts.compressions == {"ZSTD": 9}
     assert facts.sample["num_documents"] == len(texts)
-    assert facts.sample["num_bytes"] == sum(map(len, texts))
+    assert facts.sample["num_bytes"] == facts.text_bytes == sum(map(len, texts))
     assert facts.sample["longest_bytes"] == max(map(len, texts))
     assert sum(facts.sample["histogram"].values()) == len(texts)
     assert facts.warnings == []
@@ -58,6 +58,7 @@ def test_bytes_per_token_are_the_tokenizers(data: Path):
 def test_a_large_set_is_sampled_evenly(data: Path):
     facts = inspect(data, sample_bytes=1)
     assert 0 < facts.sample["num_documents"] < facts.num_documents
+    assert facts.text_bytes == pytest.approx(inspect(data).text_bytes, rel=0.2)
     assert facts.num_documents == 300
 
 
@@ -90,6 +91,15 @@ def test_nulls_lists_and_a_huge_row_group_are_said(tmp_path: Path, monkeypatch: 
     assert command(chat).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([1, 2, 3], "is int64, which is no text: the loader refuses it"), ([b"a", b"b"], "is binary; it is read as text")],
+)
+def test_a_column_of_another_type_is_said(tmp_path: Path, values: list[object], said: str):
+    pq.write_table(pa.table({"text": values}), tmp_path / "shard.parquet")
+    assert any(said in warning for warning in inspect(tmp_path).warnings)
+
+
 def test_token_files_are_looked_at_too(data: Path, tmp_path: Path):
     out = tmp_path / "tokens.bin"
     tokenize(data, out, Tokenizer.from_name("r50k_base"))
@@ -97,6 +107,8 @@ def test_token_files_are_looked_at_too(data: Path, tmp_path: Path):
     assert (file["num_documents"], file["dtype"], file["tokenizer"]) == (300, "uint16", "r50k_base")
     assert file["num_tokens"] * 2 == out.stat().st_size
     assert "300 documents; made with r50k_base" in command(out).stdout
+    assert command(out, "--html", tmp_path / "page.html").returncode == 0
+    assert "300 documents; made with r50k_base" in (tmp_path / "page.html").read_text("utf-8")
     out.write_bytes(out.read_bytes()[:-1])
     Path(f"{out}.json").unlink()
     done = command(out)
@@ -129,7 +141,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(data: Path, tmp_path: Path):
         (tmp_path / "not.parquet",): "not.parquet",
         (tmp_path / "lists.parquet", "--text-column", "messages"): "list",
         (data / "shard_0.parquet", "--text-column", "body"): "body",
-        (data / "shard_0.parquet", "--world-size", "0"): "--world-size must be at least 1",
+        (data / "shard_0.parquet", "--world-size", "0"): "argument --world-size: expected a whole number from 1",
         (data / "shard_0.parquet", "--tokenizer", "r50k"): "r50k_base",
     }
     for words, message in mistakes.items():

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,10 @@ def live(folder: Path, data: str, count: int, kill: tuple[str, int, float] | Non
 
 
 @pytest.mark.timeout(1800)
-def test_the_stream_of_a_loader_that_is_killed_again_and_again_is_that_of_one_that_was_not(tmp_path: Path) -> None:
+def test_the_stream_of_a_loader_that_is_killed_again_and_again_is_that_of_one_that_was_not(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("kills", KILLS)
     [data] = write_shards(tmp_path, random_texts(1, [[100, 60]]))
     count = KILLS * BATCHES_A_LIFE // 2
     with nanofast.TokenLoader(data, nanofast.Tokenizer.from_name("r50k_base"), **SETTINGS) as loader:

@@ -308,3 +308,30 @@ def test_a_fork_while_another_thread_reads(data: str) -> None:
 
 def test_a_fork_before_start_works_on_both_sides(data: str) -> None:
     assert live("forked_before_start", data) == "parent 0\n"
+
+
+def test_without_torch_numpy_gives_the_batches_and_says_so(data: str) -> None:
+    code = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': raise ModuleNotFoundError('no torch here', name='torch')\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "import nanofast\n"
+        "tokenizer = nanofast.Tokenizer.from_name('r50k_base')\n"
+        "with nanofast.TokenLoader(sys.argv[1], tokenizer, 2, 8) as loader:\n"
+        "    inputs, targets = next(loader.numpy())\n"
+        "    print(inputs.dtype, inputs.shape, targets.dtype, targets.shape)\n"
+        "with nanofast.TokenLoader(sys.argv[1], tokenizer, 2, 8) as loader:\n"
+        "    try: next(loader)\n"
+        "    except ModuleNotFoundError as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, data], env=environment, capture_output=True, text=True, timeout=HANGS_AFTER
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "int32 (2, 8) int64 (2, 8)",
+        "torch is not installed; loader.numpy() gives the same batches without it",
+    ]

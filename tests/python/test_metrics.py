@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nanofast
-from nanofast.loader import bottleneck
+from nanofast.loader_metrics import bottleneck
 from shards import random_texts, write_shards
 
 BUSY = {"read": 1.0, "decode": 2.0, "tokenize": 3.0, "pack": 0.5, "ring_full": 1.0, "idle": 9.0, "copy": 0.5}

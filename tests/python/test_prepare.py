@@ -7,18 +7,22 @@ import gzip
 import hashlib
 import json
 import random
+import signal
+import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
-from commands import data_command
+from commands import SMALL_FILES, data_command
 from nanofast.data import prepare as preparing
-from nanofast.data.documents import DocumentError, Reading, find_inputs
+from nanofast.data.compressed import zstd_module
+from nanofast.data.documents import DocumentError, Reading
+from nanofast.data.inputs import find_inputs
 from nanofast.data.prepare import Shape, prepare
 from nanofast.data.spill import merged, write_run
 from shards import random_text
@@ -39,7 +43,7 @@ def all_of(out: Path) -> list[str]:
 
 def write_jsonl(path: Path, texts: list[str | None], column: str = "text") -> Path:
     lines = "".join(json.dumps({"id": index, column: text}) + "\n" for index, text in enumerate(texts))
-    opened = {".gz": gzip.open, ".zst": zstandard.open}.get(path.suffix, open)
+    opened = {".gz": gzip.open, ".zst": zstd_module("").open}.get(path.suffix, open)
     with opened(path, "wt", encoding="utf-8") as file:
         file.write(lines)
     return path
@@ -62,6 +66,43 @@ def test_json_lines(tmp_path, suffix):
     assert made["counts"]["bad"] == 1
 
 
+def packed(suffix: str, content: bytes) -> bytes:
+    return {".gz": gzip.compress, ".zst": zstd_module("").compress}[suffix](content)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_packed_files_of_several_parts_are_read_to_the_end(tmp_path, suffix):
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(
+        packed(suffix, b'{"text": "one"}\n') + packed(suffix, b'{"text": "two"}')
+    )
+    make([tmp_path / f"a.jsonl{suffix}"], tmp_path / "out", shuffle=False)
+    assert all_of(tmp_path / "out") == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [(".gz", "cut"), (".gz", "wrong checksum"), (".gz", "not packed"), (".zst", "cut"), (".zst", "not packed")],
+)
+def test_a_packed_file_that_is_damaged_is_named_and_never_taken_for_its_beginning(tmp_path, suffix, damage):
+    content = packed(suffix, "".join(f'{{"text": "{number:09} {number**5}"}}\n' for number in range(20_000)).encode())
+    content = {
+        "cut": content[:-9],
+        "wrong checksum": content[:-8] + bytes(4) + content[-4:],
+        "not packed": b'{"text": "plain"}\n' * 100,
+    }[damage]
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.jsonl{suffix}` is damaged or cut short"):
+        make([tmp_path / f"a.jsonl{suffix}"], tmp_path / "out", reading=Reading(skip_bad=True))
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for name, content in {"a.csv": "text\nof csv\n", "b.jsonl": '{"text": "of json"}', "c.txt": "of text"}.items():
+        (tmp_path / name).write_bytes(content.encode("utf-8-sig"))
+    make([tmp_path], tmp_path / "out", shuffle=False)
+    assert all_of(tmp_path / "out") == ["of csv", "of json", "of text"]
+
+
 def test_csv_with_quotes_and_line_breaks(tmp_path):
     texts = ['plain "quoted", with comma', "two\nlines", "tab\there"]
     with (tmp_path / "a.csv").open("w", newline="") as file:
@@ -72,7 +113,7 @@ def test_csv_with_quotes_and_line_breaks(tmp_path):
 
 
 def test_text_files_whole_or_cut_at_a_separator(tmp_path, monkeypatch):
-    monkeypatch.setattr("nanofast.data.documents.READ_CHARACTERS", 7)
+    monkeypatch.setattr("nanofast.data.documents.READ_BYTES", 7)
     texts = texts_of(20)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("<|end|>".join(texts))
@@ -95,6 +136,7 @@ def test_source_trees_without_what_is_no_source(tmp_path):
     tree = tmp_path / "tree"
     for name, content in {
         "b.py": b"print(1)\n",
+        "__init__.py": b"import b\n",
         "a/c.rs": b"fn main() {}\n",
         "a/picture.png": b"\x89PNG\0\0",
         "latin.txt": "café".encode("latin-1"),
@@ -105,8 +147,28 @@ def test_source_trees_without_what_is_no_source(tmp_path):
         (tree / name).write_bytes(content)
     (tree / "link.py").symlink_to("/etc/hostname")
     made = prepare(find_inputs([str(tree)], code=True), tmp_path / "out", Reading(), Shape(shuffle=False))
-    assert sorted(all_of(tmp_path / "out")) == ["fn main() {}\n", "print(1)\n"]
+    assert sorted(all_of(tmp_path / "out")) == ["fn main() {}\n", "import b\n", "print(1)\n"]
     assert made["counts"]["bad"] == 2
+    prepare(find_inputs([str(tree / "b.py")], code=True), tmp_path / "one")
+    assert all_of(tmp_path / "one") == ["print(1)\n"]
+
+
+def test_shards_within_the_inputs_are_not_read_again(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", texts_of(5))
+    made = [data_command("prepare", tmp_path, tmp_path / "shards", "--json") for _ in range(2)]
+    assert [done.returncode for done in made] == [0, 0], made[1].stderr
+    assert made[0].stdout == made[1].stdout
+    assert len(all_of(tmp_path / "shards")) == 5
+
+
+def test_globs_and_links_are_followed_in_the_order_of_names(tmp_path):
+    for name in "ba":
+        (tmp_path / f"{name}.txt").write_text(name)
+    (tmp_path / "c.txt").symlink_to(tmp_path / "a.txt")  # as in the hub's cache
+    make([tmp_path / "*.txt"], tmp_path / "out", shuffle=False)
+    assert all_of(tmp_path / "out") == ["a", "b", "a"]
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        find_inputs([str(tmp_path / "*.csv")])
 
 
 def test_hugging_face_datasets(tmp_path, monkeypatch):
@@ -123,16 +185,26 @@ def test_hugging_face_datasets(tmp_path, monkeypatch):
     (saved / "state.json").touch()
     (saved / "dataset_info.json").touch()
     inputs = find_inputs(["hub:owner/name:config", str(saved)])
-    prepare(inputs, tmp_path / "out", Reading(hub_split="validation"), Shape(shuffle=False))
+    prepare(inputs, tmp_path / "out", Reading(split="validation"), Shape(shuffle=False))
     assert all_of(tmp_path / "out") == ["one", "two", "three"]
     assert asked == [("owner/name", "config", {"split": "validation", "streaming": True}), str(saved)]
+    stand_in.load_from_disk = lambda path: {"train": [{"text": "four"}], "test": []}
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "dataset_dict.json").touch()
+    make([tmp_path / "splits"], tmp_path / "four", shuffle=False)
+    assert all_of(tmp_path / "four") == ["four"]
+    with pytest.raises(DocumentError, match="no split `val`; pass --split, train or test"):
+        make([tmp_path / "splits"], tmp_path / "five", reading=Reading(split="val"))
 
 
 def test_a_dataset_that_was_saved_to_disk(tmp_path):
     datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(str(tmp_path / "saved"))
-    make([tmp_path / "saved"], tmp_path / "out", shuffle=False)
-    assert all_of(tmp_path / "out") == ["a", "b"]
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    rows.save_to_disk(str(tmp_path / "saved"))
+    datasets.DatasetDict({"test": rows}).save_to_disk(str(tmp_path / "splits"))
+    for name, split in (("saved", "train"), ("splits", "test")):
+        make([tmp_path / name], tmp_path / "out" / name, reading=Reading(split=split), shuffle=False)
+        assert all_of(tmp_path / "out" / name) == ["a", "b"]
 
 
 # ---- order, shape and filters -------------------------------------------------------------------------------------
@@ -232,6 +304,74 @@ def test_goes_on_wherever_it_was_stopped(tmp_path, monkeypatch, shuffle):
     assert not (out / ".prepare").exists()
 
 
+def test_a_job_does_not_go_on_with_inputs_that_changed(tmp_path, monkeypatch):
+    path, out = write_jsonl(tmp_path / "a.jsonl", ["one", "two", "six"] * 200), tmp_path / "out"
+    append = preparing.Worklog.append
+
+    def append_a_run(log, step):
+        append(log, step)
+        if "run" in step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing.Worklog, "append", append_a_run)
+        with pytest.raises(KeyboardInterrupt):
+            make([path], out, memory_bytes=40_000)
+    write_jsonl(path, ["uno", "due", "sei"] * 200)  # as long as it was
+    make([path], out, memory_bytes=40_000)
+    assert set(all_of(out)) == {"uno", "due", "sei"}
+    assert len(all_of(out)) == 600
+
+
+def test_what_a_job_left_that_was_killed_at_its_very_end_goes(tmp_path):
+    path, out = write_jsonl(tmp_path / "a.jsonl", ["one", "two"]), tmp_path / "out"
+    made = make([path], out)
+    (out / ".prepare").mkdir()
+    (out / ".prepare" / "steps").write_text("what the log held")
+    assert make([path], out) == made
+    assert not (out / ".prepare").exists()
+
+
+@pytest.mark.parametrize("flags", [["--deduplicate"], ["--no-shuffle"]])
+def test_kills_at_any_moment_are_healed(tmp_path, flags):
+    path = write_jsonl(tmp_path / "a.jsonl", texts_of(3000))
+    words = ["prepare", path, tmp_path / "out", *flags, "--shard-mb", 0.03, "--memory-mb", 0.2]
+    line = [sys.executable, "-m", "nanofast.data", *map(str, words)]
+    steps, kills = tmp_path / "out" / ".prepare" / "steps", 0
+    while kills < 4:
+        done = steps.stat().st_size if steps.exists() else 0
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (steps.exists() and steps.stat().st_size > done):
+            time.sleep(0.002)
+        time.sleep(0.003 * kills)
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        kills += 1
+        for shard in (tmp_path / "out").glob("*.parquet"):
+            assert pq.ParquetFile(shard).metadata.num_rows, "what has its name is whole"
+    assert data_command(*words).returncode == 0
+    words[2] = tmp_path / "whole"
+    assert data_command(*words).returncode == 0
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-shuffle"]])
+def test_a_full_disk_is_one_line_and_what_was_done_counts(tmp_path, flags):
+    path = write_jsonl(tmp_path / "a.jsonl", texts_of(400))
+    words = ["prepare", str(path), str(tmp_path / "out"), "--shard-mb", "0.02", "--memory-mb", "0.02", *flags]
+    done = subprocess.run([sys.executable, "-c", SMALL_FILES, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr
+    assert str(tmp_path / "out") in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert data_command(*words).returncode == 0
+    assert sorted(all_of(tmp_path / "out")) == sorted(texts_of(400))
+
+
 def test_what_is_made_is_not_made_again_nor_replaced(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", texts_of(20))
     out = tmp_path / "out"
@@ -270,8 +410,9 @@ def test_runs_are_merged_from_any_record_on(tmp_path):
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl`, line 2: no JSON"),
         ("a.jsonl", b'{"body": "a"}\n', "line 1: no `text` .has: `body`.; pass --column"),
         ("a.jsonl", b'{"text": ["a"]}\n', "`text` is list; expected text"),
+        ("a.jsonl", b"[" * 100_000, "line 1: no JSON"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1: no valid UTF-8"),
-        ("a.txt", b"caf\xe9", "a.txt`: no valid UTF-8 at character 3"),
+        ("a.txt", b"caf\xe9", "a.txt`: no valid UTF-8 at byte 3"),
         ("a.csv", b'text\n"open\n', "a.csv`, behind line 1: no CSV"),
         ("a.csv", b"body\na\n", "no `text`"),
         ("a.jsonl", b"\n", "no document is left of 0"),
@@ -291,11 +432,16 @@ def test_bad_text_is_left_out_on_request(tmp_path):
     assert made["counts"]["bad"] == 2
 
 
-def test_a_corpus_in_one_file_is_no_document(tmp_path, monkeypatch):
-    monkeypatch.setattr("nanofast.data.documents.MOST_BYTES", 100)
-    (tmp_path / "a.txt").write_text("a" * 101)
-    with pytest.raises(DocumentError, match="pass --separator"):
-        make([tmp_path / "a.txt"], tmp_path / "out")
+def test_what_would_not_fit_into_memory_is_refused(tmp_path):
+    for name, separator, advice in (
+        ("a.txt", None, "pass --separator"),
+        ("a.txt", "|", "without a separator"),
+        ("a.jsonl", None, "line 1: more than"),
+        ("a.csv", None, "line 1: more than"),
+    ):
+        (tmp_path / name).write_text("a" * 101)
+        with pytest.raises(DocumentError, match=advice):
+            make([tmp_path / name], tmp_path / "out", reading=Reading(separator=separator, most_bytes=100))
 
 
 def test_the_command_line(tmp_path):
@@ -306,9 +452,9 @@ def test_the_command_line(tmp_path):
     (tmp_path / "empty").mkdir()
     for words, message in {
         ("nowhere",): "no such file or folder: `nowhere`",
-        (tmp_path / "empty",): "pass --code",
+        (tmp_path / "empty",): "--code takes every text file",
         (path, "--deduplicate", "--no-shuffle"): "leave out --no-shuffle",
-        (path, "--shard-mb", "0"): "shard_bytes = 0",
+        (path, "--shard-mb", "0"): "argument --shard-mb: expected a number above 0",
         (path, "--separator", ""): "--separator is empty",
         (path, "--min-bytes", "5", "--max-bytes", "2"): "max_bytes = 2: at least 5",
     }.items():

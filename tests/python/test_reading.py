@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,16 @@ def test_reads_the_files_of_other_writers_as_pyarrow_does(shared_data: Path, tok
     assert num_columns > 40
 
 
-def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path: Path, tokenizer: nanofast.Tokenizer) -> None:
+def test_a_flipped_bit_is_an_error_or_changes_nothing(
+    tmp_path: Path, tokenizer: nanofast.Tokenizer, record_property: Callable[[str, object], None]
+) -> None:
     path = tmp_path / "a.parquet"
     expected = [text or "" for text in write(path, pa.string(), "zstd", "PLAIN", "1.0")]
     whole = path.read_bytes()
     generator = random.Random(5)
-    num_errors = 0
-    for _ in range(1000 if LONG else 40):
+    num_errors, num_flips = 0, 1000 if LONG else 40
+    record_property("flipped bits", num_flips)
+    for _ in range(num_flips):
         damaged = bytearray(whole)
         position = generator.randrange(len(damaged))
         damaged[position] ^= 1 << generator.randrange(8)

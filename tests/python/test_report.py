@@ -279,13 +279,13 @@ def command_line(*arguments: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_on_the_command_line_a_folder_without_a_log_is_one_line(tmp_path: Path):
-    found = subprocess.run(
-        [sys.executable, "-m", "nanofast.report", tmp_path], capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1
-    assert "has no `log.jsonl`" in found.stderr
+def test_on_the_command_line_a_mistake_is_one_line(tmp_path: Path):
+    for arguments, message in (([tmp_path], "has no `log.jsonl`"), ([], "arguments are required: run; see")):
+        found = command_line(*arguments)
+        assert found.returncode == 2
+        assert found.stderr.count("\n") == 1
+        assert found.stderr.startswith("error: ")
+        assert message in found.stderr
 
 
 def test_on_the_command_line_the_page_is_named(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import os
 import subprocess
@@ -93,6 +94,19 @@ def test_another_process_makes_the_same_bytes(sample_corpus: tuple[Path, Path], 
     data, tokenizer = sample_corpus
     assert contents(tmp_path / "data" / data.name) == contents(data)
     assert contents(tmp_path / "tokenizers" / tokenizer.parent.name) == contents(tokenizer.parent)
+
+
+def test_what_others_put_among_the_builtins_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Notebooks and debuggers do so; the corpus belongs to the Python, not to who makes it."""
+    before = list(stdlib._builtins())
+    guest = type("Guest", (), {"__doc__": "A class that is a guest among the builtins.", "__module__": "notebook"})
+    for name, thing in {"guest": guest, "visit": list_guests, "breakpoint_of_mine": guest()}.items():
+        monkeypatch.setattr(builtins, name, thing, raising=False)
+    assert list(stdlib._builtins()) == before
+
+
+def list_guests() -> None:
+    """A function that is long enough in its documentation to be a document of its own."""
 
 
 def test_what_is_there_is_left_alone(sample_corpus: tuple[Path, Path]):

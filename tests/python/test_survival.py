@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,10 @@ def log_length(run_dir: Path) -> int:
 
 @pytest.mark.timeout(1800)
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
-    sample_corpus: tuple[Path, Path], tmp_path: Path
+    sample_corpus: tuple[Path, Path], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A checkpoint each step, so that many of the kills fall into the writing of one."""
+    record_property("kills", KILLS)
     words = [f"--num-iterations={STEPS}", "--save-every=1", "--sample-every=-1", "--eval-every=-1", "--no-report"]
     words += ["--torch-threads=1"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pickle
 import resource
@@ -269,6 +270,30 @@ def test_damaged_files_are_refused_by_name_at_opening(tmp_path: Path, how: str, 
     path = damaged(tmp_path / "hurt.bin", how)
     for opened in (lambda: TokenFileLoader(path, 2, 8), lambda: TokenDataset(path, 8)):
         with pytest.raises(ValueError, match=f"hurt.bin.*{message}"):
+            opened()
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("{", "does not describe a token file .Expecting"),
+        ("[]", "does not describe a token file"),
+        ({"size_bytes": None}, "None where int is expected"),
+        ({"tokenizer": "r50k"}, "does not describe a token file"),
+        ({"vocab_size": "many"}, "'many' where int is expected"),
+        ({"size_bytes": 601}, "it has 600 bytes; its description says 601"),
+        ({"dtype": "float"}, "dtype = `float`"),
+    ],
+)
+def test_a_description_that_is_none_is_named(tmp_path: Path, description: str | dict[str, object], message: str):
+    path = write(tmp_path / "a.bin", random_ids(0, 300), "flat16")
+    good = {"kind": "nanofast.tokens", "size_bytes": 600, "vocab_size": VOCAB_SIZE, "dtype": "uint16"}
+    good["tokenizer"] = {"name": "a", "fingerprint": "b"}
+    if isinstance(description, dict):
+        description = json.dumps({**good, **description})
+    Path(f"{path}.json").write_text(description)
+    for opened in (lambda: TokenFileLoader(path, 2, 8), lambda: TokenDataset(path, 8)):
+        with pytest.raises(ValueError, match=message):
             opened()
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import nanofast
+from commands import SMALL_FILES, data_command
 from nanofast.data import token_writer, tokenize
 from nanofast.data.tokenize import tokenize as write_tokens
 from nanofast.runlog import read_log
@@ -54,6 +56,28 @@ def read(path: Path, format: str, dtype: str) -> list[int]:
         assert not header[3:].any()
         return ids.tolist()
     return np.fromfile(path, dtype).tolist()
+
+
+def test_others_read_what_is_written(data, tmp_path):
+    """With what nanoGPT, llm.c and modded-nanogpt do in their own loaders (`train.py`, `train_gpt2.py`)."""
+    folder, documents = data
+    ids = expected([text for shard in documents for text in shard])
+    write_tokens(folder, tmp_path / "nanogpt.bin", TOKENIZER)
+    assert np.memmap(tmp_path / "nanogpt.bin", dtype=np.uint16, mode="r").astype(np.int64).tolist() == ids
+    path = tmp_path / "llmc.bin"
+    write_tokens(folder, path, TOKENIZER, format="llm.c")
+    with path.open("rb") as file:
+        header = np.frombuffer(file.read(256 * 4), dtype=np.int32)
+        assert (header[0], header[1]) == (20240520, 1)
+        tokens = np.frombuffer(file.read(), dtype=np.uint16)
+    assert len(tokens) == header[2]
+    assert tokens.tolist() == ids
+    header = torch.from_file(str(path), shared=False, size=256, dtype=torch.int32)
+    tokens = torch.empty(int(header[2]), dtype=torch.uint16)
+    with path.open("rb", buffering=0) as file:
+        file.seek(256 * 4)
+        assert file.readinto(tokens.numpy()) == 2 * len(tokens)
+    assert tokens.tolist() == ids
 
 
 @pytest.mark.parametrize(
@@ -170,7 +194,8 @@ def test_what_the_disk_gives_back_wrong_gets_no_name(data, tmp_path, monkeypatch
     assert read(out, "flat", "uint16") == expected([text for shard in data[1] for text in shard])
 
 
-def test_a_part_that_lost_bytes_is_begun_anew(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", [lambda content: content[:-101], lambda content: b"\0\0" + content[2:]])
+def test_a_part_that_changed_on_the_disk_is_begun_anew(data, tmp_path, monkeypatch, damage):
     folder, documents = data
     out = tmp_path / "tokens.bin"
     with monkeypatch.context() as patch:
@@ -178,7 +203,7 @@ def test_a_part_that_lost_bytes_is_begun_anew(data, tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             write_tokens(folder, out, TOKENIZER)
     partial = tmp_path / ".tokens.bin.partial"
-    partial.write_bytes(partial.read_bytes()[:-100])
+    partial.write_bytes(damage(partial.read_bytes()))
     write_tokens(folder, out, TOKENIZER)
     assert read(out, "flat", "uint16") == expected([text for shard in documents for text in shard])
 
@@ -216,6 +241,18 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert read(out, "flat", "uint16") == expected([text for shard in documents for text in shard])
     json.loads(done.stdout)
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    text = "some words of a document " * 40
+    write_shards(tmp_path, [[[text] * 20]])
+    words = ["tokenize", str(tmp_path), str(tmp_path / "tokens.bin"), "--tokenizer", "r50k_base"]
+    done = subprocess.run([sys.executable, "-c", SMALL_FILES, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"error: cannot use `{tmp_path / 'tokens.bin'}`: File too large\n"
+    assert not (tmp_path / "tokens.bin").exists()
+    assert data_command(*words).returncode == 0
+    assert read(tmp_path / "tokens.bin", "flat", "uint16") == expected([text] * 20)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from nanofast._nanofast import ParquetWriter
+from nanofast.data.inputs import find_inputs
 from nanofast.data.sample import SPECIAL_TOKENS, split_shards
 from nanofast.data.stdlib import documents
-from nanofast.data.texts import find_files, read_texts
+from nanofast.data.texts import read_texts
 from nanofast.tokenizer import GPT4_PATTERN, Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -109,7 +110,7 @@ def test_files_give_what_their_texts_give(folder: Path) -> None:
     expected = Tokenizer.train(TEXTS, 290).fingerprint
     assert [text.decode() for batch in read_texts(folder) for text in batch] == TEXTS
     names = ["a.parquet", "b.jsonl", "c.txt"]
-    assert [file.name for file in find_files(folder)] == names
+    assert [Path(source.path).name for source in find_inputs([str(folder)])] == names
     for paths in (folder, str(folder), f"{folder}/*.[pjt]*", [folder / name for name in names]):
         assert Tokenizer.train(paths, 290).fingerprint == expected
 
@@ -143,7 +144,7 @@ def test_no_more_text_is_read_than_asked_for() -> None:
         ([], {}, ValueError, "no text to train on"),
         (["a", 1], {}, TypeError, r"texts\[1\] is of type int"),
         ([b"ab\xff"], {}, ValueError, "invalid UTF-8 .*byte 2"),
-        ("nowhere/*.parquet", {}, FileNotFoundError, "no texts in `nowhere"),
+        ("nowhere/*.parquet", {}, FileNotFoundError, "no such file or folder: `nowhere"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_words(
@@ -156,11 +157,11 @@ def test_what_cannot_be_trained_is_refused_in_words(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"other": 1}', "line 2: no `text` in it"),
-        ('{"text": 1}', "line 2: `text` is int; expected a string"),
-        ("[1]", "line 2"),
-        ("{", "line 2: Expecting"),
-        ("[" * 100_000, "line 2"),
+        ('{"other": 1}', "line 2: no `text` .has: `other`."),
+        ('{"text": 1}', "line 2: `text` is int; expected text"),
+        ("[1]", "line 2: no `text` .has: list."),
+        ("{", "line 2: no JSON .Expecting"),
+        ("[" * 100_000, "line 2: no JSON"),
     ],
 )
 def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
@@ -207,9 +208,9 @@ def test_a_mistake_on_the_command_line_is_one_line(folder: Path, tmp_path: Path)
     out = ["--out", str(tmp_path / "x.json")]
     for words, message in [
         ([str(folder), "--vocab-size", "10", *out], "vocab_size = 10: at least 257"),
-        ([str(tmp_path / "none"), "--vocab-size", "300", *out], "no texts in"),
+        ([str(tmp_path / "none"), "--vocab-size", "300", *out], "no such file or folder"),
         ([str(folder), "--vocab-size", "300", "--out", str(tmp_path / "no" / "x.json")], "no folder"),
-        ([str(folder), "--vocab-size", "300", "--max-mb", "0", *out], "--max-mb must be more than 0"),
+        ([str(folder), "--vocab-size", "300", "--max-mb", "0", *out], "argument --max-mb: expected a number above 0"),
     ]:
         done = run(*words)
         assert done.returncode == 2

@@ -18,15 +18,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from nanofast.config import Config, ConfigError
 from nanofast.derive import derive
 from nanofast.evaluate import EvaluateSettings, evaluate
 from nanofast.huggingface import export_run, import_run
+from nanofast.interrupts import SHOW_CURSOR
+from nanofast.progress import Progress, StepView
 from nanofast.run_folder import claim_folder
 from nanofast.runlog import read_log
 from nanofast.train import run as train
 
+HIDE_CURSOR = "\x1b[?25l"
 SMALL = [
     *("--depth=1", "--n-embd=32", "--max_seq_len=32", "--total_batch_size=256", "--device-batch-size=2"),
     *("--eval-tokens=512", "--sample-tokens=8", "--eval-every=0", "--sample-every=0", "--dtype=float32"),
@@ -287,6 +291,11 @@ def test_and_so_is_each_of_its_own(
     [
         (["--device", "cuda:77"], {"CUDA_VISIBLE_DEVICES": ""}, "cuda"),
         (["--device", "no-such"], {}, "no-such"),
+        (["--device", "mps"], {}, "sees no MPS device"),
+        (["--device", "xla"], {}, "device `xla` is none that nanofast trains on"),
+        (["--from", "somewhere"], {}, "--from is for midtrain and sft"),
+        (["--data=~/no such folder", "--tokenizer=r50k_base"], {"HOME": "{folder}"}, "`{folder}/no such folder`"),
+        (["--n-embd=1073741824", "--n-head=1", "--dtype=auto"], {}, "out of memory"),
         ([], {"RANK": "first"}, "environment variable RANK must be a number; found `first`"),
         (["--tokenizer", "{folder}"], {}, "is a folder; expected a file"),
         (["--home", "{file}/home"], {}, "{file}"),
@@ -305,15 +314,17 @@ def test_what_is_found_wrong_on_the_way_is_one_line_and_exit_code_2(
     file = tmp_path / "file"
     file.touch()
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.format(folder=tmp_path))
     monkeypatch.setattr("nanofast.data.stdlib.documents", lambda: ["text"] * 1000)  # making the real ones takes long
     filled = [word.format(folder=tmp_path, file=file) for word in words]
+    if "mps" in words and torch.backends.mps.is_available():
+        pytest.skip("there is one here")
     place = ["--data", str(sample_corpus[0])] if "--tokenizer" in words else []
     # in this process: only what this test changes differs from one case to the next
     assert train([*SMALL, "--home", str(tmp_path / "home"), *place, *filled]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert message.format(file=file) in told.err
+    assert message.format(file=file, folder=tmp_path) in told.err
     assert told.err.startswith("error: ")
     assert len(told.err.strip().splitlines()) == 1
 
@@ -327,6 +338,45 @@ def test_ctrl_c_before_the_first_step_is_one_line(
     monkeypatch.setattr("nanofast.data.sample.ensure_sample", interrupted)
     assert train([*SMALL, "--home", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted before the first step; nothing was trained\n"
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)  # as after `pip install --no-deps`
+    assert train([*SMALL]) == 2
+    assert capsys.readouterr().err == "error: `tyro` is needed and not installed; get it: pip install tyro\n"
+
+
+def test_the_cursor_is_hidden_from_the_first_step_to_the_end_alone() -> None:
+    """So that a Ctrl-C while things are set up leaves the terminal as it was."""
+    terminal = io.StringIO()
+    progress = Progress(2, console=Console(file=terminal, force_terminal=True, force_interactive=True))
+    progress.say("settings")
+    assert HIDE_CURSOR not in terminal.getvalue()
+    progress.step(StepView(1, 2.0, 1.0, 1000.0, 0.0, 1.0))
+    assert HIDE_CURSOR in terminal.getvalue()
+    progress.close()
+    progress.phase("saving")
+    shown = terminal.getvalue()
+    assert shown.rindex(SHOW_CURSOR.decode().strip()) > shown.rindex(HIDE_CURSOR)
+
+
+def test_ctrl_c_while_the_report_is_made_is_one_line(
+    sample_corpus: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanofast.report.write_report", interrupted)
+    data, tokenizer = sample_corpus
+    place = ["--data", str(data), "--tokenizer", str(tokenizer), "--run", str(tmp_path / "run")]
+    assert train([*SMALL, *place, "--num-iterations=1"]) == 130
+    told = capsys.readouterr().err
+    assert told.startswith(f"interrupted; the run is in {tmp_path / 'run'}")
+    assert len(told.splitlines()) == 1
+    assert read_log(tmp_path / "run")[-1]["reason"] == "finished"
 
 
 def test_data_tokenizer_and_runs_go_where_flags_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

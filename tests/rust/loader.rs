@@ -56,15 +56,17 @@ fn loader(paths: &[PathBuf], config: LoaderConfig) -> Loader {
     Loader::new(config, shards, TOKENIZER.clone()).unwrap()
 }
 
-/// The next batch's tokens, `None` at the end.
+/// The columns of the next batch that are delivered, `None` at the end. What a slot holds behind them means nothing.
 fn next(loader: &mut Loader) -> Option<Vec<i32>> {
     loop {
         match loader.next_batch(Duration::from_secs(1)).unwrap() {
             NextBatch::Pending => {}
             NextBatch::End => return None,
-            NextBatch::Batch(sequence, _) => {
+            NextBatch::Batch(sequence, shape) => {
                 loader.accept();
-                let tokens = loader.tokens(sequence).unwrap().to_vec();
+                let row_length = loader.config().sequence_length + 1;
+                let rows = loader.tokens(sequence).unwrap().chunks_exact(row_length);
+                let tokens = rows.flat_map(|row| &row[..shape.width]).copied().collect();
                 loader.release(sequence);
                 return Some(tokens);
             }

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanofast import _nanofast, distributed
+from nanofast.batch_loader import merge_states
 from nanofast.errors import InvalidError, WrongTypeError
-from nanofast.loader import TokenLoader, merge_states
+from nanofast.loader import TokenLoader
 from nanofast.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ A mistake of the user is one line and exit code 2.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
-from typing import NoReturn
+
+from nanofast.command import Parser, reader_is_gone
 
 # Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
 # its hyphens underscores.
@@ -26,16 +26,23 @@ COMMANDS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
 def main() -> int:
-    """Parse, run one command, return its exit code."""
+    """Run one command, return its exit code; a mistake is one line."""
+    try:
+        code = _run()
+        sys.stdout.flush()  # here, where a reader that is gone is understood
+        return code
+    except KeyboardInterrupt:
+        print("interrupted; the next start goes on where this one ended", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return reader_is_gone()
+    except (OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        print(f"error: {_told(error)}", file=sys.stderr)
+        return 2
+
+
+def _run() -> int:
     parser = Parser(prog="python -m nanofast.data", description="Getting data in, and looking at it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (does, example) in COMMANDS.items():
@@ -50,14 +57,14 @@ def main() -> int:
                 return 2
             command.add_arguments(added)
     arguments = parser.parse_args()
-    try:
-        return int(command.run(arguments))
-    except KeyboardInterrupt:
-        print("interrupted; the next start goes on where this one ended", file=sys.stderr)
-        return 130
-    except (OSError, ValueError, TypeError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return int(command.run(arguments))
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"cannot use `{error.filename}`: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -66,6 +66,17 @@ def _sweep(final: Path) -> None:
             continue
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the disk name the file that is written, which a write by itself does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def flush(path: Path) -> None:
     """Ask the system to put a file or folder on the disk before its name says that it is whole."""
     if os.name == "nt" and path.is_dir():

@@ -18,6 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanofast.batch_loader import BatchLoader
+from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.inputs import require_shards
 from nanofast.loader import TokenLoader
 from nanofast.token_files import TokenFileLoader, is_token_data
 
@@ -59,7 +62,7 @@ def bench(
     for count in threads:
         options: dict[str, Any] = {"rank": 0, "world_size": 1, "num_threads": count}
         if is_token_data(str(path)):
-            loader: TokenLoader = TokenFileLoader(str(path), batch_size, sequence_length, "window", **options)
+            loader: BatchLoader = TokenFileLoader(str(path), batch_size, sequence_length, "window", **options)
         elif tokenizer is None:
             raise ValueError("text needs a tokenizer; pass --tokenizer, such as r50k_base")
         else:
@@ -70,7 +73,7 @@ def bench(
     return rates
 
 
-def _measured(loader: TokenLoader, num_threads: int, seconds: float, peak_flops: float) -> Rate:
+def _measured(loader: BatchLoader, num_threads: int, seconds: float, peak_flops: float) -> Rate:
     batches = loader.numpy(copy=False)
     # Caches fill and threads start in the first fifth, and in the first batches at least.
     begun = time.monotonic()
@@ -106,13 +109,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="NAME_OR_FILE", help="for parquet: a bundled vocabulary or a file")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="the column that holds documents (text)")
     parser.add_argument("--packing", default="best_fit", choices=["best_fit", "concat"], help="(best_fit)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows a batch (32)")
-    parser.add_argument("--sequence-length", type=int, default=2048, metavar="N", help="tokens a row (2048)")
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="numbers of threads (1, 2, 4 … cores)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="time for each number of threads (5)")
+    parser.add_argument("--batch-size", type=whole_number, default=32, metavar="N", help="rows a batch (32)")
+    parser.add_argument("--sequence-length", type=whole_number, default=2048, metavar="N", help="tokens a row (2048)")
+    parser.add_argument(
+        "--threads", type=whole_number, nargs="+", metavar="N", help="numbers of threads (1, 2, 4 … cores)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive_number, default=5.0, metavar="S", help="time for each number of threads (5)"
+    )
     parser.add_argument("--gpu", default="H100", metavar="NAME", help="GPU to feed (H100)")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="how many of them (1)")
-    parser.add_argument("--mfu", type=float, default=0.4, metavar="SHARE", help="share of the peak in training (0.4)")
+    parser.add_argument("--num-gpus", type=whole_number, default=1, metavar="N", help="how many of them (1)")
+    parser.add_argument(
+        "--mfu", type=positive_number, default=0.4, metavar="SHARE", help="share of the peak in training (0.4)"
+    )
     parser.add_argument("--json", action="store_true", help="print the rates as JSON")
 
 
@@ -124,9 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     peaks = [peak for name, peak in BFLOAT16_PEAKS if name.lower() == arguments.gpu.lower()]
     if not peaks:
         raise ValueError(f"--gpu {arguments.gpu} is not known; one of: {', '.join(name for name, _ in BFLOAT16_PEAKS)}")
-    for name, value in (("--seconds", arguments.seconds), ("--mfu", arguments.mfu), ("--num-gpus", arguments.num_gpus)):
-        if not value > 0:
-            raise ValueError(f"{name} must be more than 0; found {value}")
+    require_shards(arguments.path)
     cores = available_cores()
     threads = arguments.threads or sorted({*(1 << bit for bit in range(cores.bit_length())), cores})
     tokenizer = None

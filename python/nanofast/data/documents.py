@@ -1,6 +1,4 @@
-"""Documents from what people have: .txt, .jsonl, .csv (plain, .gz, .zst), parquet, Hugging Face datasets, source code.
-
-    path ──▶ inputs, in the order of their names ──▶ the documents of each, in order, one at a time
+"""Documents of inputs as UTF-8: .txt, .jsonl, .csv (plain, .gz, .zst), parquet, Hugging Face data sets, source code.
 
 An input is read from front to back with bounded memory. Its documents have numbers; the same input gives the same ones,
 so a number is a place to go on from.
@@ -9,30 +7,22 @@ so a number is a place to go on from.
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from typing import TextIO
+from nanofast.data.compressed import opened
+from nanofast.data.inputs import HUB_PREFIX, Input
+from nanofast.errors import InvalidError
 
-COMPRESSIONS = (".gz", ".zst")
-FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
-HUB_PREFIX = "hub:"
-SAVED_FILES = ("state.json", "dataset_info.json")  # what a folder of `Dataset.save_to_disk` holds
 # A file of text without a separator is one document; what is larger is a corpus in a file.
 MOST_BYTES = 64 << 20
-READ_CHARACTERS = 1 << 20
-# Folders of a source tree that hold no sources of its own.
-SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "target", "build", "dist"}
+READ_BYTES = 1 << 20
 
 
-class DocumentError(ValueError):
+class DocumentError(InvalidError):
     """An input that cannot be read, in one line."""
 
 
@@ -41,174 +31,106 @@ class Reading:
     """How documents are taken from files."""
 
     column: str = "text"
-    """Field of JSON lines, header of CSV, column of parquet and datasets."""
+    """Field of JSON lines, header of CSV, column of parquet and data sets."""
     separator: str | None = None
     """What stands between the documents of a text file; None: a file is a document."""
-    hub_split: str = "train"
-    """Split of a dataset."""
+    split: str = "train"
+    """Split of a data set."""
     skip_bad: bool = False
     """Leave out what is no valid text, where it is an error otherwise."""
+    most_bytes: int | None = MOST_BYTES
+    """Largest text file, line or part between separators, which is held in memory whole; None: as large as it is."""
 
 
-@dataclass(frozen=True)
-class Input:
-    """A file, or a dataset."""
-
-    path: str
-    format: str
-    size_bytes: int | None = None
-
-
-def find_inputs(paths: list[str], *, code: bool = False) -> list[Input]:
-    """The inputs that paths name: files, folders (walked in the order of names), saved datasets, `hub:OWNER/NAME`.
-
-    Raises:
-        DocumentError: a path that is not there, or nothing to read in it.
-    """
-    found: list[Input] = []
-    for path in paths:
-        if path.startswith(HUB_PREFIX) or all((Path(path) / name).is_file() for name in SAVED_FILES):
-            found.append(Input(path, "dataset"))
-        elif Path(path).is_dir():
-            walked = [
-                Input(str(file), kind, file.stat().st_size)
-                for file in _walk(Path(path))
-                if (kind := "code" if code else _format_of(file)) is not None
-            ]
-            if not walked:
-                raise DocumentError(
-                    f"`{path}` holds no {_known()}; pass --code to take every text file of a source tree"
-                )
-            found += walked
-        elif Path(path).is_file():
-            kind = _format_of(Path(path))
-            if kind is None:
-                raise DocumentError(f"`{path}` is of no known kind; expected {_known()}, plain or with .gz or .zst")
-            found.append(Input(path, kind, Path(path).stat().st_size))
-        else:
-            raise DocumentError(f"no such file or folder: `{path}`; check the path, or write hub:OWNER/NAME")
-    return found
-
-
-def documents(source: Input, reading: Reading) -> Iterator[str | None]:
+def documents(source: Input, reading: Reading) -> Iterator[bytes | None]:
     """The documents of an input; None stands for one that was left out (null, or not valid text and `skip_bad`).
 
     Raises:
-        DocumentError: names the file and the line or document.
+        DocumentError: names the file and the line or document. InvalidError: a file that is damaged.
     """
     yield from _READERS[source.format](source, reading)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS)
-        for name in sorted(files):
-            path = Path(place, name)
-            if not name.startswith((".", "_")) and path.is_file() and not path.is_symlink():
-                yield path
-
-
-def _format_of(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return FORMATS.get(suffixes[-1]) if suffixes else None
-
-
-def _known() -> str:
-    return ", ".join(FORMATS)
-
-
-def _opened(path: str) -> TextIO:
-    """Text of a file that may be compressed; bytes that are no UTF-8 come as lone surrogates."""
-    if path.endswith(".gz"):
-        binary: Any = gzip.open(path, "rb")  # noqa: SIM115  # the text wrapper closes it
-    elif path.endswith(".zst"):
-        binary = _zstd(path)
-    else:
-        binary = Path(path).open("rb")  # noqa: SIM115  # the text wrapper closes it
-    return io.TextIOWrapper(binary, encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def _zstd(path: str) -> Any:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-
-        return zstd.open(path, "rb")
-    except ImportError:
-        pass
-    try:
-        import zstandard
-    except ImportError:
-        raise DocumentError(f"`{path}` needs zstandard; get it: pip install 'nanofast[prepare]'") from None
-    return zstandard.open(path, "rb")
-
-
-def _checked(text: Any, place: str, reading: Reading) -> str | None:
-    """The text, if it is one that UTF-8 can hold."""
+def _checked(text: Any, place: str, reading: Reading) -> bytes | None:
+    """The text in UTF-8, if there is one."""
     if text is None:
         return None
-    if not isinstance(text, str):
+    if not isinstance(text, (str, bytes)):
         raise DocumentError(f"{place}: `{reading.column}` is {type(text).__name__}; expected text; pass --column")
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
+        if isinstance(text, str):
+            return text.encode()
+        text.decode()
+        return text
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
         if reading.skip_bad:
             return None
+        unit = "character" if isinstance(text, str) else "byte"
         raise DocumentError(
-            f"{place}: no valid UTF-8 at character {error.start}; re-encode it, or pass --skip-bad to leave it out"
+            f"{place}: no valid UTF-8 at {unit} {error.start}; re-encode it, or have `prepare --skip-bad` leave it out"
         ) from None
-    return text
 
 
-def _text(source: Input, reading: Reading) -> Iterator[str | None]:
-    with _opened(source.path) as file:
+def _text(source: Input, reading: Reading) -> Iterator[bytes | None]:
+    most = reading.most_bytes
+    with opened(source.path) as file:
         if reading.separator is None:
-            text = file.read(MOST_BYTES + 1)
-            if len(text) > MOST_BYTES:
+            text = file.read(-1 if most is None else most + 1)
+            if most is not None and len(text) > most:
                 raise DocumentError(
-                    f"`{source.path}` has more than {MOST_BYTES >> 20} MiB and would be one document; pass "
+                    f"`{source.path}` has more than {most >> 20} MiB and would be one document; pass "
                     r"--separator, such as '\n\n' or '<|endoftext|>'"
                 )
             yield _checked(text, f"`{source.path}`", reading)
             return
-        number, rest = 0, ""
-        while chunk := file.read(READ_CHARACTERS):
+        number, rest, separator = 0, b"", reading.separator.encode()
+        while chunk := file.read(READ_BYTES):
             # The rest holds no separator but perhaps the beginning of one, so it is searched with what comes behind it.
-            *whole, rest = (rest + chunk).split(reading.separator)
+            *whole, rest = (rest + chunk).split(separator)
             for text in whole:
                 yield _checked(text, f"`{source.path}`, document {number}", reading)
                 number += 1
-            if len(rest) > MOST_BYTES:
+            if most is not None and len(rest) > most:
                 raise DocumentError(
-                    f"`{source.path}`, document {number}: more than {MOST_BYTES >> 20} MiB without a separator"
+                    f"`{source.path}`, document {number}: more than {most >> 20} MiB without a separator"
                 )
         if rest:
             yield _checked(rest, f"`{source.path}`, document {number}", reading)
 
 
-def _json(source: Input, reading: Reading) -> Iterator[str | None]:
-    with _opened(source.path) as file:
-        for number, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            place = f"`{source.path}`, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DocumentError(f"{place}: no JSON ({error}); repair the line, or take it out") from None
-            yield _checked(_field(row, place, reading), place, reading)
+def _lines(source: Input, reading: Reading) -> Iterator[str]:
+    """Lines with their ends; bytes that are no UTF-8 come as lone surrogates."""
+    most = -1 if reading.most_bytes is None else reading.most_bytes
+    with opened(source.path) as file:
+        number = 0
+        while line := file.readline(most + 1 if most >= 0 else -1):
+            number += 1
+            if 0 <= most < len(line):
+                raise DocumentError(f"`{source.path}`, line {number}: more than {most >> 20} MiB; split it into lines")
+            yield line.decode("utf-8", "surrogateescape")
 
 
-def _csv(source: Input, reading: Reading) -> Iterator[str | None]:
-    csv.field_size_limit(1 << 30)
-    with _opened(source.path) as file:
+def _json(source: Input, reading: Reading) -> Iterator[bytes | None]:
+    for number, line in enumerate(_lines(source, reading), 1):
+        if line.isspace():
+            continue
+        place = f"`{source.path}`, line {number}"
         try:
-            for row in (rows := csv.DictReader(file, strict=True)):
-                place = f"`{source.path}`, line {rows.line_num}"
-                yield _checked(_field(row, place, reading), place, reading)
-        except csv.Error as error:
-            raise DocumentError(f"`{source.path}`, behind line {rows.line_num}: no CSV ({error})") from None
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DocumentError(f"{place}: no JSON ({error}); repair the line, or take it out") from None
+        yield _checked(_field(row, place, reading), place, reading)
+
+
+def _csv(source: Input, reading: Reading) -> Iterator[bytes | None]:
+    csv.field_size_limit(1 << 30)
+    rows = csv.DictReader(_lines(source, reading), strict=True)
+    try:
+        for row in rows:
+            place = f"`{source.path}`, line {rows.line_num}"
+            yield _checked(_field(row, place, reading), place, reading)
+    except csv.Error as error:
+        raise DocumentError(f"`{source.path}`, behind line {rows.line_num}: no CSV ({error})") from None
 
 
 def _field(row: Any, place: str, reading: Reading) -> Any:
@@ -218,27 +140,28 @@ def _field(row: Any, place: str, reading: Reading) -> Any:
     return row[reading.column]
 
 
-def _parquet(source: Input, reading: Reading) -> Iterator[str | None]:
+def _parquet(source: Input, reading: Reading) -> Iterator[bytes | None]:
     from nanofast._nanofast import DocumentReader
 
     for number, text in enumerate(DocumentReader(source.path, reading.column)):
-        place = f"`{source.path}`, document {number}"
-        yield _checked(text.decode("utf-8", "surrogateescape"), place, reading)
+        yield _checked(text, f"`{source.path}`, document {number}", reading)
 
 
-def _code(source: Input, reading: Reading) -> Iterator[str | None]:
+def _code(source: Input, reading: Reading) -> Iterator[bytes | None]:
     """A source file; what is binary, or too large to have been written by hand, is no document."""
-    if source.size_bytes is not None and source.size_bytes > MOST_BYTES:
+    if reading.most_bytes is not None and (source.size_bytes or 0) > reading.most_bytes:
         yield None
         return
     content = Path(source.path).read_bytes()
     try:
-        yield None if b"\0" in content else content.decode()
+        content.decode()
     except UnicodeDecodeError:
         yield None
+    else:
+        yield None if b"\0" in content else content
 
 
-def _dataset(source: Input, reading: Reading) -> Iterator[str | None]:
+def _dataset(source: Input, reading: Reading) -> Iterator[bytes | None]:
     """Through `datasets`: one that was saved to disk, or one of the hub, streamed."""
     try:
         import datasets
@@ -246,9 +169,15 @@ def _dataset(source: Input, reading: Reading) -> Iterator[str | None]:
         raise DocumentError(f"`{source.path}` needs datasets; get it: pip install 'nanofast[prepare]'") from None
     if source.path.startswith(HUB_PREFIX):
         name, _, config = source.path.removeprefix(HUB_PREFIX).partition(":")
-        rows = datasets.load_dataset(name, config or None, split=reading.hub_split, streaming=True)
+        rows: Any = datasets.load_dataset(name, config or None, split=reading.split, streaming=True)
     else:
         rows = datasets.load_from_disk(source.path)
+        if isinstance(rows, dict):
+            if reading.split not in rows:
+                raise DocumentError(
+                    f"`{source.path}` has no split `{reading.split}`; pass --split, {' or '.join(rows)}"
+                )
+            rows = rows[reading.split]
     for number, row in enumerate(rows):
         place = f"`{source.path}`, document {number}"
         yield _checked(_field(row, place, reading), place, reading)

@@ -5,7 +5,7 @@
     python -m nanofast.data download --url-template 'https://host/shard_{index:05d}.parquet' --num-shards 100 -n 4
 
 What is there and verified is not fetched again; what was interrupted goes on where it ended; several processes may work
-on one folder. `manifest.jsonl` there says what was verified. The exit code is 0 only when every shard is there.
+on one folder. `_manifest.jsonl` there says what was verified. The exit code is 0 only when every shard is there.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nanofast.data.fetch import DiskError, Fetched, Fetcher, FetchError, Patience, Source, new_client
+from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.fetch import DiskError, Fetched, Fetcher, FetchError, Patience, Source, identity, new_client, refused
 from nanofast.data.footer import check_footer
 from nanofast.data.partial import StoppedError
 from nanofast.data.published import PRESETS, chosen, list_repo, list_template
 from nanofast.data.transfer import Transfer, new_transfer
+from nanofast.home import home_folder
 
-MANIFEST = "manifest.jsonl"
+MANIFEST = "_manifest.jsonl"  # the underscore keeps readers of JSON lines from taking it for data
 
 
 @dataclass
@@ -61,11 +63,15 @@ class Manifest:
     def append(self, source: Source, fetched: Fetched) -> None:
         """One write of one line, behind a line break of its own in case the last line is torn."""
         line = json.dumps({"name": source.name, **asdict(fetched), "url": source.url})
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
-            os.write(descriptor, f"\n{line}\n".encode())
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self._path, flags, 0o666)
+            try:
+                os.write(descriptor, f"\n{line}\n".encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise refused(self._path, error) from error
 
 
 def download(
@@ -96,6 +102,7 @@ def download(
     def work(source: Source) -> bool:
         """Whether the shard was fetched; False: it was there."""
         final = folder / source.name
+        seen = identity(final)
         if _is_verified(final, source, known.get(source.name), manifest, verify):
             return False
         transfer.begin(source)
@@ -104,12 +111,12 @@ def download(
             transfer.move(source, size, total)
 
         try:
-            fetched = fetcher.fetch(source, final, headers=headers_for(source.url), on_size=on_size)
+            fetched = fetcher.fetch(source, final, seen=seen, headers=headers_for(source.url), on_size=on_size)
+            if fetched is not None:
+                manifest.append(source, fetched)
         except DiskError:
             stop.set()  # the other shards would meet the same
             raise
-        if fetched is not None:
-            manifest.append(source, fetched)
         return fetched is not None
 
     try:
@@ -201,7 +208,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="", help="take the shards whose path in the repository begins with this")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of the repository (main)")
     parser.add_argument("--url-template", metavar="URL", help="shards anywhere, with a field such as {index:05d}")
-    parser.add_argument("--num-shards", type=int, metavar="TOTAL", help="how many shards the template has in all")
+    parser.add_argument(
+        "--num-shards", type=whole_number, metavar="TOTAL", help="how many shards the template has in all"
+    )
     parser.add_argument(
         "-n",
         type=int,
@@ -209,12 +218,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="training shards to fetch, -1 for all (8); the last is for validation and always fetched",
     )
-    parser.add_argument("-w", type=int, default=4, metavar="N", help="parallel downloads (4)")
+    parser.add_argument("-w", type=whole_number, default=4, metavar="N", help="parallel downloads (4)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to (NANOFAST_HOME/data/NAME)")
     parser.add_argument("--verify", action="store_true", help="hash again what is there")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive_number,
         default=Patience.total_seconds,
         metavar="SECONDS",
         help="longest time for one shard (7200)",
@@ -232,9 +241,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{name:12} {preset.license:32} {preset.size:28} {preset.about}\n{'':12} {preset.repo}")
         return 0
     patience, stop = Patience(total_seconds=arguments.timeout), threading.Event()
-    name, sources, license_text = _sources(arguments, patience, stop)
+    name, sources, license_text = _sources(arguments, patience)
     wanted = chosen(sources, arguments.n)
-    folder = arguments.to or _home() / "data" / name
+    folder = arguments.to or home_folder() / "data" / name
     size = sum(source.size_bytes or 0 for source in wanted)
     transfer = new_transfer(wanted, quiet=arguments.json)
     transfer.say(
@@ -246,7 +255,7 @@ def run(arguments: argparse.Namespace) -> int:
             wanted,
             folder,
             Fetcher(client, patience, stop),
-            num_workers=max(1, arguments.w),
+            num_workers=arguments.w,
             verify=arguments.verify,
             headers_for=_token_for,
             transfer=transfer,
@@ -261,7 +270,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if summary.missing else 0
 
 
-def _sources(arguments: argparse.Namespace, patience: Patience, stop: threading.Event) -> tuple[str, list[Source], str]:
+def _sources(arguments: argparse.Namespace, patience: Patience) -> tuple[str, list[Source], str]:
     """(name, listing, licence) of what the arguments name."""
     ways = [arguments.preset, arguments.repo, arguments.url_template]
     if sum(way is not None for way in ways) != 1:
@@ -269,7 +278,7 @@ def _sources(arguments: argparse.Namespace, patience: Patience, stop: threading.
     if arguments.n < -1:
         raise FetchError(f"-n must be -1 (all) or more; found {arguments.n}")
     if arguments.url_template:
-        if arguments.num_shards is None or arguments.num_shards < 1:
+        if arguments.num_shards is None:
             raise FetchError("--url-template needs --num-shards TOTAL, the number of shards that exist")
         sources = list_template(arguments.url_template, arguments.num_shards)
         return sources[0].name.rsplit(".", 1)[0].rstrip("0123456789_-") or "shards", sources, ""
@@ -277,15 +286,11 @@ def _sources(arguments: argparse.Namespace, patience: Patience, stop: threading.
         preset = PRESETS[arguments.preset]
         return (
             arguments.preset,
-            list_repo(preset.repo, preset.prefix, arguments.revision, patience, stop),
+            list_repo(preset.repo, preset.prefix, arguments.revision, patience),
             preset.license,
         )
-    sources = list_repo(arguments.repo, arguments.prefix, arguments.revision, patience, stop)
+    sources = list_repo(arguments.repo, arguments.prefix, arguments.revision, patience)
     return arguments.repo.replace("/", "--"), sources, ""
-
-
-def _home() -> Path:
-    return Path(os.environ.get("NANOFAST_HOME") or Path.home() / ".cache" / "nanofast").expanduser()
 
 
 def _token_for(url: str) -> dict[str, str]:

@@ -22,10 +22,13 @@ from pathlib import Path
 import httpx2
 import tenacity
 
+from nanofast.data.deadline import within
 from nanofast.data.footer import check_footer
 from nanofast.data.partial import Partial, StoppedError
 
 _RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504, 520, 522, 524}
+# Extension of a request that began with https, kept through its redirects.
+HTTPS_ONLY = "nanofast_https"
 # Errors of the disk, which every other file would meet too.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
@@ -50,13 +53,14 @@ class Patience:
     """A window in which fewer than `window_bytes` came counts as a stall (a drip that no silence ends)."""
     window_bytes: int = 1 << 20
     total_seconds: float = 2 * 3600.0
-    """Longest time for one file, waiting included."""
+    """Longest time for one file, or for a listing, waiting included."""
     attempts: int = 8
-    """Attempts in a row that brought not one byte."""
+    """Attempts in a row that brought not one byte; those that a server asked to repeat later do not count."""
     wrong_attempts: int = 3
     """Times that a whole file may come and be the wrong one."""
     first_wait_seconds: float = 1.0
     max_wait_seconds: float = 300.0
+    """Longest wait of our own choice; a server may ask for more, up to `total_seconds`."""
 
 
 # Hears how many bytes of a file are there, and of how many in all, where that is known.
@@ -71,12 +75,22 @@ class Fetched:
     sha256: str
 
 
+# Inode and time of change.
+Identity = tuple[int, int]
+
+
 class FetchError(OSError):
     """The file cannot be had; trying again would not change it."""
 
 
 class DiskError(FetchError):
     """The disk does not take it, and would take no other file either."""
+
+
+def refused(path: Path, error: OSError) -> FetchError:
+    """What the system said to writing `path`, in one line."""
+    kind = DiskError if error.errno in _DISK_ERRORS else FetchError
+    return kind(f"cannot write `{path}`: {error.strerror or error}; make room or name another folder with --to")
 
 
 class _TroubleError(Exception):
@@ -94,7 +108,7 @@ def new_client(patience: Patience, transport: httpx2.BaseTransport | None = None
         follow_redirects=True,
         max_redirects=10,
         timeout=httpx2.Timeout(patience.read_seconds),
-        event_hooks={"request": [_refuse_downgrade]},
+        event_hooks={"request": [refuse_downgrade]},
         headers={"User-Agent": "nanofast", "Accept-Encoding": "identity"},
         transport=transport,
     )
@@ -113,55 +127,65 @@ class Fetcher:
         source: Source,
         final: Path,
         *,
+        seen: Identity | None = None,
         headers: dict[str, str] | None = None,
         on_size: OnSize = lambda _size, _total: None,
     ) -> Fetched | None:
         """Fetch `source` to `final`; None where another process did so meanwhile. `on_size` hears how far it is.
 
+        Args:
+            seen: what lay at `final` when it was found wanting (`identity`).
+
         Raises:
             FetchError: it cannot be had, in one line.
             StoppedError: the stop event was set.
         """
-        try:
-            before = _identity(final)
+
+        def fetch() -> Fetched | None:
             with Partial(final, self._stop) as partial:
-                if _identity(final) != before:
+                if identity(final) != seen:
                     partial.discard()
                     return None
                 self._repeat(source, partial, headers or {}, on_size)
                 fetched = Fetched(partial.size, partial.sha256)
                 partial.publish()
                 return fetched
-        except StoppedError:
+
+        # An attempt minds the time itself at every byte of a body; what is silent or drips before that is cut here.
+        latest = self._patience.total_seconds + self._patience.read_seconds
+        try:
+            return within(latest, fetch)
+        except (StoppedError, FetchError):
             raise
+        except TimeoutError as error:
+            raise FetchError(f"`{source.name}` from {source.url}: gave up: {error}") from error
         except OSError as error:
-            if isinstance(error, FetchError):
-                raise
-            kind = DiskError if error.errno in _DISK_ERRORS else FetchError
-            raise kind(
-                f"cannot write `{final}`: {error.strerror or error}; make room or name another folder with --to"
-            ) from error
+            raise refused(final, error) from error
 
     def _repeat(self, source: Source, partial: Partial, headers: dict[str, str], on_size: OnSize) -> None:
         """Attempts until the partial file is whole and verified."""
-        started, patience = time.monotonic(), self._patience
+        patience = self._patience
+        deadline = time.monotonic() + patience.total_seconds
         fruitless, wrong, last_size = 0, 0, partial.size
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = getattr(error, "retry_after", None)
             jittered = tenacity.wait_random_exponential(patience.first_wait_seconds, patience.max_wait_seconds)(state)
-            return min(jittered + (asked or 0.0), patience.max_wait_seconds)
+            return jittered + (asked or 0.0)
 
         def stop(state: tenacity.RetryCallState) -> bool:
             nonlocal fruitless, wrong, last_size
             error = state.outcome.exception() if state.outcome else None
             wrong += isinstance(error, _TroubleError) and error.is_wrong
-            fruitless = fruitless + 1 if partial.size <= last_size else 0
+            if partial.size > last_size:
+                fruitless = 0
+            elif not getattr(error, "retry_after", None):
+                fruitless += 1
             last_size = partial.size
             if wrong >= patience.wrong_attempts or fruitless >= patience.attempts:
                 return True
-            return time.monotonic() - started > patience.total_seconds
+            return time.monotonic() + state.upcoming_sleep > deadline
 
         def sleep(seconds: float) -> None:
             if self._stop.wait(seconds):
@@ -171,7 +195,7 @@ class Fetcher:
             retry=tenacity.retry_if_exception_type(_TroubleError), wait=wait, stop=stop, sleep=sleep, reraise=True
         )
         try:
-            retrying(self._attempt, source, partial, headers, on_size, started + patience.total_seconds)
+            retrying(self._attempt, source, partial, headers, on_size, deadline)
         except _TroubleError as error:
             raise FetchError(f"`{source.name}` from {source.url}: gave up after {_times(retrying)}: {error}") from error
 
@@ -185,7 +209,7 @@ class Fetcher:
             headers["Range"] = f"bytes={partial.size}-"
             if partial.tag:
                 headers["If-Range"] = partial.tag
-        extensions = {"nanofast_https": source.url.lower().startswith("https:")}
+        extensions = {HTTPS_ONLY: source.url.lower().startswith("https:")}
         try:
             with self._client.stream("GET", source.url, headers=headers, extensions=extensions) as response:
                 total = self._begin(source, partial, response)
@@ -208,7 +232,9 @@ class Fetcher:
             partial.begin(None)
             raise _TroubleError("the file is shorter than what came of it before")
         if status in _RETRIED_STATUS:
-            raise _TroubleError(f"the server answers {status} {response.reason_phrase}", _retry_after(response))
+            asked = _retry_after(response)
+            wait = f" and asks to wait {asked:.0f} s" if asked else ""
+            raise _TroubleError(f"the server answers {status} {response.reason_phrase}{wait}", asked)
         if status in (401, 403):
             raise FetchError(
                 f"`{source.name}`: {status} {response.reason_phrase} for {source.url}; does it need HF_TOKEN?"
@@ -264,15 +290,19 @@ class Fetcher:
                 raise ValueError(f"{partial.size} bytes; the publisher states {source.size_bytes}")
             if source.sha256 is not None and partial.sha256 != source.sha256:
                 raise ValueError(f"SHA-256 {partial.sha256[:12]}…; the publisher states {source.sha256[:12]}…")
-            if source.name.endswith(".parquet"):
-                check_footer(partial.written())
+            check_footer(partial.written())
         except ValueError as error:
             partial.begin(None)
             raise _TroubleError(f"what came is wrong: {error}", is_wrong=True) from error
 
 
-def _refuse_downgrade(request: httpx2.Request) -> None:
-    if request.extensions.get("nanofast_https") and request.url.scheme != "https":
+def refuse_downgrade(request: httpx2.Request) -> None:
+    """A request, also one that follows a redirect, that would leave https against its mark `HTTPS_ONLY`.
+
+    Raises:
+        FetchError: it would.
+    """
+    if request.extensions.get(HTTPS_ONLY) and request.url.scheme != "https":
         raise FetchError(f"redirect from https to {request.url.scheme} refused: {request.url}")
 
 
@@ -294,7 +324,8 @@ def _content_range(response: httpx2.Response) -> tuple[int | None, int | None]:
     return int(found[1]), None if found[2] == "*" else int(found[2])
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> Identity | None:
+    """Tells a file from one that took its place; None where there is none."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanofast.data import inspect_chat, inspect_tokens, show
+from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.inputs import require_shards
 from nanofast.token_files import is_token_data
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 LARGE_ROW_GROUP_BYTES = 1 << 30
 # The loader deals whole row groups where a lane has this many (STREAM of the loader: units), else it cuts them.
 ROW_GROUPS_A_LANE = 32
+# Columns that are not marked as strings and read as text all the same, as the loader's schema describes them.
+BYTES_AS_TEXT = ("binary", "json (binary)", "enum (binary)")
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Facts:
     num_documents: int = 0
     file_bytes: int = 0
     text_bytes: int = 0
+    """Of documents: counted where all were looked at, else scaled from those that were; of the column without such."""
     num_nulls: int = 0
     """Rows without a text, as far as writers counted them."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -98,20 +103,21 @@ def inspect(
     for name, counter in counts.items():
         setattr(facts, name, dict(counter.most_common()))
     has_text = text_column is not None or is_text
-    texts = _texts(groups, facts.text_column, sample_bytes) if has_text else iter(())
-    facts.sample = _sampled(texts, tokenizer)
+    looked_at = groups[:: max(1, -(-facts.text_bytes // max(1, sample_bytes)))] if has_text else []
+    facts.sample = _sampled(_texts(looked_at, facts.text_column), tokenizer)
+    column_bytes = sum(size for _, _, size in looked_at)
+    if column_bytes:
+        facts.text_bytes = round(facts.sample["num_bytes"] * facts.text_bytes / column_bytes)
     facts.ranks = _ranks(facts, world_size)
     facts.warnings += _warnings(facts, max((size for _, _, size in groups), default=0))
     return facts
 
 
-def _texts(groups: list[tuple[Path, int, int]], text_column: str, sample_bytes: int) -> Iterator[bytes]:
-    """Documents of row groups spread evenly, until the sample is as large as asked for."""
+def _texts(groups: list[tuple[Path, int, int]], text_column: str) -> Iterator[bytes]:
+    """Documents of row groups."""
     from nanofast._nanofast import read_row_group
 
-    total = sum(size for _, _, size in groups)
-    stride = max(1, -(-total // max(1, sample_bytes)))
-    for shard, index, _ in groups[::stride]:
+    for shard, index, _ in groups:
         yield from read_row_group(shard, index, text_column)
 
 
@@ -126,7 +132,7 @@ def _sampled(texts: Iterator[bytes], tokenizer: Tokenizer | None) -> dict[str, A
             num_tokens += len(tokenizer.encode(text.decode("utf-8", "replace")))
             num_token_bytes += len(text)
     if not lengths:
-        return {"num_documents": 0}
+        return {"num_documents": 0, "num_bytes": 0}
     return {
         "num_documents": len(lengths),
         "num_bytes": sum(lengths),
@@ -168,8 +174,10 @@ def _warnings(facts: Facts, largest_bytes: int) -> Iterator[str]:
             f"column `{lists[0]}` is a list: conversations are looked at with --chat and loaded with ChatLoader, not "
             "as text"
         )
-    if kind is not None and kind != "string" and not kind.startswith("list<"):
+    if kind in BYTES_AS_TEXT:
         yield f"column `{facts.text_column}` is {kind}; it is read as text and checked to be UTF-8 when tokenized"
+    elif kind is not None and kind != "string" and not kind.startswith("list<"):
+        yield f"column `{facts.text_column}` is {kind}, which is no text: the loader refuses it"
     if largest_bytes > LARGE_ROW_GROUP_BYTES:
         yield (
             f"a row group holds {largest_bytes / 1e9:.1f} GB of text: resuming inside it reads it from its start; "
@@ -202,8 +210,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="NAME_OR_FILE", help="a bundled vocabulary or a file: shows bytes per token"
     )
-    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="processes of the run to plan for (1)")
-    parser.add_argument("--sample-mb", type=float, default=64.0, metavar="MB", help="text to read for lengths (64)")
+    parser.add_argument(
+        "--world-size", type=whole_number, default=1, metavar="N", help="processes of the run to plan for (1)"
+    )
+    parser.add_argument(
+        "--sample-mb", type=positive_number, default=64.0, metavar="MB", help="text to read for lengths (64)"
+    )
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument("--html", type=Path, metavar="PAGE", help="write what is shown as a page too")
     show.add_arguments(parser)
@@ -212,17 +224,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
-    tokenizer = named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = None if arguments.tokenizer is None else named_tokenizer(arguments.tokenizer)
     if arguments.chat:
         return inspect_chat.run(arguments, tokenizer)
-    if arguments.world_size < 1:
-        raise ValueError(f"--world-size must be at least 1; found {arguments.world_size}")
-    if not arguments.sample_mb > 0:
-        raise ValueError(f"--sample-mb must be more than 0; found {arguments.sample_mb}")
+    require_shards(arguments.path, "pass --chat to look at conversations")
     if is_token_data(arguments.path):
-        if arguments.batch is not None or arguments.html is not None:
-            raise ValueError(f"`{arguments.path}` holds tokens; --batch and --html are for parquet")
+        if arguments.batch is not None:
+            raise ValueError(f"`{arguments.path}` holds tokens; --batch shows how parquet text is packed")
         files = inspect_tokens.inspect_tokens(arguments.path)
+        if arguments.html is not None:
+            arguments.html.write_text(show.as_html(inspect_tokens.described(files)), "utf-8")
         print(json.dumps(files, indent=2) if arguments.json else inspect_tokens.described(files))
         return 0
     facts = inspect(

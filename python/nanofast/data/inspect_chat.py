@@ -6,19 +6,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nanofast import _nanofast
 from nanofast.chat_template import ChatTemplate
+from nanofast.data import show
+from nanofast.data.amounts import whole_number
 from nanofast.errors import InvalidError
 
 if TYPE_CHECKING:
     import argparse
 
     from nanofast.tokenizer import Tokenizer
+
+Rendered = tuple[list[int], list[bool]]
 
 LEARNED, OTHER, OFF = "\x1b[32m", "\x1b[2m", "\x1b[0m"  # green; dim
 
@@ -33,19 +38,21 @@ def coloured(tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[bool], col
     return text
 
 
-def shown(
-    path: str, tokenizer: Tokenizer, template: ChatTemplate, count: int, *, colour: bool, **source: Any
-) -> Iterator[str]:
-    """The first conversations of a data set, one after the other, each with its counts."""
-    files = _nanofast.find_conversations(path)
-    for file in files:
-        rendered = _nanofast.render_rows(tokenizer._native, template.arguments(**source), file, count)
-        for ids, mask in rendered:
-            yield f"▏{coloured(tokenizer, ids.tolist(), mask.tolist(), colour)}"
-            yield f"  {len(ids)} tokens, {int(mask.sum())} learned ({mask.mean():.0%})\n"
-        count -= len(rendered)
+def rendered(path: str, tokenizer: Tokenizer, template: ChatTemplate, count: int, **source: Any) -> Iterator[Rendered]:
+    """The first conversations of a data set, one after the other: (ids, which of them are learned)."""
+    for file in _nanofast.find_conversations(path):
+        found = _nanofast.render_rows(tokenizer._native, template.arguments(**source), file, count)
+        yield from ((ids.tolist(), mask.tolist()) for ids, mask in found)
+        count -= len(found)
         if count == 0:
             return
+
+
+def shown(tokenizer: Tokenizer, conversations: Iterable[Rendered], *, colour: bool) -> Iterator[str]:
+    """Conversations as text, each with its counts."""
+    for ids, mask in conversations:
+        yield f"▏{coloured(tokenizer, ids, mask, colour)}"
+        yield f"  {len(ids)} tokens, {sum(mask)} learned ({sum(mask) / len(ids):.0%})\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,26 +62,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--template", default="nanochat", help="nanochat, chatml or llama3 (nanochat)")
     group.add_argument("--layout", default="messages", help="messages, sharegpt or alpaca (messages)")
     group.add_argument("--messages-column", metavar="NAME", help="the column of the messages")
-    group.add_argument("--count", type=int, default=3, metavar="N", help="conversations to show (3)")
+    group.add_argument("--count", type=whole_number, default=3, metavar="N", help="conversations to show (3)")
     group.add_argument("--no-colour", action="store_true", help="mark learned tokens by ⟦ ⟧ instead")
 
 
 def run(arguments: argparse.Namespace, tokenizer: Tokenizer | None) -> int:
     """The command."""
-    if arguments.count < 1:
-        raise InvalidError(f"--count must be at least 1; found {arguments.count}")
     if tokenizer is None:
         raise InvalidError("--chat takes a tokenizer: pass --tokenizer NAME_OR_FILE, for example r50k_base")
+    if arguments.batch is not None:
+        raise InvalidError("--batch shows packed text; with --chat leave it out")
     template = ChatTemplate.from_name(arguments.template)
-    lines = shown(
-        arguments.path,
-        tokenizer.with_special_tokens(template.special_tokens),
-        template,
-        arguments.count,
-        colour=not arguments.no_colour and sys.stdout.isatty(),
-        layout=arguments.layout,
-        messages_column=arguments.messages_column,
-    )
-    for line in lines:
+    tokenizer = tokenizer.with_special_tokens(template.special_tokens)
+    source = {"layout": arguments.layout, "messages_column": arguments.messages_column}
+    conversations = list(rendered(arguments.path, tokenizer, template, arguments.count, **source))
+    if arguments.html is not None:
+        from rich.text import Text
+
+        lines = shown(tokenizer, conversations, colour=not arguments.no_colour)
+        arguments.html.write_text(show.as_html(*map(Text.from_ansi, lines)), "utf-8")
+    if arguments.json:
+        found = [{"text": tokenizer.decode(ids), "ids": ids, "learned": mask} for ids, mask in conversations]
+        print(json.dumps(found, indent=2))
+        return 0
+    for line in shown(tokenizer, conversations, colour=not arguments.no_colour and sys.stdout.isatty()):
         print(line)
     return 0

@@ -2,8 +2,9 @@
 
     python -m nanofast.data locate d4-20261123-073000 --step 1234
 
-The data is read again from the checkpoint before that step, or from the beginning, and what the step's batches hold is
-told: a line for each piece of a document, which `TokenLoader(exclude=…)` takes as it is up to the first space.
+From the run's log of documents, where it keeps one (`--log-documents`); else the data is read again from the checkpoint
+before that step, or from the beginning. Told is a line for each piece of a document, which `TokenLoader(exclude=…)`
+takes as it is up to the first space.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import torch
 from nanofast import Tokenizer, checkpoint
 from nanofast.build import open_loader
 from nanofast.config import Config, ConfigError, from_dict
+from nanofast.data.amounts import whole_number
 from nanofast.distributed import World
+from nanofast.documents_log import LOG, read_step
 from nanofast.resume import TOKENIZER_FILE, find, home_folder
 
 State = dict[str, Any]
@@ -53,6 +56,9 @@ def locate(run: str, step: int, home: str | None = None) -> Iterator[Piece]:
     last = checkpoint.step_of(found.path)
     if not 1 <= step <= last:
         raise ConfigError(f"step = {step}: the run has checkpoints up to step {last}")
+    if logged := read_step(found.path.parent.parent / LOG, step):
+        yield from (Piece(**piece) for piece in logged)
+        return
     config, world_size, start, states = _before(found.path.parent, step)
     data, schedule, T = config.data.data, config.schedule, config.model.sequence_length
     assert data is not None
@@ -93,7 +99,7 @@ def _before(checkpoints: Path, step: int) -> tuple[Config, int, int, list[State]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("run", help="name or folder of the run, or auto for the one written to last")
-    parser.add_argument("--step", type=int, required=True, help="the step, counted from 1")
+    parser.add_argument("--step", type=whole_number, required=True, help="the step, counted from 1")
     parser.add_argument("--home", help="folder of runs; NANOFAST_HOME, else ~/.cache/nanofast")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 

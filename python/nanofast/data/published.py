@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import posixpath
 import string
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanofast.data.fetch import FetchError, Patience, Source
+import httpx2
+
+from nanofast.data.deadline import within
+from nanofast.data.fetch import HTTPS_ONLY, FetchError, Patience, Source, refuse_downgrade
 from nanofast.data.names import checked_name, flat_name
 
 
@@ -57,42 +59,30 @@ PRESETS = {
 }
 
 
-def list_repo(repo: str, prefix: str, revision: str, patience: Patience, stop: threading.Event) -> list[Source]:
+def list_repo(repo: str, prefix: str, revision: str, patience: Patience) -> list[Source]:
     """The parquet shards of a data set on the hub whose path begins with `prefix`.
 
-    HF_ENDPOINT and HF_TOKEN are minded, as everywhere with the hub.
+    HF_ENDPOINT and HF_TOKEN are minded, as everywhere with the hub, whose library waits and asks again by itself.
 
     Raises:
         FetchError: the hub does not answer, or has no such data set or shard.
     """
     import huggingface_hub
-    import tenacity
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    _guard_session(patience)
+    folder = posixpath.dirname(prefix) or None
 
     def listed() -> list[huggingface_hub.RepoFile]:
-        folder = posixpath.dirname(prefix) or None
         entries = huggingface_hub.HfApi().list_repo_tree(
             repo, folder, repo_type="dataset", revision=revision, recursive=True
         )
         return [entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)]
 
-    def is_passing(error: BaseException) -> bool:
-        if not isinstance(error, HfHubHTTPError):
-            return isinstance(error, OSError) or type(error).__module__.startswith("http")
-        return error.response.status_code == 429 or error.response.status_code >= 500
-
-    def sleep(seconds: float) -> None:
-        stop.wait(seconds)
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_passing),
-        wait=tenacity.wait_random_exponential(patience.first_wait_seconds, patience.max_wait_seconds),
-        stop=tenacity.stop_after_attempt(patience.attempts),
-        sleep=sleep,
-        reraise=True,
-    )
     try:
-        files = retrying(listed)
+        files = within(patience.total_seconds, listed)
+    except FetchError:
+        raise
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise FetchError(f"no data set `{repo}` at revision `{revision}` on the hub (or it needs HF_TOKEN)") from error
     except Exception as error:
@@ -117,6 +107,25 @@ def list_repo(repo: str, prefix: str, revision: str, patience: Patience, stop: t
     return _distinct(sorted(sources, key=lambda source: source.name))
 
 
+def _guard_session(patience: Patience) -> None:
+    """Give the hub's own client what it lacks: an end to a server's silence, and no way from https to http."""
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging
+
+    # Its warnings, one an attempt, say no more than the one line that comes of them.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    timeout = httpx2.Timeout(patience.read_seconds).as_dict()
+
+    def guard(request: httpx2.Request) -> None:
+        request.extensions |= {"timeout": timeout, HTTPS_ONLY: constants.ENDPOINT.startswith("https:")}
+        refuse_downgrade(request)
+
+    theirs = huggingface_hub.get_session().event_hooks
+    hooks = {**theirs, "request": [*theirs["request"], guard]}
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(follow_redirects=True, event_hooks=hooks))
+
+
 def list_template(template: str, num_shards: int) -> list[Source]:
     """The shards `template.format(index=0 … num_shards - 1)`; the template names `index` and nothing else.
 
@@ -128,6 +137,8 @@ def list_template(template: str, num_shards: int) -> list[Source]:
         if fields != {"index"}:
             raise ValueError(f"fields {sorted(fields) or 'none'}")
         urls = [template.format(index=index) for index in range(num_shards)]
+        if not all(url.split("?")[0].endswith(".parquet") for url in urls):
+            raise ValueError("no .parquet file")
         return _distinct([Source(checked_name(posixpath.basename(url.split("?")[0])), url) for url in urls])
     except (ValueError, KeyError, IndexError) as error:
         raise FetchError(

@@ -10,7 +10,6 @@ so that a run that was killed leaves nothing that a later one could take for who
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,6 +18,7 @@ from pathlib import Path
 from nanofast.chat_template import NANOCHAT
 from nanofast.data import stdlib
 from nanofast.data.aside import folder_aside
+from nanofast.data.shard_writer import ShardWriter
 
 FORMAT_VERSION = 1
 VOCAB_SIZE = 4096
@@ -79,8 +79,6 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _make_data(data: Path) -> None:
-    from nanofast._nanofast import ParquetWriter
-
     documents = stdlib.documents()
     if len(documents) < MIN_DOCUMENTS:
         raise FileNotFoundError(
@@ -90,16 +88,11 @@ def _make_data(data: Path) -> None:
     with folder_aside(data, _is_complete) as folder:
         files = {}
         for index, texts in enumerate(split_shards(documents)):
-            path = folder / f"shard_{index:05d}.parquet"
-            writer = ParquetWriter(path, row_group_documents=len(texts))
-            writer.write(list(texts))
-            writer.close()
-            content = path.read_bytes()
-            files[path.name] = {
-                "size_bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "num_documents": len(texts),
-            }
+            name = f"shard_{index:05d}.parquet"
+            shard = ShardWriter(folder / name, folder / f".{name}", len(texts))
+            for text in texts:
+                shard.add(text.encode())
+            files[name] = shard.finish()
         manifest = {"format_version": FORMAT_VERSION, "source": "Python standard library", "files": files}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nanofast.copies import IGNORE
+from nanofast.data.amounts import whole_number
 from nanofast.loader import TokenLoader
 
 if TYPE_CHECKING:
@@ -203,8 +204,10 @@ def _rendered(piece: Piece, colour: str) -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What a batch is asked for with."""
     parser.add_argument("--batch", type=int, metavar="N", help="show packed batch N, counted from 0, in colours")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="rows of that batch (4)")
-    parser.add_argument("--sequence-length", type=int, default=256, metavar="T", help="tokens of its rows (256)")
+    parser.add_argument("--batch-size", type=whole_number, default=4, metavar="B", help="rows of that batch (4)")
+    parser.add_argument(
+        "--sequence-length", type=whole_number, default=256, metavar="T", help="tokens of its rows (256)"
+    )
     parser.add_argument(
         "--packing", default="best_fit", choices=["best_fit", "concat", "one_per_row"], help="(best_fit)"
     )

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nanofast.data.aside import flush
+from nanofast.data.aside import flush, naming
 
 KEY_BYTES = 16
 _HEAD = struct.Struct("<16sI")
@@ -28,7 +28,7 @@ def write_run(path: Path, records: list[Record]) -> None:
     """Sort records by key and write them; the name appears when all is on disk."""
     aside = path.with_name(f".{path.name}.partial")
     records.sort()
-    with aside.open("wb") as file:
+    with naming(path), aside.open("wb") as file:
         for key, text in records:
             file.write(_HEAD.pack(key, len(text)))
             file.write(text)

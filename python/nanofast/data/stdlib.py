@@ -21,6 +21,7 @@ import re
 import sys
 import sysconfig
 import tokenize
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,11 @@ def _topics() -> Iterator[str]:
 def _builtins() -> Iterator[str]:
     """Signatures and documentation of the built-in functions and types, which have no source in Python."""
     for name, thing in sorted(vars(builtins).items()):
-        if name.startswith("_") or not callable(thing):
+        # not what `site`, notebooks and debuggers put there: the corpus would depend on who makes it
+        is_own = isinstance(thing, types.BuiltinFunctionType) or (
+            isinstance(thing, type) and thing.__module__ == "builtins"
+        )
+        if name.startswith("_") or not is_own:
             continue
         parts = [_described(name, thing)]
         if isinstance(thing, type):

@@ -1,9 +1,9 @@
-"""A token file on its way: written in pieces, each on disk before it counts, resumed behind the last, read back whole.
+"""A token file on its way: written in pieces, each read back from the disk before it counts, resumed behind the last.
 
     .tokens.bin.partial           header (filled in at the end), ids
     .tokens.bin.starts.partial    header, where documents begin
     .tokens.bin.pieces            a line a piece: ids, documents, SHA-256, where the source stands
-    tokens.bin.starts.npy, tokens.bin.json, tokens.bin    appear in this order, when all was read back
+    tokens.bin.starts.npy, tokens.bin.json, tokens.bin    appear in this order, when all is there
 
 A kill at any moment costs the last piece: what is in no finished piece is cut off at the next start.
 """
@@ -33,6 +33,8 @@ LLM_C_BYTES = 256 * 4
 LLM_C_KINDS = {"uint16": (20240520, 1), "uint32": (20240801, 7)}
 NPY_BYTES = 128
 READ_BYTES = 1 << 24
+# Where a file stands before its first piece.
+NOTHING: dict[str, Any] = {"num_tokens": 0, "num_documents": 0, "state": None}
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,22 @@ class TokenWriter:
         self._pieces.__exit__(kind, error, where)
 
     def write(self, ids: npt.NDArray[Any]) -> None:
-        """Append ids."""
+        """Append ids, of one dimension."""
         tokens, starts = self._files
-        content = ids.astype(self.kind.dtype)
-        found = np.flatnonzero(ids == self._bos_id).astype(np.uint64) + np.uint64(self.num_tokens)
+        content = ids.astype(self.kind.dtype, copy=False)
+        found = np.flatnonzero(content == self._bos_id).astype(np.uint64) + np.uint64(self.num_tokens)
         tokens.write(content.data)
         starts.write(found.data)
         self._digest.update(content.data)
-        self.num_tokens += len(ids)
+        self.num_tokens += len(content)
         self.num_documents += len(found)
 
     def end_piece(self, state: dict[str, Any]) -> None:
-        """Put everything so far on the disk, and note that the source stands at `state`."""
+        """Put everything so far on the disk, read it back, and note that the source stands at `state`.
+
+        Raises:
+            OSError: what is read is not what was written.
+        """
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -121,15 +127,12 @@ class TokenWriter:
             "sha256": self._digest.hexdigest(),
             "state": state,
         }
+        self._read_back(piece, self._last())
         self._pieces.append(piece)
         self._digest = hashlib.sha256()
 
     def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete the headers, read everything back, and give the files their names; returns the description.
-
-        Raises:
-            OSError: what is read is not what was written.
-        """
+        """Complete the headers, and give the files their names; returns the description."""
         tokens, starts = self._files
         for file, header in (
             (tokens, self.kind.header(self.num_tokens)),
@@ -139,11 +142,6 @@ class TokenWriter:
             file.write(header)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            self._read_back()
-        except OSError:
-            self._pieces.begin_anew()
-            raise
         description = {
             "kind": "nanofast.tokens",
             "format_version": 1,
@@ -166,49 +164,49 @@ class TokenWriter:
         flush(self.final.parent)
         return description
 
-    def _read_back(self) -> None:
-        """Every piece has the hash that was noted, and a BOS wherever a document is said to begin, and nowhere else."""
+    def _read_back(self, piece: dict[str, Any], before: dict[str, Any]) -> None:
+        """A piece has the hash that was noted, and a BOS wherever a document is said to begin, and nowhere else."""
         itemsize = np.dtype(self.kind.dtype).itemsize
+        at, num_documents, digest = before["num_tokens"], before["num_documents"], hashlib.sha256()
         with self._paths[0].open("rb") as tokens, self._paths[1].open("rb") as starts:
-            for file in (tokens, starts):
+            for file, size in zip((tokens, starts), self._sizes(before), strict=True):
                 _forget_cached(file)
-            tokens.seek(self.kind.header_bytes)
-            starts.seek(NPY_BYTES)
-            at = num_documents = 0
-            for piece in self._pieces.steps:
-                digest = hashlib.sha256()
-                while at < piece["num_tokens"]:
-                    content = tokens.read(min(READ_BYTES, (piece["num_tokens"] - at) * itemsize))
-                    if not content:
-                        raise OSError(f"`{self.final}`: the disk gave back fewer ids than were written; write it again")
-                    digest.update(content)
-                    ids = np.frombuffer(content, self.kind.dtype)
-                    found = np.flatnonzero(ids == self._bos_id).astype(np.uint64) + np.uint64(at)
-                    if starts.read(len(found) * 8) != found.tobytes():
-                        raise OSError(f"`{self.final}`: the index read back is not that of its ids; write it again")
-                    at += len(ids)
-                    num_documents += len(found)
-                if (digest.hexdigest(), num_documents) != (piece["sha256"], piece["num_documents"]):
-                    raise OSError(f"`{self.final}`: the disk gave back other ids than were written; write it again")
+                file.seek(size)
+            while at < piece["num_tokens"]:
+                content = tokens.read(min(READ_BYTES, (piece["num_tokens"] - at) * itemsize))
+                if len(content) < itemsize:
+                    raise OSError(f"`{self.final}`: the disk gave back fewer ids than were written; write it again")
+                digest.update(content)
+                ids = np.frombuffer(content, self.kind.dtype, len(content) // itemsize)
+                found = np.flatnonzero(ids == self._bos_id).astype(np.uint64) + np.uint64(at)
+                if starts.read(len(found) * 8) != found.tobytes():
+                    raise OSError(f"`{self.final}`: the index read back is not that of its ids; write it again")
+                at += len(ids)
+                num_documents += len(found)
+        if (digest.hexdigest(), num_documents) != (piece["sha256"], piece["num_documents"]):
+            raise OSError(f"`{self.final}`: the disk gave back other ids than were written; write it again")
 
     def _resume(self) -> None:
-        """Cut off what no finished piece tells of; begin anew where less is there than it tells of."""
-        found = [file.seek(0, os.SEEK_END) for file in self._files]
-        if self._pieces.steps and any(size < told for size, told in zip(found, self._sizes(), strict=True)):
+        """Cut off what no finished piece tells of; begin anew where the disk does not hold what the pieces tell of."""
+        try:
+            for piece, before in zip(self._pieces.steps, [NOTHING, *self._pieces.steps], strict=False):
+                self._read_back(piece, before)
+        except OSError:
             self._pieces.begin_anew()
-        if self._pieces.steps:
-            last = self._pieces.steps[-1]
-            self.num_tokens, self.num_documents = last["num_tokens"], last["num_documents"]
-            self.state = last["state"]
-        for file, size in zip(self._files, self._sizes(), strict=True):
+        last = self._last()
+        self.num_tokens, self.num_documents = last["num_tokens"], last["num_documents"]
+        self.state = last["state"]
+        for file, size in zip(self._files, self._sizes(last), strict=True):
             file.truncate(size)
             file.seek(size)
 
-    def _sizes(self) -> tuple[int, int]:
-        """Bytes of both files behind the last finished piece; room for the headers, which are filled in at the end."""
-        last = self._pieces.steps[-1] if self._pieces.steps else {"num_tokens": 0, "num_documents": 0}
+    def _last(self) -> dict[str, Any]:
+        return self._pieces.steps[-1] if self._pieces.steps else NOTHING
+
+    def _sizes(self, piece: dict[str, Any]) -> tuple[int, int]:
+        """Bytes of both files behind a finished piece; room for the headers, which are filled in at the end."""
         itemsize = np.dtype(self.kind.dtype).itemsize
-        return self.kind.header_bytes + last["num_tokens"] * itemsize, NPY_BYTES + last["num_documents"] * 8
+        return self.kind.header_bytes + piece["num_tokens"] * itemsize, NPY_BYTES + piece["num_documents"] * 8
 
 
 def _forget_cached(file: BinaryIO) -> None:

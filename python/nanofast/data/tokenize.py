@@ -22,7 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nanofast.copies import IGNORE
-from nanofast.data.aside import flush
+from nanofast.data.amounts import whole_number
+from nanofast.data.aside import flush, naming
+from nanofast.data.behind import Behind
+from nanofast.data.inputs import require_shards
 from nanofast.data.pace import Pace
 from nanofast.data.token_writer import FORMATS, Kind, TokenWriter
 from nanofast.loader import TokenLoader
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 ROWS, ROW_TOKENS = 16, 1 << 16
 # A piece is some seconds of work, which is what a kill costs; smaller ones wait for the disk more often.
 PIECE_BATCHES = 64
+# Batches that wait for the disk while the next ones are tokenized.
+WAITING_BATCHES = 16
 
 
 @dataclass
@@ -80,7 +85,6 @@ def tokenize(
         raise ValueError(f"split = {split}: a folder gets a file for each shard; name one file to write one split")
     folder = out.parent if is_file else out
     folder.mkdir(parents=True, exist_ok=True)
-    _save_tokenizer(tokenizer, folder / (f"{out.name}{TOKENIZER_SUFFIX}" if is_file else TOKENIZER_SUFFIX[1:]))
     suffix = ".npy" if kind.format == "npy" else ".bin"
     targets = [(out, shards)] if is_file else [(out / (Path(path).stem + suffix), [path]) for path in shards]
     written = Written()
@@ -92,6 +96,7 @@ def tokenize(
             written.present.append(str(final))
         else:
             written.files.append({"file": str(final), **{k: v for k, v in found.items() if k != "source"}})
+    _save_tokenizer(tokenizer, folder / (f"{out.name}{TOKENIZER_SUFFIX}" if is_file else TOKENIZER_SUFFIX[1:]))
     return written
 
 
@@ -129,15 +134,20 @@ def _write(final: Path, kind: Kind, loader: TokenLoader, *, quiet: bool) -> dict
         if there is not None and there["source"] == identity and there["format"] == kind.format:
             return None
         raise ValueError(f"`{final}` is there and was made from something else; remove it, or name another file")
-    with TokenWriter(final, kind, identity["bos_id"], identity) as writer, Pace(final.name, None, quiet=quiet) as pace:
+    with (
+        naming(final),
+        TokenWriter(final, kind, identity["bos_id"], identity) as writer,
+        Pace(final.name, None, quiet=quiet) as pace,
+    ):
         if writer.state is not None:
             loader.load_state_dict({**writer.state, "identity": identity})
-        for number, ids in enumerate(_ids(loader, is_first=writer.num_tokens == 0), 1):
-            writer.write(ids)
-            if number % PIECE_BATCHES == 0:
-                writer.end_piece(_position(loader))
-                pace.move(loader.metrics()["ledger"]["bytes"])
-        writer.end_piece(_position(loader))
+        with Behind(WAITING_BATCHES) as behind:
+            for number, ids in enumerate(_ids(loader, is_first=writer.num_tokens == 0), 1):
+                behind.call(writer.write, ids.astype(kind.dtype, order="C").ravel())  # the loader uses its own again
+                if number % PIECE_BATCHES == 0:
+                    behind.call(writer.end_piece, _position(loader))
+                    pace.move(loader.metrics()["ledger"]["bytes"])
+            behind.call(writer.end_piece, _position(loader))
         return writer.finish(
             {
                 "vocab_size": loader.tokenizer.vocab_size,
@@ -154,7 +164,7 @@ def _ids(loader: TokenLoader, *, is_first: bool) -> Iterator[npt.NDArray[Any]]:
             yield inputs[0, :1]
             is_first = False
         # int64 are the targets of the last batch, whose rest is padding
-        yield targets.ravel() if targets.dtype == np.int32 else targets[targets != IGNORE]
+        yield targets if targets.dtype == np.int32 else targets[targets != IGNORE]
 
 
 def _position(loader: TokenLoader) -> dict[str, Any]:
@@ -174,11 +184,12 @@ def _format(format: str | None, out: Path) -> str:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Whole or absent, and not touched where it is the same."""
+    """Whole or absent, and on the disk before it has its name."""
     aside = path.with_name(f".{path.name}.partial")
-    tokenizer.save(aside)
-    flush(aside)
-    aside.replace(path)
+    with naming(path):
+        tokenizer.save(aside)
+        flush(aside)
+        aside.replace(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +203,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", default="text", metavar="NAME", help="the column that holds documents (text)")
     parser.add_argument("--split", choices=["train", "val"], help="all shards but the last, or the last (all)")
     parser.add_argument("--bos-token", metavar="TOKEN", help="what stands before each document (the tokenizer's own)")
-    parser.add_argument("--num-threads", type=int, metavar="N", help="native threads (the cores there are)")
+    parser.add_argument("--num-threads", type=whole_number, metavar="N", help="native threads (the cores there are)")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 
@@ -200,6 +211,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The command."""
     from nanofast.data.inspect import named_tokenizer
 
+    require_shards(arguments.data)
     written = tokenize(
         arguments.data,
         arguments.out,

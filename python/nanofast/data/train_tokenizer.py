@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.texts import read_texts
 from nanofast.tokenizer import GPT4_PATTERN, Tokenizer
 
@@ -45,8 +46,12 @@ class Trained:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser.add_argument("paths", nargs="+", help="parquet shards, .jsonl or .txt files, folders of them, or globs")
-    parser.add_argument("--vocab-size", type=int, required=True, metavar="N", help="bytes and special tokens included")
+    parser.add_argument(
+        "paths", nargs="+", help="parquet, .jsonl, .csv, .txt, also .gz and .zst: files, folders, globs"
+    )
+    parser.add_argument(
+        "--vocab-size", type=whole_number, required=True, metavar="N", help="bytes and special tokens included"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the vocabulary goes")
     parser.add_argument(
         "--format",
@@ -61,22 +66,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a special token; give it once for each, they get the last ids in this order (<|bos|>)",
     )
     parser.add_argument("--text-column", default="text", metavar="NAME", help="where a row or line has its text (text)")
-    parser.add_argument("--max-mb", type=float, metavar="MB", help="text to train on at most (all of it)")
-    parser.add_argument("--num-threads", type=int, metavar="N", help="threads that count (one a core)")
+    parser.add_argument("--max-mb", type=positive_number, metavar="MB", help="text to train on at most (all of it)")
+    parser.add_argument("--num-threads", type=whole_number, metavar="N", help="threads that count (one a core)")
     parser.add_argument(
-        "--memory-limit-mb", type=float, default=4096.0, metavar="MB", help="for the distinct pretokens (4096)"
+        "--memory-limit-mb",
+        type=positive_number,
+        default=4096.0,
+        metavar="MB",
+        help="for the distinct pretokens (4096)",
     )
     parser.add_argument("--compare-on", metavar="PATH", help="text for the bytes per token (what it was trained on)")
-    parser.add_argument("--compare-mb", type=float, default=16.0, metavar="MB", help="how much of it (16)")
+    parser.add_argument("--compare-mb", type=positive_number, default=16.0, metavar="MB", help="how much of it (16)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
-    for name in ("max_mb", "memory_limit_mb", "compare_mb"):
-        value = getattr(arguments, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be more than 0; found {value}")
     if not arguments.out.parent.is_dir():
         raise FileNotFoundError(f"no folder `{arguments.out.parent}` to put `{arguments.out.name}` in; make it first")
     started = time.monotonic()

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from nanofast.data.aside import naming
+
 
 class Worklog:
     """The log, open and locked inside the `with` block."""
@@ -65,10 +67,11 @@ class Worklog:
 
     def append(self, step: Mapping[str, Any]) -> None:
         """Note a step that is done."""
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(step).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(json.dumps(step).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.steps.append(dict(step))
 
 

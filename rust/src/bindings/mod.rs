@@ -13,11 +13,14 @@ mod writer;
 
 use pyo3::prelude::*;
 
+use crate::tokenizer::pretokenize::Implementation;
+
 /// Native parts of nanofast; use them through the package.
 #[pymodule(name = "_nanofast", gil_used = false)]
 fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
+    module.add("SPLITTER", Implementation::available()[0].name())?;
     tokenizer::register(module)?;
     chat::register(module)?;
     loader::register(module)?;

@@ -128,7 +128,7 @@ pub struct Cursor {
     pub row: usize,
     /// Tokens in the row at hand.
     pub column: usize,
-    /// Longest complete row, not counting the padding of `end_row`.
+    /// Longest complete row.
     pub width: usize,
 }
 
@@ -185,7 +185,8 @@ impl<'a> Rows<'a> {
         self.cursor.column == 0
     }
 
-    /// Columns of the slot that are delivered: T + 1, or with `end_row` the longest row's, at least 2.
+    /// Columns of the slot that are delivered: T + 1, or with `end_row` the longest row's, at least 2. What lies behind
+    /// them is of no meaning.
     pub fn width(&self) -> usize {
         self.cursor.width.max(2)
     }
@@ -213,21 +214,27 @@ impl<'a> Rows<'a> {
         self.advance(tokens.len());
     }
 
-    /// Completes the row at hand with padding that counts as part of it; returns how many tokens of it.
+    /// Completes the row at hand with padding; returns how many tokens of it.
     pub fn pad(&mut self, pad_id: u32) -> usize {
-        let space = self.space();
-        self.end_row(pad_id);
-        self.cursor.width = self.row_length;
+        let (start, space) = (self.cursor.row * self.row_length + self.cursor.column, self.space());
+        self.memory[start..start + space].fill((pad_id | NOT_LEARNED) as i32);
+        self.advance(space);
         space
     }
 
-    /// Completes the row at hand where it is: what follows is padding that widens no batch.
-    pub fn end_row(&mut self, pad_id: u32) {
-        let (start, space) = (self.cursor.row * self.row_length + self.cursor.column, self.space());
+    /// Completes the row at hand where it is, for `fill_up`.
+    pub fn end_row(&mut self) {
         self.cursor.width = self.cursor.width.max(self.cursor.column);
-        self.memory[start..start + space].fill((pad_id | NOT_LEARNED) as i32);
         self.cursor.column = 0;
         self.cursor.row += 1;
+    }
+
+    /// Pads complete rows that are `lengths` long up to the width of all.
+    pub fn fill_up(&mut self, lengths: &[usize], pad_id: u32) {
+        let width = self.width();
+        for (row, &length) in self.memory.chunks_exact_mut(self.row_length).zip(lengths) {
+            row[length..width].fill((pad_id | NOT_LEARNED) as i32);
+        }
     }
 
     fn advance(&mut self, count: usize) {

@@ -1,9 +1,9 @@
 //! `one_per_row`: one document a row, truncated to the row; the batch is as wide as its longest row.
 //!
 //! ```text
-//! documents [a a a] [b] [c c c c c]      rows (T + 1 = 8)   BOS a a a pad pad │
-//!                                                           BOS b pad pad pad pad │   width 6: behind it the slot
-//!                                                           BOS c c c c c │           holds padding that none sees
+//! documents [a a a] [b] [c c c c c]      rows (T + 1 = 8)   BOS a a a pad pad     │
+//!                                                           BOS b pad pad pad pad │   width 6: what the slot holds
+//!                                                           BOS c c c c c │           behind it none sees
 //! ```
 
 use super::{Cut, Document, Next, Packer, Progress, Rows, admit, write_whole};
@@ -16,8 +16,8 @@ pub struct OnePerRow {
     bos: Option<u32>,
     pad_id: u32,
     cut: Cut,
-    /// Tokens in the slot at hand that are not padding.
-    num_tokens: usize,
+    /// Of the complete rows of the slot at hand, tokens that are not padding.
+    lengths: Vec<usize>,
     arrivals: u64,
     ledger: Ledger,
 }
@@ -25,7 +25,7 @@ pub struct OnePerRow {
 impl OnePerRow {
     /// With the BOS to put before each document, or none where documents bring their own.
     pub fn new(bos: Option<u32>, pad_id: u32) -> Self {
-        Self { bos, pad_id, cut: Cut::End, num_tokens: 0, arrivals: 0, ledger: Ledger::default() }
+        Self { bos, pad_id, cut: Cut::End, lengths: Vec::new(), arrivals: 0, ledger: Ledger::default() }
     }
 
     /// Which side of a document longer than a row is dropped: without this, its end.
@@ -36,9 +36,9 @@ impl OnePerRow {
 
     fn write(&mut self, document: &Document, rows: &mut Rows<'_>) {
         let row = rows.cursor().row;
-        self.num_tokens += write_whole(document, self.bos, self.cut, rows, &mut self.ledger);
+        self.lengths.push(write_whole(document, self.bos, self.cut, rows, &mut self.ledger));
         if rows.cursor().row == row {
-            rows.end_row(self.pad_id);
+            rows.end_row();
         }
     }
 }
@@ -56,14 +56,16 @@ impl Packer for OnePerRow {
                 Next::End if rows.is_untouched() => return Progress::Dry,
                 Next::End => {
                     while !rows.is_full() {
-                        rows.end_row(self.pad_id);
+                        rows.end_row();
+                        self.lengths.push(0);
                     }
                 }
             }
         }
         // How wide the batch is, and so how much of it is padding, shows with its last row.
+        rows.fill_up(&self.lengths, self.pad_id);
         let delivered = rows.num_rows() * rows.width();
-        self.ledger.padding += (delivered - std::mem::take(&mut self.num_tokens)) as u64;
+        self.ledger.padding += (delivered - self.lengths.drain(..).sum::<usize>()) as u64;
         Progress::Full
     }
 

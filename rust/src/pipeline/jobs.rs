@@ -56,15 +56,15 @@ impl Shared {
                     (lane.is_due, lane.is_aside) = (true, false);
                     lane.relieve();
                     schedule.headers[self.work.ring.slot_of(sequence)] = Some(header);
-                    self.batch.notify_all();
+                    self.batch.ring_all();
                 }
             }
             schedule.lanes[index].packer = Some(packer);
             drop(schedule);
             self.work.metrics.spent(Stage::Pack, start);
-            self.job.notify_all();
+            self.job.ring_all();
             if self.work.ending.drop_last || self.work.ending.is_shared {
-                self.batch.notify_all();
+                self.batch.ring_all();
             }
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Shared {
         let finished = step.reader.is_finished();
         let ticket = lock(&self.schedule).lanes[index].feeds.read(step);
         if !finished {
-            self.job.notify_one();
+            self.job.ring_one();
         }
 
         let start = self.begin(Stage::Tokenize)?;
@@ -143,7 +143,7 @@ impl Shared {
         lane.feeds.deposit(ticket, piece);
         lane.is_due = true;
         drop(schedule);
-        self.job.notify_one();
+        self.job.ring_one();
         Ok(())
     }
 

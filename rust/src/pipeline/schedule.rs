@@ -167,7 +167,7 @@ impl Shared {
         let end_round =
             (any_dry && !ending.drop_last).then(|| schedule.rounds_with_data().max(schedule.granted));
         if end_round.is_some_and(|end| !ending.is_shared && schedule.ends_with(end)) {
-            self.batch.notify_all();
+            self.batch.ring_all();
         }
         let asks_ahead = any_dry || ending.drop_last || ending.is_shared;
         for index in 0..schedule.lanes.len() {

@@ -146,6 +146,11 @@ impl RowGroupReader {
         self.broken.as_ref()
     }
 
+    /// Where a row lies.
+    pub(super) fn place(&self, row: u64) -> Place {
+        Place::row(&self.path, self.row_group, row)
+    }
+
     /// Adds rows of the page at hand, or gets hold of the next page.
     fn read(&mut self, batch: &mut DocumentBatch) -> std::result::Result<(), Stop> {
         let (path, row_group, next_row) = (&self.path, self.row_group, self.next_row);

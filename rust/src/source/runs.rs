@@ -4,13 +4,17 @@
 //! header (varint)  2·n      one value, n times
 //!                  2·n + 1  n groups of 8 values, `width` bits each, lowest bit first
 //! ```
-//! It holds definition levels (width 1 here) and dictionary indices. Values are decoded one by one: nothing is
-//! allocated for what a header claims.
+//! It holds levels and dictionary indices. Values are decoded a block at a time: nothing is allocated for what a header
+//! claims.
 
 use bytes::Bytes;
 
 use super::Decoded;
 use super::thrift::varint;
+
+/// Values that are decoded at once. One by one, levels and indices took a sixth of the time in which conversations of 900
+/// bytes become batches.
+const BLOCK: usize = 64;
 
 /// A decoder at its place.
 #[derive(Clone, Debug)]
@@ -19,6 +23,10 @@ pub(super) struct Runs {
     position: usize,
     width: u32,
     run: Run,
+    block: [u32; BLOCK],
+    /// Of the block: the next value, and the end of those that are decoded.
+    next: usize,
+    end: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,28 +48,55 @@ impl Runs {
         if width > 32 {
             return Err(format!("numbers of {width} bits where 32 is the most"));
         }
-        Ok(Self { bytes, position: 0, width, run: Run::Repeated { value: 0, left: 0 } })
+        Ok(Self::at(bytes, width, Run::Repeated { value: 0, left: 0 }))
     }
 
     /// The same value `count` times.
     pub(super) fn repeated(value: u32, count: u64) -> Self {
-        Self { bytes: Bytes::new(), position: 0, width: 0, run: Run::Repeated { value, left: count } }
+        Self::at(Bytes::new(), 0, Run::Repeated { value, left: count })
+    }
+
+    fn at(bytes: Bytes, width: u32, run: Run) -> Self {
+        Self { bytes, position: 0, width, run, block: [0; BLOCK], next: 0, end: 0 }
     }
 
     /// The next value.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Decoded<u32> {
+        let value = self.peek()?;
+        self.next += 1;
+        Ok(value)
+    }
+
+    /// The next value, which stays the next one.
+    #[inline(always)]
+    pub(super) fn peek(&mut self) -> Decoded<u32> {
+        if self.next == self.end {
+            self.decode_block()?;
+        }
+        Ok(self.block[self.next % BLOCK])
+    }
+
+    /// Decodes the next block, or what of it lies in one run.
+    #[inline(never)]
+    fn decode_block(&mut self) -> Decoded<()> {
         loop {
             match &mut self.run {
                 Run::Repeated { left: 0, .. } | Run::Packed { left: 0, .. } => self.next_run()?,
                 Run::Repeated { value, left } => {
-                    *left -= 1;
-                    return Ok(*value);
+                    let count = (BLOCK as u64).min(*left) as usize;
+                    self.block[..count].fill(*value);
+                    *left -= count as u64;
+                    (self.next, self.end) = (0, count);
+                    return Ok(());
                 }
                 Run::Packed { bit, left } => {
-                    let at = *bit;
-                    *bit += u64::from(self.width);
-                    *left -= 1;
-                    return unpack(&self.bytes, at, self.width).map(|value| value as u32);
+                    let count = (BLOCK as u64).min(*left) as usize;
+                    let decoded = unpack_all(&self.bytes, *bit, self.width, &mut self.block[..count])?;
+                    *bit += decoded as u64 * u64::from(self.width);
+                    *left -= decoded as u64;
+                    (self.next, self.end) = (0, decoded);
+                    return Ok(());
                 }
             }
         }
@@ -90,6 +125,24 @@ impl Runs {
     }
 }
 
+/// Numbers of `width` ≤ 32 bits from bit `at` on, as many as `out` takes and `bytes` has, one at least.
+fn unpack_all(bytes: &[u8], at: u64, width: u32, out: &mut [u32]) -> Decoded<usize> {
+    let mask = (1_u64 << width) - 1;
+    for (index, value) in out.iter_mut().enumerate() {
+        let at = at + index as u64 * u64::from(width);
+        let word = bytes.get((at / 8) as usize..).and_then(|bytes| bytes.first_chunk());
+        *value = match word {
+            Some(word) => (u64::from_le_bytes(*word) >> (at % 8) & mask) as u32,
+            None => match unpack(bytes, at, width) {
+                Ok(value) => value as u32,
+                Err(_) if index > 0 => return Ok(index),
+                Err(reason) => return Err(reason),
+            },
+        };
+    }
+    Ok(out.len())
+}
+
 /// `width` ≤ 64 bits from bit `at` on, lowest first.
 pub(super) fn unpack(bytes: &[u8], at: u64, width: u32) -> Decoded<u64> {
     if width == 0 {
@@ -103,4 +156,45 @@ pub(super) fn unpack(bytes: &[u8], at: u64, width: u32) -> Decoded<u64> {
     word[..length].copy_from_slice(bytes);
     let value = (u128::from_le_bytes(word) >> shift) as u64;
     Ok(if width == 64 { value } else { value & ((1 << width) - 1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of `width` bits, packed lowest bit first.
+    fn packed(values: &[u32], width: usize) -> Vec<u8> {
+        let mut bytes = vec![0; (values.len() * width).div_ceil(8)];
+        for (index, bit) in
+            (0..values.len() * width).map(|bit| (bit, values[bit / width] >> (bit % width) & 1))
+        {
+            bytes[index / 8] |= (bit as u8) << (index % 8);
+        }
+        bytes
+    }
+
+    #[test]
+    fn blocks_give_every_value_up_to_where_the_bytes_end() {
+        for width in 1..=32_usize {
+            let values: Vec<u32> =
+                (0..208_u32).map(|value| value.wrapping_mul(2_654_435_761) >> (32 - width)).collect();
+            let repeated = [vec![200, 1], values[7].to_le_bytes()[..width.div_ceil(8)].to_vec()].concat();
+            let bytes = [repeated, vec![26 * 2 + 1], packed(&values, width)].concat();
+            let expected = [vec![values[7]; 100], values.clone()].concat();
+            let mut runs = Runs::new(bytes.clone().into(), width as u32).unwrap();
+            let found: Vec<u32> = expected.iter().map(|_| runs.next().unwrap()).collect();
+            assert_eq!(found, expected, "{width} bits");
+            assert!(runs.next().is_err(), "nothing follows");
+            let mut cut = Runs::new(bytes[..bytes.len() - width].to_vec().into(), width as u32).unwrap();
+            let found: Vec<u32> = std::iter::from_fn(|| cut.next().ok()).collect();
+            assert_eq!(found, expected[..expected.len() - 8], "{width} bits, eight values short");
+        }
+    }
+
+    #[test]
+    fn peeking_takes_nothing() {
+        let mut runs = Runs::repeated(3, 2);
+        assert_eq!((runs.peek(), runs.next(), runs.peek(), runs.next()), (Ok(3), Ok(3), Ok(3), Ok(3)));
+        assert!(runs.peek().is_err());
+    }
 }

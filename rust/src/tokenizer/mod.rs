@@ -39,7 +39,6 @@ mod probe;
 mod ranks;
 mod rewrite;
 mod spans;
-mod template;
 mod tiktoken_file;
 mod training;
 mod vocab;
@@ -47,14 +46,13 @@ mod vocab;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub use chat::{ChatEncoder, Renderer};
+pub use chat::{ChatEncoder, ChatTemplate, Part as TemplatePart, Renderer, Turn};
 pub use chunk::LookUps;
 pub use definition::{Definition, Frame, Merges, Normalizer, SpecialToken};
 pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
 pub use encoding::{DocumentEncoder, Encoding};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
-pub use template::{ChatTemplate, Part as TemplatePart, Turn};
 pub use training::{PretokenCounts, Training};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
@@ -305,8 +303,8 @@ impl Tokenizer {
         }
     }
 
-    /// The encoders that no thread is using. In a forked process the lock may be held by a thread that is not there: one
-    /// looks at it for a moment only. Elsewhere that would make an encoder more whenever its holder is not running.
+    /// The encoders that no thread is using. In a forked process the lock may be held by a thread that is not there: there
+    /// one looks at it for a moment only. Elsewhere that would make one more encoder whenever its holder is not running.
     fn idle(&self) -> Option<MutexGuard<'_, Vec<Encoder>>> {
         if self.idle.process == std::process::id() {
             return Some(lock(&self.idle.encoders));

@@ -18,6 +18,7 @@ use super::layout::{ALPACA_COLUMNS, Layout, PART_KEYS};
 use super::leaf::{Leaf, LeafReader};
 use crate::conversation::{Field, push_field};
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::page::Stop;
 use crate::source::schema::{describe, holds_text};
@@ -173,6 +174,7 @@ pub struct ConversationReader {
     rows: Range<u64>,
     num_rows: u64,
     broken: Option<(Range<u64>, String)>,
+    pool: Arc<Pool<u8>>,
 }
 
 impl ConversationReader {
@@ -183,25 +185,26 @@ impl ConversationReader {
         leaves: Vec<LeafReader>,
         rows: Range<u64>,
         num_rows: u64,
+        pool: Arc<Pool<u8>>,
     ) -> Self {
         let rows = rows.start..rows.end.min(num_rows);
-        Self { path, row_group, columns, layout, leaves, row: 0, rows, num_rows, broken: None }
+        Self { path, row_group, columns, layout, leaves, row: 0, rows, num_rows, broken: None, pool }
     }
 
     /// The next consecutive conversations and the row of the first; `None` behind the last row.
     ///
     /// # Errors
     /// Pages that cannot be decoded: what follows in the row group is lost, since rows cannot be told any more. A file
-    /// that changed, or a failure of the system.
+    /// that changed, memory that is refused, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
-        let mut batch = Rows::default();
         let first_row = self.row.max(self.rows.start);
+        let mut batch = Rows::pooled(&self.pool, Place::row(&self.path, self.row_group, first_row))?;
         while self.broken.is_none() && self.row < self.rows.end && !batch.is_enough() {
             let mark = batch.bytes.len();
             let read = catch_unwind(AssertUnwindSafe(|| self.read(&mut batch.bytes)));
             let read = read.unwrap_or_else(|_| Err(Stop::Broken("a page that a decoder panics on".into())));
             match read {
-                Ok(()) if self.row >= self.rows.start => batch.end(),
+                Ok(()) if self.row >= self.rows.start => batch.end()?,
                 Ok(()) => batch.bytes.truncate(mark),
                 Err(Stop::Broken(reason)) => {
                     batch.bytes.truncate(mark);

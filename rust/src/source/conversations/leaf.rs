@@ -56,8 +56,6 @@ struct LeafPage {
     repetition: Runs,
     definition: Runs,
     values: Values,
-    /// The repetition level of the next entry.
-    ahead: Option<u32>,
     /// Texts that lie nowhere in the page.
     written: Vec<u8>,
 }
@@ -75,20 +73,22 @@ impl LeafReader {
     }
 
     /// The repetition level of the next entry; `None` behind the last one.
+    #[inline]
     pub(super) fn ahead(&mut self) -> Result<Option<u32>, Stop> {
         loop {
-            match &mut self.page {
-                Some(page) if page.entries_left > 0 => return Ok(Some(page.ahead()?)),
-                _ => {
-                    if !self.next_page()? {
-                        return Ok(None);
-                    }
-                }
+            if let Some(page) = &mut self.page
+                && page.entries_left > 0
+            {
+                return Ok(Some(page.repetition.peek()?));
+            }
+            if !self.next_page()? {
+                return Ok(None);
             }
         }
     }
 
     /// The next entry.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Entry<'_>, Stop> {
         if self.ahead()?.is_none() {
             return Err(Stop::Broken("a column ends before the others".into()));
@@ -98,6 +98,7 @@ impl LeafReader {
     }
 
     /// Gets hold of the next page with entries; whether there is one.
+    #[inline(never)]
     fn next_page(&mut self) -> Result<bool, Stop> {
         self.page = None;
         while let Some(location) = self.walk.next(&self.file)? {
@@ -151,18 +152,12 @@ impl LeafPage {
         let definition = levels(leaf.max_definition, stored_definition)?;
         let values = Values::new(header, &bytes, position, dictionary)?;
         let entries_left = header.num_values;
-        Ok(Self { bytes, entries_left, repetition, definition, values, ahead: None, written: Vec::new() })
+        Ok(Self { bytes, entries_left, repetition, definition, values, written: Vec::new() })
     }
 
-    fn ahead(&mut self) -> Decoded<u32> {
-        match self.ahead {
-            Some(level) => Ok(level),
-            None => Ok(*self.ahead.insert(self.repetition.next()?)),
-        }
-    }
-
+    #[inline]
     fn next(&mut self, max_definition: u32) -> Decoded<Entry<'_>> {
-        self.ahead = None;
+        self.repetition.next()?;
         self.entries_left -= 1;
         let definition = self.definition.next()?;
         if definition > max_definition {

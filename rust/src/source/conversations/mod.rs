@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use columns::Columns;
 pub use columns::ConversationReader;
 pub use json::push_json;
@@ -36,11 +37,14 @@ use super::shard::{
 };
 use crate::conversation::{Field, push_field};
 use crate::error::{Error, Place, Result};
-use crate::pool::Pool;
+use crate::pool::{Pool, Pooled};
 use crate::ragged::DocumentBatch;
 
 /// Bytes of a batch: as many as a batch of texts has (see `row_group`).
 const BATCH_BYTES: usize = 256 << 10;
+
+/// Bytes that a byte of stored text takes while a conversation is made of it: parsed, written, and room to grow.
+const MADE_OF_A_BYTE: usize = 3;
 
 /// How conversations are read.
 #[derive(Clone, Debug)]
@@ -166,7 +170,7 @@ pub enum DocumentReader {
     /// Texts.
     Texts(Box<RowGroupReader>),
     /// Conversations, as JSON in a text column, or texts among conversations.
-    Wrapped(Box<RowGroupReader>, WrappedRows),
+    Wrapped(Box<RowGroupReader>, WrappedRows, Arc<Pool<u8>>),
     /// Conversations in the leaves of a column.
     Columns(Box<ConversationReader>),
     /// Conversations a line.
@@ -186,19 +190,14 @@ impl DocumentReader {
     /// What the last call of `next_batch` could not decode, when that is why it failed and what follows can be read on.
     pub fn broken(&self) -> Option<&Broken> {
         match self {
-            Self::Texts(reader) | Self::Wrapped(reader, _) => reader.broken(),
+            Self::Texts(reader) | Self::Wrapped(reader, ..) => reader.broken(),
             Self::Columns(_) | Self::Lines(_) => None,
         }
     }
 
-    /// Whether it can be asked again after a failure of the system, and after memory was refused.
+    /// Whether it can be asked again after memory was refused: others may have lost rows by then.
     pub fn resumes(&self) -> bool {
-        matches!(self, Self::Texts(_) | Self::Wrapped(..))
-    }
-
-    /// Bytes of a batch that no pool knows of: its texts are written anew.
-    pub fn num_written_bytes(&self, batch: &DocumentBatch) -> usize {
-        if matches!(self, Self::Texts(_)) { 0 } else { batch.num_bytes() }
+        matches!(self, Self::Texts(_))
     }
 
     /// The next consecutive documents and the row of the first; `None` behind the last row.
@@ -210,15 +209,16 @@ impl DocumentReader {
             Self::Texts(reader) => reader.next_batch(),
             Self::Columns(reader) => reader.next_batch(),
             Self::Lines(reader) => reader.next_batch(),
-            Self::Wrapped(reader, rows) => {
+            Self::Wrapped(reader, rows, pool) => {
                 let Some((first_row, texts)) = reader.next_batch()? else { return Ok(None) };
-                let mut batch = Rows::default();
+                let mut batch = Rows::pooled(pool, reader.place(first_row))?;
                 for text in texts.iter() {
+                    batch.cover(text)?;
                     match rows {
                         WrappedRows::Json(layout) => push_json(&mut batch.bytes, text, layout),
                         WrappedRows::Texts => push_field(&mut batch.bytes, Field::Document, text),
                     }
-                    batch.end();
+                    batch.end()?;
                 }
                 Ok(batch.finish().map(|batch| (first_row, batch)))
             }
@@ -241,8 +241,10 @@ impl Shard {
             return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows, pool)?)));
         };
         let layout = conversations.layout.clone();
-        let wrapped =
-            |kind| Ok(DocumentReader::Wrapped(Box::new(self.reader(row_group, rows.clone(), pool)?), kind));
+        let wrapped = |kind| {
+            let reader = Box::new(self.reader(row_group, rows.clone(), pool)?);
+            Ok(DocumentReader::Wrapped(reader, kind, pool.clone()))
+        };
         match &conversations.rows {
             Stored::Json => wrapped(WrappedRows::Json(layout)),
             Stored::Texts => wrapped(WrappedRows::Texts),
@@ -271,6 +273,7 @@ impl Shard {
                     leaves,
                     rows,
                     num_rows,
+                    pool.clone(),
                 );
                 Ok(DocumentReader::Columns(Box::new(reader)))
             }
@@ -284,36 +287,51 @@ impl Shard {
                         return Err(Error::Changed { path, what: "content", expected, found });
                     }
                 }
-                let (path, bytes) = (self.path.clone(), index.bytes_of(row_group));
-                Ok(DocumentReader::Lines(Box::new(LineReader::new(
-                    path, row_group, file, layout, bytes, rows,
-                ))))
+                let (path, bytes, pool) = (self.path.clone(), index.bytes_of(row_group), pool.clone());
+                let reader = LineReader::new(path, row_group, file, layout, bytes, rows, pool);
+                Ok(DocumentReader::Lines(Box::new(reader)))
             }
         }
     }
 }
 
 /// Conversations that are being collected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rows {
-    bytes: Vec<u8>,
+    bytes: Pooled<u8>,
     ends: Vec<usize>,
+    /// Where they lie, for messages.
+    place: Place,
 }
 
 impl Rows {
+    /// None yet, with memory of `pool`.
+    fn pooled(pool: &Arc<Pool<u8>>, place: Place) -> Result<Self> {
+        let mut bytes = pool.take(2 * BATCH_BYTES).map_err(|refused| refused.at(place.clone()))?;
+        bytes.clear();
+        Ok(Self { bytes, ends: Vec::new(), place })
+    }
+
+    /// Charges what a conversation may take that is made of `stored` bytes.
+    fn cover(&mut self, stored: &[u8]) -> Result<()> {
+        let bytes = self.bytes.len().saturating_add(stored.len().saturating_mul(MADE_OF_A_BYTE));
+        self.bytes.cover(bytes).map_err(|refused| refused.at(self.place.clone()))
+    }
+
     fn is_enough(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES
     }
 
-    /// Ends the conversation at hand.
-    fn end(&mut self) {
+    /// Ends the conversation at hand; what it has grown to is charged.
+    fn end(&mut self) -> Result<()> {
         self.ends.push(self.bytes.len());
+        self.bytes.settle(0).map_err(|refused| refused.at(self.place.clone()))
     }
 
     /// What was collected; none where nothing was.
     fn finish(self) -> Option<DocumentBatch> {
         let mut batch = DocumentBatch::new();
-        let buffer = batch.add_buffer(self.bytes.into());
+        let buffer = batch.add_buffer(Bytes::from_owner(self.bytes));
         let mut start = 0;
         for end in self.ends {
             batch.push(buffer, start, end);

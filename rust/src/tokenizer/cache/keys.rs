@@ -19,21 +19,57 @@ pub(crate) fn write_keys(
 ) {
     let count = starts.len().saturating_sub(1);
     let (keys, homes) = (&mut keys[..count], &mut homes[..count]);
-    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if cache.hashes_with_aes() {
-        // The last pretokens have no 16 bytes behind their start.
+        // The last pretokens have no 16 bytes behind their start: theirs are taken from a copy of the text's end.
         let has_room = |&&start: &&u32| start as usize + MAX_BYTES <= text.len();
-        done = count - starts[..count].iter().rev().take_while(|start| !has_room(start)).count();
+        let done = count - starts[..count].iter().rev().take_while(|start| !has_room(start)).count();
+        let (first_keys, last_keys) = keys.split_at_mut(done);
+        let (first_homes, last_homes) = homes.split_at_mut(done);
+        let end = TextEnd::of(text, &starts[done..=count]);
         // SAFETY: `hashes_with_aes` has checked the processor. Starts ascend, so the first `done` of them have 16 bytes of
-        // text; there is a start behind each, and as many keys and homes.
-        unsafe { write_keys_aes(cache, text, &starts[..=done], &mut keys[..done], &mut homes[..done]) };
+        // text, and the others 16 bytes of the copy, which has as many more as the text's end has; there is a start
+        // behind each, and as many keys and homes.
+        unsafe {
+            write_keys_aes(cache, text, &starts[..=done], first_keys, first_homes);
+            write_keys_aes(cache, &end.bytes, &end.starts[..=count - done], last_keys, last_homes);
+        }
+        return;
     }
-    for at in done..count {
+    for at in 0..count {
         let start = starts[at] as usize;
         keys[at] = key_of(text, start, starts[at + 1] as usize - start);
         homes[at] = cache.home(keys[at]);
         fetch_far(cache.entries(), homes[at]);
+    }
+}
+
+/// The end of a text with zeros behind it, and the starts that lie in it.
+#[cfg(target_arch = "x86_64")]
+struct TextEnd {
+    bytes: [u8; 2 * MAX_BYTES],
+    starts: [u32; MAX_BYTES + 1],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl TextEnd {
+    /// Of the last pretokens of `text`, which start in its last 15 bytes; `starts` has the text's end as well.
+    fn of(text: &[u8], starts: &[u32]) -> Self {
+        let mut end = Self { bytes: [0; 2 * MAX_BYTES], starts: [0; MAX_BYTES + 1] };
+        let begin = match text.last_chunk::<MAX_BYTES>() {
+            Some(last) => {
+                end.bytes[..MAX_BYTES].copy_from_slice(last);
+                text.len() - MAX_BYTES
+            }
+            None => {
+                end.bytes[..text.len()].copy_from_slice(text);
+                0
+            }
+        };
+        if starts.len() > 1 {
+            end.starts.iter_mut().zip(starts).for_each(|(to, &from)| *to = from - begin as u32);
+        }
+        end
     }
 }
 
@@ -76,4 +112,29 @@ pub(super) fn aes_hash(key: std::arch::x86_64::__m128i) -> u64 {
     use std::arch::x86_64::*;
     let round_key = _mm_set_epi64x(0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344);
     _mm_cvtsi128_si64(_mm_aesenc_si128(_mm_aesenc_si128(key, round_key), round_key)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_homes_are_those_of_one_pretoken_at_a_time() {
+        let text: Vec<u8> = (0..70).map(|index| b'a' + index % 26).collect();
+        let cache = ShortCache::new(10);
+        for length in 1..=text.len() {
+            for step in [1, 2, 3, 7, 15, 16, 17, 40] {
+                let text = &text[..length];
+                let starts: Vec<u32> = (0..length as u32).step_by(step).chain([length as u32]).collect();
+                let count = starts.len() - 1;
+                let (mut keys, mut homes) = (vec![0; count], vec![0; count]);
+                write_keys(&cache, text, &starts, &mut keys, &mut homes);
+                for (at, &key) in keys.iter().enumerate() {
+                    let (start, end) = (starts[at] as usize, starts[at + 1] as usize);
+                    assert_eq!(key, key_of(text, start, end - start), "{start}..{end} of {length}");
+                    assert_eq!(homes[at], cache.home(key));
+                }
+            }
+        }
+    }
 }

@@ -13,6 +13,14 @@ pub(super) trait Isa: Copy {
     type Bytes: Copy;
 
     unsafe fn load(bytes: &[u8; 64]) -> Self::Bytes;
+    /// Fewer than 64 bytes, then zeros.
+    #[inline(always)]
+    unsafe fn load_part(bytes: &[u8]) -> Self::Bytes {
+        let mut copy = [0; 64];
+        copy[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: the caller's.
+        unsafe { Self::load(&copy) }
+    }
     unsafe fn store(bytes: Self::Bytes) -> [u8; 64];
     /// The classes of ASCII bytes; 0 for all others.
     unsafe fn classes(bytes: Self::Bytes, classes: &Classes) -> Self::Bytes;

@@ -58,6 +58,16 @@ impl Implementation {
         all.extend([Self::Scalar, Self::Portable]);
         all
     }
+
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+            Self::Scalar => "scalar",
+        }
+    }
 }
 
 impl FamilySplitter {

@@ -26,13 +26,13 @@ pub(super) unsafe fn fill<I: Isa>(
     while at < text.len() {
         let base = (at - from) as u32;
         let Some(room) = starts.room() else { return at };
-        let mut copy = [0; WIDTH];
         let rest = &text[at..];
-        let (bytes, length) = match rest.first_chunk::<WIDTH>() {
-            Some(bytes) => (bytes, WIDTH),
-            None => {
-                copy[..rest.len()].copy_from_slice(rest);
-                (&copy, rest.len())
+        let length = rest.len().min(WIDTH);
+        // SAFETY: the caller's.
+        let bytes = unsafe {
+            match rest.first_chunk() {
+                Some(bytes) => I::load(bytes),
+                None => I::load_part(rest),
             }
         };
         // SAFETY: the caller's.
@@ -72,7 +72,7 @@ struct Decided {
 }
 
 /// # Safety
-/// As [`fill`]; `bytes` are the `length` bytes of `text` from `at`, then zeros.
+/// As [`fill`]; `vector` has the `length` bytes of `text` from `at`, then zeros.
 #[inline(always)]
 #[expect(unsafe_code, reason = "calls the operations of one processor family")]
 unsafe fn starts_in<I: Isa>(
@@ -80,16 +80,13 @@ unsafe fn starts_in<I: Isa>(
     classes: &Classes,
     text: &[u8],
     at: usize,
-    bytes: &[u8; WIDTH],
+    vector: I::Bytes,
     length: usize,
 ) -> Decided {
     let valid = if length == WIDTH { !0 } else { (1 << length) - 1 };
     let is_last = at + length == text.len();
     // SAFETY: the caller's, here and below.
-    let (vector, high) = unsafe {
-        let vector = I::load(bytes);
-        (vector, I::at_least(vector, 0x80))
-    };
+    let high = unsafe { I::at_least(vector, 0x80) };
     // A blank behind a character that is no whitespace: no pattern takes it into the pretoken before.
     // SAFETY: as above.
     let (blanks, text_bytes) = unsafe { (I::equal(vector, b' '), I::at_least(vector, b' ' + 1)) };

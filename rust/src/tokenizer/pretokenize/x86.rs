@@ -60,6 +60,13 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_part(bytes: &[u8]) -> __m512i {
+        let mask = (1 << bytes.len().min(63)) - 1;
+        // SAFETY: see the impl; the instruction touches the bytes of the mask alone, which `bytes` has.
+        unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(bytes: __m512i) -> [u8; 64] {
         let mut out = [0; 64];
         // SAFETY: see the impl.

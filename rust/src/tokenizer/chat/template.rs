@@ -10,11 +10,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Tokenizer;
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 
 /// The roles that conversations are made of.
 pub(super) const ROLES: [&str; 3] = ["user", "assistant", "system"];
+pub(super) const USER: usize = 0;
+pub(super) const ASSISTANT: usize = 1;
+pub(super) const SYSTEM: usize = 2;
 
 /// What stands around messages. Strings may hold special tokens, those that `special_tokens` lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
