@@ -81,6 +81,15 @@ impl Refused {
             other => other,
         }
     }
+
+    /// The same with `bytes` more that are known to be asked for next.
+    #[must_use]
+    pub fn followed_by(mut self, bytes: usize) -> Self {
+        if let Self::Limit { wanted, .. } = &mut self {
+            *wanted = wanted.saturating_add(bytes);
+        }
+        self
+    }
 }
 
 impl Account {
@@ -167,6 +176,11 @@ impl Charge {
     /// Bytes granted.
     pub fn num_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The same, to be given back by hand.
+    pub(crate) fn into_bytes(mut self) -> usize {
+        std::mem::take(&mut self.bytes)
     }
 }
 

@@ -211,8 +211,19 @@ impl Feed {
 
     /// Whether it holds anything that can be read again: text, tokens or pages.
     pub(crate) fn holds_memory(&self) -> bool {
-        let is_open = |unit: &UnitRead| unit.reader.as_ref().is_some_and(UnitReader::is_open);
-        self.queued_bytes > 0 || self.segments.iter().flat_map(|segment| &segment.units).any(is_open)
+        self.queued_bytes > 0 || self.segments.iter().flat_map(|segment| &segment.units).any(UnitRead::is_open)
+    }
+
+    /// Lets go of the pages that no thread reads; whether there were any.
+    pub(crate) fn close_readers(&mut self) -> bool {
+        let mut any = false;
+        for unit in self.segments.iter_mut().flat_map(|segment| &mut segment.units) {
+            if let Some(reader) = unit.reader.as_mut().filter(|reader| reader.is_open()) {
+                reader.close();
+                any = true;
+            }
+        }
+        any
     }
 
     fn open_segment(&mut self, plan: &Plan) -> bool {

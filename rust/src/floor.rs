@@ -73,6 +73,13 @@ impl Floor {
         fitting.next().unwrap_or(DEFAULT_CACHE_BYTES >> MOST_HALVINGS)
     }
 
+    /// What is set aside of the least limit that leaves `bytes` for all else.
+    pub(crate) fn reserved_beside(&self, bytes: usize) -> usize {
+        let sizes = (0..=MOST_HALVINGS).rev().map(|halvings| DEFAULT_CACHE_BYTES >> halvings);
+        let leaves = |size: &usize| self.cache_bytes(bytes.saturating_add(self.reserved_bytes(*size))) <= *size;
+        self.reserved_bytes(sizes.into_iter().find(leaves).unwrap_or(DEFAULT_CACHE_BYTES))
+    }
+
     /// Refuses a limit that is too small.
     pub(crate) fn require(&self, limit: usize) -> Result<()> {
         let least = self.least_bytes();
@@ -140,6 +147,15 @@ mod tests {
         assert_eq!(floor.cache_bytes(1 << 30), DEFAULT_CACHE_BYTES);
         for limit in (least..1 << 30).step_by(1 << 20) {
             assert!(floor.reserved_bytes(floor.cache_bytes(limit)) + floor.lanes <= limit);
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_said_to_do_leaves_what_is_needed() {
+        let floor = Floor { slots: 1 << 20, num_threads: 4, lanes: 20 << 20 };
+        for bytes in (0..1 << 30).step_by(5 << 20) {
+            let limit = bytes + floor.reserved_beside(bytes);
+            assert!(limit - floor.reserved_bytes(floor.cache_bytes(limit)) >= bytes);
         }
     }
 

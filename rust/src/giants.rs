@@ -55,6 +55,19 @@ impl From<DocumentError> for Halt {
     }
 }
 
+/// Tokens that there has to be room for before documents are encoded: one a byte, and of giants as many as they usually
+/// have; more is charged as they turn out to have more.
+pub(crate) fn room(documents: &DocumentBatch, encoder: &DocumentEncoder) -> usize {
+    match encoder {
+        DocumentEncoder::Conversations(_) => documents.num_bytes() + documents.len() * FRAME_TOKENS,
+        DocumentEncoder::Texts(_) => documents.iter().map(|text| most_tokens(text.len())).sum(),
+    }
+}
+
+fn most_tokens(num_bytes: usize) -> usize {
+    if num_bytes < GIANT_BYTES { num_bytes } else { num_bytes / TYPICAL_BYTES_A_TOKEN + PART_BYTES }
+}
+
 /// Appends every document. `is_rest` tells which documents are the rest of one: it is tokenized in the parts that it had
 /// within the whole. Memory is charged before it is filled, for a token a byte.
 pub(crate) fn encode(
@@ -83,7 +96,7 @@ fn encode_all(
     let encoder = match encoder {
         DocumentEncoder::Texts(encoder) => encoder,
         DocumentEncoder::Conversations(encoder) => {
-            tokens.cover(documents.num_bytes() + documents.len() * FRAME_TOKENS)?;
+            tokens.cover(documents.num_bytes() + documents.len() * FRAME_TOKENS, 0)?;
             return Ok(encoder.encode_batch(documents, tokens)?);
         }
     };
@@ -96,7 +109,7 @@ fn encode_all(
         encode_giant(documents.document(giant), giant, encoder, tokens, stopping)?;
     }
     if from == 0 {
-        tokens.cover(documents.num_bytes())?;
+        tokens.cover(documents.num_bytes(), 0)?;
         encoder.encode_batch(documents, tokens)?;
     } else {
         encode_small(documents, from..num_documents, encoder, tokens)?;
@@ -111,7 +124,7 @@ fn encode_small(
     tokens: &mut TokenBatch,
 ) -> Result<(), Halt> {
     let (first, documents) = (range.start, documents.slice(range));
-    tokens.cover(documents.num_bytes())?;
+    tokens.cover(documents.num_bytes(), 0)?;
     let encoded = encoder.encode_batch(&documents, tokens);
     Ok(encoded.map_err(|failed| DocumentError { document: first + failed.document, ..failed })?)
 }

@@ -11,11 +11,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::account::Refused;
+use crate::account::{Charge, Refused};
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
 use crate::feed::{STEP_BYTES, Wanted};
-use crate::giants::{Encoded, encode};
+use crate::giants::{Encoded, encode, room};
 use crate::packing::Document;
 use crate::plan::Unit;
 use crate::pool::Pool;
@@ -58,11 +58,21 @@ impl Piece {
 }
 
 /// Documents to be tokenized.
-struct Picked {
+#[derive(Debug)]
+pub(crate) struct Picked {
     rows: Vec<u64>,
     /// Where each begins in its text; empty: all at their beginning.
     begins: Vec<u64>,
     documents: DocumentBatch,
+}
+
+/// What was found, with room for what is to be made of it.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Documents, and where their tokens go.
+    Documents(Picked, TokenBatch),
+    /// Rows that are left out.
+    Piece(Piece),
 }
 
 impl Picked {
@@ -98,43 +108,66 @@ pub(crate) struct PieceMaker<'a> {
     pub(crate) is_kept: bool,
 }
 
-/// Bytes of a document in a piece beside its tokens: row, size, and its place in a window.
-const DOCUMENT_BYTES: usize = 48;
+/// Bytes of a document in a piece beside its tokens: where they end, its row, its size, and its place in a window.
+const DOCUMENT_BYTES: usize = 56;
+
+/// Room for the tokens of a usual step, a token a byte, and of its documents.
+pub(crate) const TOKENS_BYTES: usize = 4 * STEP_BYTES + 1024 * DOCUMENT_BYTES;
 
 impl PieceMaker<'_> {
-    /// The piece of what was found, its tokens in memory of `pool`; `None` when `stopping` was set meanwhile.
+    /// Room for what is to be made of `found`: vectors of `pool`, with `charge` of what is charged for them already.
+    ///
+    /// # Errors
+    /// Rows that cannot be decoded, unless they are to be left out; memory that is refused.
+    pub(crate) fn prepare(
+        &self,
+        found: Found,
+        encoder: &DocumentEncoder,
+        pool: &Arc<Pool<u32>>,
+        charge: Charge,
+    ) -> Result<Prepared> {
+        let (first_row, documents) = match found {
+            Found::Broken(broken) => return self.broken(broken).map(Prepared::Piece),
+            Found::Documents(first_row, documents) => (first_row, documents),
+        };
+        let mut picked = self.pick(first_row, documents)?;
+        if !(self.excluded.is_empty() || self.is_restoring) {
+            picked.retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
+        }
+        // Exact for English: what is read ahead is mostly that, and no vector grows.
+        let expected = picked.documents.num_bytes().min(STEP_BYTES) * 3 / 8;
+        let tokens = TokenBatch::pooled(pool, expected, charge).and_then(|mut tokens| {
+            let covered = tokens.cover(room(&picked.documents, encoder), picked.rows.len() * DOCUMENT_BYTES);
+            // A giant may turn out to have twice as many as is usual.
+            covered.map_err(|refused| refused.followed_by(picked.documents.num_bytes()))?;
+            Ok(tokens)
+        });
+        let tokens = tokens.map_err(|refused| self.refused(refused, &picked.rows))?;
+        Ok(Prepared::Documents(picked, tokens))
+    }
+
+    /// The piece of what was prepared; `None` when `stopping` was set meanwhile.
     ///
     /// # Errors
     /// Bad data, unless it is to be left out; memory that is refused.
     pub(crate) fn make(
         &self,
-        found: Found,
+        prepared: Prepared,
         encoder: &mut DocumentEncoder,
-        pool: &Arc<Pool<u32>>,
         stopping: &AtomicBool,
     ) -> Result<Option<Piece>> {
-        match found {
-            Found::Broken(broken) => self.broken(broken).map(Some),
-            Found::Documents(first_row, documents) => {
-                let mut picked = self.pick(first_row, documents)?;
-                if !(self.excluded.is_empty() || self.is_restoring) {
-                    picked
-                        .retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
-                }
-                // Exact for English: what is read ahead is mostly that, and no vector grows.
-                let expected = picked.documents.num_bytes().min(STEP_BYTES) * 3 / 8;
-                let tokens = TokenBatch::pooled(pool, expected);
-                let mut tokens = tokens.map_err(|refused| self.refused(refused, &picked.rows))?;
-                let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
-                let settled = tokens.settle(DOCUMENT_BYTES, self.is_kept);
-                settled.map_err(|refused| self.refused(refused, &picked.rows))?;
-                Ok(left_out.map(|left_out| {
-                    let num_bytes = picked.documents.iter().map(|document| document.len() as u64).collect();
-                    let (rows, tokens) = (picked.rows, Arc::new(tokens));
-                    Piece { rows, num_bytes, tokens, left_out, ..self.empty() }
-                }))
-            }
-        }
+        let (mut picked, mut tokens) = match prepared {
+            Prepared::Piece(piece) => return Ok(Some(piece)),
+            Prepared::Documents(picked, tokens) => (picked, tokens),
+        };
+        let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
+        let settled = tokens.settle(DOCUMENT_BYTES, self.is_kept);
+        settled.map_err(|refused| self.refused(refused, &picked.rows))?;
+        Ok(left_out.map(|left_out| {
+            let num_bytes = picked.documents.iter().map(|document| document.len() as u64).collect();
+            let (rows, tokens) = (picked.rows, Arc::new(tokens));
+            Piece { rows, num_bytes, tokens, left_out, ..self.empty() }
+        }))
     }
 
     fn broken(&self, broken: BrokenRows) -> Result<Piece> {
@@ -203,7 +236,7 @@ impl PieceMaker<'_> {
                     let charged = tokens.account().map(|account| account.charge(2 * most)).transpose();
                     let refused = |refused| self.refused(refused, rows);
                     let _charge = charged.map_err(refused)?;
-                    tokens.cover(most).map_err(refused)?;
+                    tokens.cover(most, 0).map_err(refused)?;
                     let text = String::from_utf8_lossy(documents.document(index));
                     let replaced = DocumentBatch::from_texts([text.as_bytes()]);
                     let encoded = encoder.encode_batch(&replaced, tokens);

@@ -27,6 +27,7 @@ use crate::account::{Account, Charge};
 use crate::budget::Share;
 use crate::config::BadData;
 use crate::error::{Error, Result};
+use crate::floor::Floor;
 use crate::lane::{LanePacker, SlotHeader};
 use crate::metrics::Metrics;
 #[cfg(test)]
@@ -59,6 +60,8 @@ pub(crate) struct Work {
     pub(crate) cache_bytes: usize,
     /// Memory of token batches that are used up.
     pub(crate) tokens: Arc<Pool<u32>>,
+    /// How the limit is divided.
+    pub(crate) floor: Floor,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bad_data: BadData,
     pub(crate) excluded: Arc<HashSet<DocumentPlace>>,
@@ -178,6 +181,7 @@ impl Pipeline {
             granted: 0,
             released: 0,
             running: 0,
+            num_asking: 0,
             error: None,
             stopping: false,
         };
@@ -235,11 +239,15 @@ impl Batches for Pipeline {
 
     fn known_rounds(&self, than: u64, timeout: Duration) -> Result<(u64, bool)> {
         let known = |schedule: &Schedule| schedule.known_rounds(&self.shared.work);
+        lock(&self.shared.schedule).num_asking += 1;
+        // Who waits for memory may make room now.
+        self.shared.job.ring_one();
         self.wait_until(timeout, |schedule| {
             let (rounds, is_last) = known(schedule);
             rounds > than || is_last || schedule.error.is_some() || schedule.stopping
         });
-        let schedule = lock(&self.shared.schedule);
+        let mut schedule = lock(&self.shared.schedule);
+        schedule.num_asking -= 1;
         match &schedule.error {
             Some(error) => Err(error.clone()),
             None => Ok(known(&schedule)),

@@ -7,7 +7,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
-use crate::account::{Account, Refused};
+use crate::account::{Account, Charge, Refused};
 use crate::sync::lock;
 
 /// Bytes that a pool keeps at most: a few pages or token lists for each of some 16 threads. More only holds memory.
@@ -56,10 +56,21 @@ impl<T> Pool<T> {
     /// # Errors
     /// When the account or the system has no memory for it.
     pub fn take(self: &Arc<Self>, length: usize) -> Result<Pooled<T>, Refused> {
-        let mut pooled = Pooled { charged: 0, values: Vec::new(), pool: Some(self.clone()) };
-        if let Some(values) = self.take_free(length) {
-            (pooled.charged, pooled.values) = (num_bytes(&values), values);
-        }
+        self.take_with(length, 0)
+    }
+
+    /// The same where `charge`, of the same account, is charged for it already; what it has more is still charged.
+    ///
+    /// # Errors
+    /// When the system has no memory for it, or the account, where it is more than was charged.
+    pub(crate) fn take_charged(self: &Arc<Self>, length: usize, charge: Charge) -> Result<Pooled<T>, Refused> {
+        self.take_with(length, charge.into_bytes())
+    }
+
+    fn take_with(self: &Arc<Self>, length: usize, charged: usize) -> Result<Pooled<T>, Refused> {
+        let values = self.take_free(length).unwrap_or_default();
+        let charged = charged + num_bytes(&values);
+        let mut pooled = Pooled { values, charged, pool: Some(self.clone()) };
         pooled.reserve(length)?;
         Ok(pooled)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::account::{Account, Refused};
+use crate::account::{Account, Charge, Refused};
 use crate::pool::{Pool, Pooled};
 
 /// Set in a token whose target is not learned (padding; the other side of a conversation).
@@ -171,12 +171,13 @@ impl TokenBatch {
         Self::default()
     }
 
-    /// An empty batch whose values lie in a vector of `pool` with room for `num_tokens`, and go back there.
+    /// An empty batch whose values lie in a vector of `pool` with room for `num_tokens`, and go back there; `charge` is
+    /// charged for it already.
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn pooled(pool: &Arc<Pool<u32>>, num_tokens: usize) -> Result<Self, Refused> {
-        let mut values = pool.take(num_tokens)?;
+    pub(crate) fn pooled(pool: &Arc<Pool<u32>>, num_tokens: usize, charge: Charge) -> Result<Self, Refused> {
+        let mut values = pool.take_charged(num_tokens, charge)?;
         values.clear();
         Ok(Self { values, ..Self::default() })
     }
@@ -186,13 +187,13 @@ impl TokenBatch {
         self.values.account()
     }
 
-    /// Charges room for `num_tokens` more, to be allocated as they come.
+    /// Charges room for `num_tokens` more, to be allocated as they come, and `beside` bytes.
     ///
     /// # Errors
     /// When the account has no room.
-    pub fn cover(&mut self, num_tokens: usize) -> Result<(), Refused> {
+    pub fn cover(&mut self, num_tokens: usize, beside: usize) -> Result<(), Refused> {
         let length = self.values.len().saturating_add(num_tokens);
-        self.values.cover(length.saturating_mul(size_of::<u32>()))
+        self.values.cover(length.saturating_mul(size_of::<u32>()).saturating_add(beside))
     }
 
     /// Makes room for `num_tokens` more; where there is none, for `expected` at once.
@@ -207,7 +208,7 @@ impl TokenBatch {
         self.values.reserve(self.values.len() + expected.max(num_tokens))
     }
 
-    /// Charges what it holds and `beside` bytes a document, no more and no less. Where that would be much less, the memory
+    /// Charges what it holds and `beside` bytes a document (that of where it ends among them), no more and no less. Where that would be much less, the memory
     /// that is not used is freed first; `is_kept` says that the batch stays for long.
     ///
     /// # Errors
@@ -217,7 +218,7 @@ impl TokenBatch {
         if capacity > if is_kept { length + length / 8 } else { 2 * length + MOST_SPARE_TOKENS } {
             self.values.shrink_to_fit();
         }
-        self.values.settle(self.len() * (beside + size_of::<usize>()))
+        self.values.settle(self.len() * beside)
     }
 
     /// A copy of document `index` alone, in the same account.

@@ -110,9 +110,11 @@ impl RowGroupCache {
         lock(&self.entries).iter().map(|entry| entry.num_bytes()).sum()
     }
 
-    /// Forgets all row groups: they can be decoded again.
-    pub(crate) fn clear(&self) {
-        lock(&self.entries).clear();
+    /// Forgets all row groups but the `num_kept` that were used last: they can be decoded again.
+    pub(crate) fn forget(&self, num_kept: usize) {
+        let mut entries = lock(&self.entries);
+        let num_forgotten = entries.len().saturating_sub(num_kept);
+        entries.drain(..num_forgotten);
     }
 
     fn evict(&self) {
@@ -251,6 +253,22 @@ impl UnitReader {
     /// Whether it holds a page or more.
     pub(crate) fn is_open(&self) -> bool {
         self.reader.is_some()
+    }
+
+    /// Lets go of its pages: it goes on at the same row, and decodes the page that the row lies in again.
+    pub(crate) fn close(&mut self) {
+        self.reader = None;
+    }
+
+    /// The row that comes next.
+    pub(crate) fn next_row(&self) -> u64 {
+        self.next_row
+    }
+
+    /// Goes back to a row that came before.
+    pub(crate) fn go_back(&mut self, row: u64) {
+        debug_assert!(row <= self.next_row, "back is not forth");
+        (self.next_row, self.reader) = (row, None);
     }
 
     /// What comes next. After an error that is no damage the same can be asked for again.

@@ -78,6 +78,11 @@ impl Feeds {
         self.feeds.iter().any(Feed::holds_memory)
     }
 
+    /// Lets go of the pages that no thread reads; whether there were any.
+    pub(crate) fn close_readers(&mut self) -> bool {
+        self.feeds.iter_mut().fold(false, |any, feed| feed.close_readers() | any)
+    }
+
     /// Begins anew where `entry` says, and lets go of everything.
     ///
     /// # Panics

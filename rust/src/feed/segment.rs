@@ -30,6 +30,13 @@ pub(super) struct UnitRead {
     pub(super) pieces: Reorder<Piece>,
 }
 
+impl UnitRead {
+    /// Whether pages of it are held that no thread reads.
+    pub(super) fn is_open(&self) -> bool {
+        self.reader.as_ref().is_some_and(UnitReader::is_open)
+    }
+}
+
 /// How the documents of a segment follow each other.
 #[derive(Debug)]
 pub(super) enum Order {

@@ -74,6 +74,7 @@ impl Loader {
             cache: RowGroupCache::new(share, &Pool::within(&account)),
             tokens: Pool::within(&account),
             account,
+            floor,
             reserved,
             spare_bytes: share,
             cache_bytes,

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::error::{Error, Place, Result};
-use crate::feed::{STEP_BYTES, Step};
+use crate::feed::Step;
 use crate::lane::{LanePacker, Outcome};
 use crate::metrics::{LeftOut, Stage};
-use crate::piece::PieceMaker;
+use crate::piece::{PieceMaker, TOKENS_BYTES};
 use crate::plan::Unit;
 use crate::source::take_time_reading;
 use crate::sync::lock;
@@ -78,20 +78,12 @@ impl Shared {
         encoder: &mut Option<DocumentEncoder>,
     ) -> Result<()> {
         let start = self.begin(Stage::Decode)?;
-        // Room for the tokens as well, a token a byte, is there before anything is read.
-        let place = self.place(step.reader.unit());
-        let room = self.work.account.charge(4 * STEP_BYTES).map_err(|refused| refused.at(place));
-        let found = room.and_then(|_| step.reader.next(&self.work.shards, &self.work.cache));
-        let found = match found {
-            Err(error @ Error::MemoryLimit { .. }) => {
-                self.refuse(index, error, |lane| lane.feeds.unread(step));
-                return Ok(());
-            }
-            found => found?,
-        };
-        let reading = take_time_reading();
-        self.work.metrics.add(Stage::Read, reading);
-        self.work.metrics.add(Stage::Decode, start.elapsed().saturating_sub(reading));
+        // Out of the thread's hands meanwhile: one that panics does not come back.
+        let mut taken = encoder.take().unwrap_or_else(|| {
+            let mut encoder = self.work.encoding.encoder(self.work.cache_bytes);
+            encoder.inner().stop_with(Some(self.stopping.clone()));
+            encoder
+        });
         let unit = step.reader.unit();
         let maker = PieceMaker {
             source: step.source,
@@ -105,6 +97,27 @@ impl Shared {
             shard: &self.work.shards[unit.shard],
             is_kept: self.work.plans[0].config().shuffle,
         };
+        let first_row = step.reader.next_row();
+        // Room for the tokens is there before anything is read.
+        let room = self.work.account.charge(TOKENS_BYTES).map_err(|refused| refused.at(self.place(unit)));
+        let prepared = room.and_then(|room| {
+            let found = step.reader.next(&self.work.shards, &self.work.cache)?;
+            maker.prepare(found, &taken, &self.work.tokens, room)
+        });
+        let prepared = match prepared {
+            Err(error @ Error::MemoryLimit { .. }) => {
+                *encoder = Some(taken);
+                if step.reader.next_row() > first_row {
+                    step.reader.go_back(first_row);
+                }
+                self.refuse(index, error, |lane| lane.feeds.unread(step));
+                return Ok(());
+            }
+            prepared => prepared?,
+        };
+        let reading = take_time_reading();
+        self.work.metrics.add(Stage::Read, reading);
+        self.work.metrics.add(Stage::Decode, start.elapsed().saturating_sub(reading));
         let finished = step.reader.is_finished();
         let ticket = lock(&self.schedule).lanes[index].feeds.read(step);
         if !finished {
@@ -112,13 +125,7 @@ impl Shared {
         }
 
         let start = self.begin(Stage::Tokenize)?;
-        // Out of the thread's hands meanwhile: one that panics does not come back.
-        let mut taken = encoder.take().unwrap_or_else(|| {
-            let mut encoder = self.work.encoding.encoder(self.work.cache_bytes);
-            encoder.inner().stop_with(Some(self.stopping.clone()));
-            encoder
-        });
-        let made = maker.make(found, &mut taken, &self.work.tokens, &self.stopping);
+        let made = maker.make(prepared, &mut taken, &self.stopping);
         let made = match made {
             Err(error @ Error::MemoryLimit { .. }) => {
                 *encoder = Some(taken);
@@ -149,10 +156,10 @@ impl Shared {
 
     /// A lane that was refused memory comes again when there is some.
     fn refuse(&self, index: usize, error: Error, give_back: impl FnOnce(&mut Scheduled)) {
-        let freed = self.reclaim();
+        self.reclaim(1); // the last is the one that it reads
         let mut schedule = lock(&self.schedule);
         give_back(&mut schedule.lanes[index]);
-        schedule.lanes[index].refused(error, freed);
+        schedule.lanes[index].shortage.refused(error);
     }
 
     /// When a stage begins.

@@ -61,6 +61,8 @@ pub(super) struct Schedule {
     pub(super) released: u64,
     /// Workers that have a job.
     pub(super) running: usize,
+    /// Callers who wait for what lanes know of rounds to come.
+    pub(super) num_asking: usize,
     pub(super) error: Option<Error>,
     pub(super) stopping: bool,
 }
@@ -198,21 +200,19 @@ impl Shared {
         let order = schedule.by_urgency();
         let account = &self.work.account;
         let alone = schedule.lanes.iter().position(|lane| lane.shortage.is_alone);
+        let is_short = alone.is_some() || schedule.lanes.iter().any(Scheduled::is_short);
         order.into_iter().find_map(|index| {
             let lane = &mut schedule.lanes[index];
             if lane.shortage.must_rewind || alone.is_some_and(|alone| alone != index || !lane.is_idle()) {
                 return None;
             }
             let awaited = lane.awaited.filter(|_| lane.may_try() && account.free() >= lane.least_free());
-            if lane.shortage.is_alone && awaited.is_some() {
-                self.reclaim(); // what it is refused then, nobody can give it
-            }
             let front = awaited.and_then(|source| lane.feeds.front_step(&self.work.plans, source));
             if let Some(step) = front {
                 return Some(Job::Read(index, step));
             }
             let has_room = account.free() >= self.work.spare_bytes + STEP_MEMORY;
-            if alone.is_some() || lane.shortage.wanted > 0 || !has_room {
+            if is_short || lane.shortage.wanted > 0 || !has_room {
                 return None;
             }
             Some(Job::Read(index, lane.feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))

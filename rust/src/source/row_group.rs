@@ -255,8 +255,19 @@ pub(super) struct PageMemory {
 }
 
 impl PageMemory {
-    /// All that a page with this header takes, the spans of its texts included; or nothing, and what it would take.
+    /// All that a page with this header takes, the spans of its texts included; or nothing, and what it would take, with
+    /// what is made of its texts.
     pub(super) fn take(
+        pool: &Arc<Pool<u8>>,
+        header: &PageHeader,
+        is_compressed: bool,
+    ) -> std::result::Result<Self, Refused> {
+        let taken = Self::take_all(pool, header, is_compressed);
+        // Tokens: one for two bytes of text is much.
+        taken.map_err(|refused| refused.followed_by(2 * header.uncompressed_bytes))
+    }
+
+    fn take_all(
         pool: &Arc<Pool<u8>>,
         header: &PageHeader,
         is_compressed: bool,
