@@ -17,8 +17,8 @@ use crate::error::{Error, Place};
 /// Bytes that the allocator may keep of those that were freed: half of the slack that is stated.
 const TRIM_BYTES: usize = 32 << 20;
 
-/// Gives free memory back to the system. glibc keeps what threads free, each for itself, up to 64 MiB a thread: with 16
-/// threads a loader took 70 MB more than its limit.
+/// Gives free memory back to the system. glibc keeps what threads free, each for itself: with 16 threads a loader whose limit
+/// was 256 MiB took up to 523 MiB more, and 19 MiB at most with this (docs/LOG.md).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "a function of the C library without a safe face")]
 fn trim() {
