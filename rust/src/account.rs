@@ -178,6 +178,13 @@ impl Charge {
         self.bytes
     }
 
+    /// Gives back what it has more than `bytes`.
+    pub(crate) fn lower(&mut self, bytes: usize) {
+        let most = self.bytes.min(bytes);
+        self.account.give_back(self.bytes - most);
+        self.bytes = most;
+    }
+
     /// The same, to be given back by hand.
     pub(crate) fn into_bytes(mut self) -> usize {
         std::mem::take(&mut self.bytes)

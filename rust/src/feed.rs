@@ -9,12 +9,14 @@
 
 mod inbox;
 mod segment;
+mod step;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub(crate) use inbox::{Inbox, Taken};
 use segment::{Order, Segment, Start, UnitRead};
+pub(crate) use step::{Step, Ticket, Wanted};
 
 use crate::error::{Error, Result};
 use crate::piece::Piece;
@@ -22,41 +24,6 @@ use crate::plan::{Plan, permuted};
 use crate::reorder::Reorder;
 use crate::row_groups::UnitReader;
 use crate::state::{Address, Waiting};
-
-/// A piece of work: read the next rows of a unit, then tokenize them.
-#[derive(Debug)]
-pub(crate) struct Step {
-    pub(crate) source: u32,
-    segment: u64,
-    unit: usize,
-    sequence: u64,
-    /// Reads the rows; goes back to the feed before tokenizing, so that another thread can read on.
-    pub(crate) reader: UnitReader,
-    /// The unit, as an ordinal of the lane.
-    pub(crate) ordinal: u64,
-    /// See `Document::group`.
-    pub(crate) group: u64,
-    /// Rows that are needed, ascending; `None`: all.
-    pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
-    /// Whether they are what a restored packer holds.
-    pub(crate) is_restoring: bool,
-}
-
-/// A row that is needed, from byte `byte_offset` of its text on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Wanted {
-    pub(crate) row: u64,
-    pub(crate) byte_offset: u64,
-}
-
-/// Where a finished piece belongs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
-    pub(crate) source: u32,
-    segment: u64,
-    unit: usize,
-    sequence: u64,
-}
 
 /// The reading side of one source of a lane.
 #[derive(Debug)]
@@ -211,7 +178,8 @@ impl Feed {
 
     /// Whether it holds anything that can be read again: text, tokens or pages.
     pub(crate) fn holds_memory(&self) -> bool {
-        self.queued_bytes > 0 || self.segments.iter().flat_map(|segment| &segment.units).any(UnitRead::is_open)
+        self.queued_bytes > 0
+            || self.segments.iter().flat_map(|segment| &segment.units).any(UnitRead::is_open)
     }
 
     /// Lets go of the pages that no thread reads; whether there were any.

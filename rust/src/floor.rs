@@ -76,7 +76,8 @@ impl Floor {
     /// What is set aside of the least limit that leaves `bytes` for all else.
     pub(crate) fn reserved_beside(&self, bytes: usize) -> usize {
         let sizes = (0..=MOST_HALVINGS).rev().map(|halvings| DEFAULT_CACHE_BYTES >> halvings);
-        let leaves = |size: &usize| self.cache_bytes(bytes.saturating_add(self.reserved_bytes(*size))) <= *size;
+        let leaves =
+            |size: &usize| self.cache_bytes(bytes.saturating_add(self.reserved_bytes(*size))) <= *size;
         self.reserved_bytes(sizes.into_iter().find(leaves).unwrap_or(DEFAULT_CACHE_BYTES))
     }
 

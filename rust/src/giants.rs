@@ -1,4 +1,5 @@
-//! Documents → tokens for one step: giants in parts, so that a thread can be stopped in the middle of one.
+//! Documents → tokens for one step: giants in parts, so that several threads work on one, and each can be stopped in the
+//! middle of it.
 //!
 //! ```text
 //! documents   [a][b][ g i a n t ........ ][c]        encode [a b], [giant's parts one by one], [c]
@@ -7,7 +8,13 @@
 //! The borders go with the tokens: a state that is taken in the middle of a giant names the last one, and a restored
 //! loader tokenizes from there.
 
+mod parts;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use parts::Next;
+pub(crate) use parts::Parts;
 
 use crate::account::Refused;
 use crate::ragged::{Border, DocumentBatch, TokenBatch};
@@ -24,6 +31,16 @@ const TYPICAL_BYTES_A_TOKEN: usize = 4;
 
 /// Tokens that a conversation may have beside one a byte: its roles and ends.
 const FRAME_TOKENS: usize = 64;
+
+/// The other threads.
+pub(crate) struct Helpers<'a> {
+    /// Shows them the parts of a giant, which they may help with.
+    pub(crate) offer: &'a dyn Fn(&Arc<Parts>),
+    /// Tells them that there may be one more to help with.
+    pub(crate) came_on: &'a dyn Fn(),
+    /// All are to end.
+    pub(crate) stopping: &'a AtomicBool,
+}
 
 /// What became of the documents.
 #[derive(Debug)]
@@ -75,10 +92,10 @@ pub(crate) fn encode(
     is_rest: impl Fn(usize) -> bool,
     encoder: &mut DocumentEncoder,
     tokens: &mut TokenBatch,
-    stopping: &AtomicBool,
+    helpers: &Helpers<'_>,
 ) -> Result<Encoded, DocumentError> {
-    match encode_all(documents, is_rest, encoder, tokens, stopping) {
-        Ok(()) if stopping.load(Ordering::Relaxed) => Ok(Encoded::Stopped),
+    match encode_all(documents, is_rest, encoder, tokens, helpers) {
+        Ok(()) if helpers.stopping.load(Ordering::Relaxed) => Ok(Encoded::Stopped),
         Ok(()) => Ok(Encoded::All),
         Err(Halt::Stopped) => Ok(Encoded::Stopped),
         Err(Halt::Refused(refused)) => Ok(Encoded::Refused(refused)),
@@ -91,7 +108,7 @@ fn encode_all(
     is_rest: impl Fn(usize) -> bool,
     encoder: &mut DocumentEncoder,
     tokens: &mut TokenBatch,
-    stopping: &AtomicBool,
+    helpers: &Helpers<'_>,
 ) -> Result<(), Halt> {
     let encoder = match encoder {
         DocumentEncoder::Texts(encoder) => encoder,
@@ -106,7 +123,7 @@ fn encode_all(
     for giant in (0..num_documents).filter(is_giant) {
         encode_small(documents, from..giant, encoder, tokens)?;
         from = giant + 1;
-        encode_giant(documents.document(giant), giant, encoder, tokens, stopping)?;
+        encode_giant(documents, giant, encoder, tokens, helpers)?;
     }
     if from == 0 {
         tokens.cover(documents.num_bytes(), 0)?;
@@ -130,34 +147,57 @@ fn encode_small(
 }
 
 fn encode_giant(
-    text: &[u8],
+    documents: &DocumentBatch,
     document: usize,
     encoder: &mut Encoder,
     tokens: &mut TokenBatch,
-    stopping: &AtomicBool,
+    helpers: &Helpers<'_>,
 ) -> Result<(), Halt> {
+    let text = documents.document(document);
     // What is no UTF-8 is refused as a whole, with the place of its first bad byte.
     let cuts = str::from_utf8(text).map_or_else(|_| Vec::new(), |text| encoder.cuts(text, PART_BYTES));
-    let first = tokens.num_tokens();
-    let (mut begin, mut borders) = (0, Vec::with_capacity(cuts.len()));
-    for end in cuts.into_iter().chain([text.len()]) {
-        if begin > 0 {
-            borders.push(Border { byte: begin as u64, token: tokens.num_tokens() - first });
+    let (first, mut borders) = (tokens.num_tokens(), Vec::with_capacity(cuts.len()));
+    let ends = cuts.into_iter().chain([text.len()]).collect();
+    let parts = Offered(Arc::new(Parts::new(documents, document, ends, tokens.account().cloned())));
+    (helpers.offer)(&parts.0);
+    while let Some(next) = parts.0.next(encoder) {
+        let (Next::Encode(range) | Next::Append(range, ..)) = &next;
+        let num_tokens = tokens.num_tokens() - first;
+        if range.start > 0 {
+            borders.push(Border { byte: range.start as u64, token: num_tokens });
         }
-        let part = &text[begin..end];
-        tokens.reserve(part.len(), expected(tokens.num_tokens() - first, begin, text.len()) + part.len())?;
-        encoder
-            .encode(part, tokens.values_mut())
-            .map_err(|error| Halt::Failed(DocumentError { document, error }))?;
+        let left = expected(num_tokens, range.start, text.len());
+        match next {
+            Next::Encode(range) => {
+                let part = &text[range];
+                tokens.reserve(part.len(), left + part.len())?;
+                let encoded = encoder.encode(part, tokens.values_mut());
+                encoded.map_err(|error| Halt::Failed(DocumentError { document, error }))?;
+            }
+            Next::Append(_, part, _charge) => {
+                tokens.reserve(part.len(), left + part.len())?;
+                tokens.values_mut().extend_from_slice(&part);
+            }
+        }
         // Relaxed: the flag is all that is said.
-        if stopping.load(Ordering::Relaxed) {
+        if helpers.stopping.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
-        begin = end;
+        parts.0.appended();
+        (helpers.came_on)();
     }
     tokens.end_document();
     tokens.set_borders(borders);
     Ok(())
+}
+
+/// Parts that are taken back when their owner ends.
+struct Offered(Arc<Parts>);
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
 }
 
 /// Tokens that the rest of a document will have, by its beginning: so that memory grows a few times and not by doubling.
@@ -166,5 +206,86 @@ fn expected(num_tokens: usize, num_bytes: usize, all_bytes: usize) -> usize {
     match num_bytes {
         0 => all_bytes / TYPICAL_BYTES_A_TOKEN,
         done => (num_tokens as u128 * left / done as u128 * 33 / 32) as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Account;
+    use crate::pool::Pool;
+    use crate::tokenizer::{Encoding, Tokenizer};
+
+    /// Some 5 MB: 20 parts.
+    fn giant() -> String {
+        (0..400_000_u64).map(|number| format!("{} words, ", number * number % 99_991)).collect()
+    }
+
+    /// The tokens of a giant among others and its borders, encoded by one who shows its parts to `offer`.
+    fn encoded(
+        tokenizer: &Tokenizer,
+        account: &Arc<Account>,
+        offer: &dyn Fn(&Arc<Parts>),
+    ) -> (Vec<u32>, Vec<Border>) {
+        let documents = DocumentBatch::from_texts(["before", &giant(), "behind"]);
+        let mut encoder = Encoding::Texts(tokenizer.clone()).encoder(0);
+        let mut tokens = TokenBatch::pooled(&Pool::within(account), 0, account.charge(0).unwrap()).unwrap();
+        let helpers = Helpers { offer, came_on: &|| {}, stopping: &AtomicBool::new(false) };
+        let all = encode(&documents, |_| false, &mut encoder, &mut tokens, &helpers);
+        assert!(matches!(all, Ok(Encoded::All)));
+        let borders = (0..tokens.document(1).len()).step_by(1000).map(|token| tokens.border(1, token));
+        let borders = borders.collect();
+        (tokens.into_parts().0, borders)
+    }
+
+    #[test]
+    fn parts_that_others_encoded_are_the_same() {
+        let tokenizer = Tokenizer::from_name("r50k_base").unwrap();
+        let account = Account::unlimited();
+        let alone = encoded(&tokenizer, &account, &|_| {});
+        assert!(alone.1.len() > 1000 && alone.1.last().unwrap().byte > 4_000_000);
+        let mut whole = Vec::new();
+        tokenizer.encoder().encode(giant().as_bytes(), &mut whole).unwrap();
+        assert_eq!(alone.0[1..=whole.len()], whole);
+        let most_are_done_before = |parts: &Arc<Parts>| {
+            let mut encoder = tokenizer.encoder();
+            while parts.wants_help() {
+                parts.help(&mut encoder);
+            }
+            assert_eq!(parts.num_ahead(), 16);
+        };
+        assert_eq!(encoded(&tokenizer, &account, &most_are_done_before), alone);
+        std::thread::scope(|scope| {
+            let by_threads = |parts: &Arc<Parts>| {
+                for _ in 0..3 {
+                    let (parts, tokenizer) = (parts.clone(), tokenizer.clone());
+                    scope.spawn(move || {
+                        let mut encoder = tokenizer.encoder_with(0);
+                        while !parts.is_over() {
+                            parts.help(&mut encoder);
+                        }
+                    });
+                }
+            };
+            assert_eq!(encoded(&tokenizer, &account, &by_threads), alone);
+        });
+        assert_eq!(account.used(), 0, "all that was charged is given back");
+    }
+
+    #[test]
+    fn parts_that_others_had_no_memory_for_are_encoded_by_the_owner() {
+        let tokenizer = Tokenizer::from_name("r50k_base").unwrap();
+        let alone = encoded(&tokenizer, &Account::unlimited(), &|_| {});
+        let account = Account::new(40 << 20);
+        let all_is_taken = |parts: &Arc<Parts>| {
+            let _rest = account.charge(account.free()).unwrap();
+            let mut encoder = tokenizer.encoder();
+            while parts.wants_help() {
+                parts.help(&mut encoder);
+            }
+            assert_eq!(parts.num_ahead(), 0);
+        };
+        assert_eq!(encoded(&tokenizer, &account, &all_is_taken), alone);
+        assert_eq!(account.used(), 0);
     }
 }

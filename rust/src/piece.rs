@@ -9,13 +9,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::account::{Charge, Refused};
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
 use crate::feed::{STEP_BYTES, Wanted};
-use crate::giants::{Encoded, encode, room};
+use crate::giants::{Encoded, Helpers, encode, room};
 use crate::packing::Document;
 use crate::plan::Unit;
 use crate::pool::Pool;
@@ -146,7 +145,7 @@ impl PieceMaker<'_> {
         Ok(Prepared::Documents(picked, tokens))
     }
 
-    /// The piece of what was prepared; `None` when `stopping` was set meanwhile.
+    /// The piece of what was prepared; `None` when all are to end.
     ///
     /// # Errors
     /// Bad data, unless it is to be left out; memory that is refused.
@@ -154,13 +153,13 @@ impl PieceMaker<'_> {
         &self,
         prepared: Prepared,
         encoder: &mut DocumentEncoder,
-        stopping: &AtomicBool,
+        helpers: &Helpers<'_>,
     ) -> Result<Option<Piece>> {
         let (mut picked, mut tokens) = match prepared {
             Prepared::Piece(piece) => return Ok(Some(piece)),
             Prepared::Documents(picked, tokens) => (picked, tokens),
         };
-        let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
+        let left_out = self.tokenize(&mut picked, encoder, &mut tokens, helpers)?;
         let settled = tokens.settle(DOCUMENT_BYTES, self.is_kept);
         settled.map_err(|refused| self.refused(refused, &picked.rows))?;
         Ok(left_out.map(|left_out| {
@@ -207,20 +206,20 @@ impl PieceMaker<'_> {
         })
     }
 
-    /// Appends the tokens of every document that has any, and takes the others out; `None` when `stopping` was set.
+    /// Appends the tokens of every document that has any, and takes the others out; `None` when all are to end.
     fn tokenize(
         &self,
         picked: &mut Picked,
         encoder: &mut DocumentEncoder,
         tokens: &mut TokenBatch,
-        stopping: &AtomicBool,
+        helpers: &Helpers<'_>,
     ) -> Result<Option<Vec<Quarantined>>> {
         let Picked { rows, begins, documents } = picked;
         let (mut is_bad, mut left_out, mut done) = (vec![false; documents.len()], Vec::new(), 0);
         loop {
             let is_rest = |index: usize| begins.get(done + index).is_some_and(|&byte| byte > 0);
             let rest = documents.slice(done..documents.len());
-            let failed = match encode(&rest, is_rest, encoder, tokens, stopping) {
+            let failed = match encode(&rest, is_rest, encoder, tokens, helpers) {
                 Ok(Encoded::All) => break,
                 Ok(Encoded::Stopped) => return Ok(None),
                 Ok(Encoded::Refused(refused)) => return Err(self.refused(refused, rows)),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! worker: loop { a lane whose slot and documents are there → pack it
+//!                else a giant document that is tokenized   → tokenize a part of it
 //!                else a lane that should read ahead        → read rows, give the reader back, tokenize, deposit
 //!                else                                      → sleep until something changes }
 //! ```
@@ -12,21 +13,25 @@
 mod jobs;
 mod schedule;
 mod shortage;
+mod threads;
+mod worker;
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use schedule::{Job, Schedule, Scheduled};
+use schedule::{Schedule, Scheduled};
 pub(crate) use shortage::STEP_MEMORY;
+#[cfg(feature = "python")]
+pub(crate) use threads::share_out;
+pub(crate) use threads::{message, start_thread};
 
 use crate::account::{Account, Charge};
 use crate::budget::Share;
 use crate::config::BadData;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::floor::Floor;
 use crate::lane::{LanePacker, SlotHeader};
 use crate::metrics::Metrics;
@@ -40,7 +45,7 @@ use crate::row_groups::RowGroupCache;
 use crate::source::Shard;
 use crate::sources::Feeds;
 use crate::sync::{Bell, lock};
-use crate::tokenizer::{DocumentEncoder, Encoding};
+use crate::tokenizer::Encoding;
 
 /// What all workers read and none changes.
 pub(crate) struct Work {
@@ -180,6 +185,7 @@ impl Pipeline {
             end: None,
             granted: 0,
             released: 0,
+            giants: Vec::new(),
             running: 0,
             num_asking: 0,
             error: None,
@@ -338,120 +344,4 @@ impl Shared {
         let is_there = schedule.headers[self.work.ring.slot_of(sequence)].is_some();
         Ok(if is_there { Seen::Batch } else { Seen::Nothing })
     }
-
-    fn run(&self) {
-        let mut encoder = None;
-        self.run_with(&mut encoder);
-        if let Some(mut encoder) = encoder {
-            encoder.inner().stop_with(None);
-            self.work.encoding.give_back(encoder);
-        }
-    }
-
-    fn run_with(&self, encoder: &mut Option<DocumentEncoder>) {
-        let mut worked = false;
-        while let Some(job) = self.next_job(worked) {
-            worked = true;
-            let _permit = self.share.enter(|moment| {
-                std::thread::sleep(moment);
-                !self.stopping.load(Ordering::Relaxed)
-            });
-            let (stage, lane, place) = match &job {
-                Job::Pack(packing) => ("packing", packing.lane, None),
-                Job::Read(lane, step) => {
-                    ("reading and tokenizing", *lane, Some(self.place(step.reader.unit())))
-                }
-            };
-            let result = catch_unwind(AssertUnwindSafe(|| match job {
-                Job::Pack(packing) => self.pack(packing),
-                Job::Read(lane, step) => self.read(lane, step, encoder),
-            }));
-            let error = match result {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(panic) => {
-                    Error::Panic { stage, place, reason: format!("lane {lane}: {}", message(&*panic)) }
-                }
-            };
-            self.fail(&mut lock(&self.schedule), error);
-            return;
-        }
-    }
-
-    /// Ends all threads with an error, the first one.
-    fn fail(&self, schedule: &mut Schedule, error: Error) {
-        schedule.error.get_or_insert(error);
-        schedule.stopping = true;
-        self.stopping.store(true, Ordering::Relaxed);
-        self.job.ring_all();
-        self.batch.ring_all();
-    }
-
-    /// The most urgent thing to do; sleeps while there is none; `None` when it is time to end. `worked`: whether the
-    /// thread had a job before.
-    fn next_job(&self, worked: bool) -> Option<Job> {
-        let mut schedule = lock(&self.schedule);
-        schedule.running -= usize::from(worked);
-        loop {
-            if schedule.stopping {
-                return None;
-            }
-            self.rewind_lanes(&mut schedule);
-            if let Some(job) = self.pack_job(&mut schedule).or_else(|| self.read_job(&mut schedule)) {
-                schedule.running += 1;
-                return Some(job);
-            }
-            if self.make_room(&mut schedule) {
-                continue;
-            }
-            let (start, idle) = (Instant::now(), schedule.reason_to_wait());
-            schedule = self.job.wait(schedule);
-            self.work.metrics.spent(idle, start);
-        }
-    }
-}
-
-/// A thread with a name: all threads of the crate begin here.
-pub(crate) fn start_thread(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let started = std::thread::Builder::new().name(name).spawn(work);
-    started.map_err(|error| Error::Resource { what: "a thread", reason: error.to_string() })
-}
-
-/// Runs `work` on each of `parts`, on `num_threads` threads of which the caller's is one; the results are in order.
-///
-/// # Panics
-/// When `work` does.
-#[cfg(feature = "python")]
-pub(crate) fn share_out<T, R>(num_threads: usize, parts: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R>
-where
-    T: Sync,
-    R: Send,
-{
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    let taken = AtomicUsize::new(0);
-    let share = || {
-        let mut done = Vec::new();
-        // Relaxed: each index is taken once, and joining the threads makes their results visible.
-        while let Some((index, part)) = parts.iter().enumerate().nth(taken.fetch_add(1, Ordering::Relaxed)) {
-            done.push((index, work(part)));
-        }
-        done
-    };
-    let mut results = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..num_threads.min(parts.len())).map(|_| scope.spawn(share)).collect();
-        let mut results = share();
-        for other in others {
-            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        results
-    });
-    results.sort_unstable_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
-}
-
-/// What a thread said when it panicked.
-pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".into())
 }

@@ -63,7 +63,11 @@ impl<T> Pool<T> {
     ///
     /// # Errors
     /// When the system has no memory for it, or the account, where it is more than was charged.
-    pub(crate) fn take_charged(self: &Arc<Self>, length: usize, charge: Charge) -> Result<Pooled<T>, Refused> {
+    pub(crate) fn take_charged(
+        self: &Arc<Self>,
+        length: usize,
+        charge: Charge,
+    ) -> Result<Pooled<T>, Refused> {
         self.take_with(length, charge.into_bytes())
     }
 

@@ -1,9 +1,11 @@
 //! The two jobs of a worker: packing a lane, and reading and tokenizing for one.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Place, Result};
 use crate::feed::Step;
+use crate::giants::{Helpers, Parts};
 use crate::lane::{LanePacker, Outcome};
 use crate::metrics::{LeftOut, Stage};
 use crate::piece::{PieceMaker, TOKENS_BYTES};
@@ -78,12 +80,7 @@ impl Shared {
         encoder: &mut Option<DocumentEncoder>,
     ) -> Result<()> {
         let start = self.begin(Stage::Decode)?;
-        // Out of the thread's hands meanwhile: one that panics does not come back.
-        let mut taken = encoder.take().unwrap_or_else(|| {
-            let mut encoder = self.work.encoding.encoder(self.work.cache_bytes);
-            encoder.inner().stop_with(Some(self.stopping.clone()));
-            encoder
-        });
+        let mut taken = self.take_encoder(encoder);
         let unit = step.reader.unit();
         let maker = PieceMaker {
             source: step.source,
@@ -125,7 +122,12 @@ impl Shared {
         }
 
         let start = self.begin(Stage::Tokenize)?;
-        let made = maker.make(prepared, &mut taken, &self.stopping);
+        let offer = |parts: &Arc<Parts>| {
+            lock(&self.schedule).giants.push(parts.clone());
+            self.job.ring_all();
+        };
+        let helpers = Helpers { offer: &offer, came_on: &|| self.job.ring_one(), stopping: &self.stopping };
+        let made = maker.make(prepared, &mut taken, &helpers);
         let made = match made {
             Err(error @ Error::MemoryLimit { .. }) => {
                 *encoder = Some(taken);
@@ -152,6 +154,27 @@ impl Shared {
         drop(schedule);
         self.job.ring_one();
         Ok(())
+    }
+
+    /// Encodes a part of a giant that another thread puts together.
+    pub(super) fn help(&self, parts: &Parts, encoder: &mut Option<DocumentEncoder>) -> Result<()> {
+        let start = self.begin(Stage::Tokenize)?;
+        let mut taken = self.take_encoder(encoder);
+        parts.help(taken.inner());
+        let counts = taken.inner().take_counts();
+        *encoder = (!taken.inner().was_stopped()).then_some(taken);
+        self.work.metrics.looked_up(counts.pretokens, counts.merged);
+        self.work.metrics.spent(Stage::Tokenize, start);
+        Ok(())
+    }
+
+    /// The thread's encoder, out of its hands meanwhile: one that panics does not come back.
+    fn take_encoder(&self, encoder: &mut Option<DocumentEncoder>) -> DocumentEncoder {
+        encoder.take().unwrap_or_else(|| {
+            let mut encoder = self.work.encoding.encoder(self.work.cache_bytes);
+            encoder.inner().stop_with(Some(self.stopping.clone()));
+            encoder
+        })
     }
 
     /// A lane that was refused memory comes again when there is some.

@@ -1,7 +1,10 @@
 //! The schedule: where each lane stands, and what is the most urgent thing to do.
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::feed::Step;
+use crate::giants::Parts;
 use crate::lane::{LanePacker, SlotHeader};
 use crate::metrics::Stage;
 use crate::ring::SlotWriter;
@@ -22,6 +25,7 @@ pub(super) struct Packing {
 /// What a worker does next.
 pub(super) enum Job {
     Pack(Packing),
+    Help(Arc<Parts>),
     Read(usize, Step),
 }
 
@@ -59,6 +63,8 @@ pub(super) struct Schedule {
     pub(super) granted: u64,
     /// Slots that the consumer has given back.
     pub(super) released: u64,
+    /// Giants that threads work on.
+    pub(super) giants: Vec<Arc<Parts>>,
     /// Workers that have a job.
     pub(super) running: usize,
     /// Callers who wait for what lanes know of rounds to come.
@@ -195,6 +201,21 @@ impl Shared {
         None
     }
 
+    /// A part of a giant, where memory is to spare and nobody is short of it.
+    pub(super) fn help_job(&self, schedule: &mut Schedule) -> Option<Job> {
+        schedule.giants.retain(|parts| !parts.is_over());
+        let is_alone = |lane: &Scheduled| lane.shortage.is_alone;
+        if !self.has_room() || schedule.lanes.iter().any(is_alone) {
+            return None;
+        }
+        schedule.giants.iter().find(|parts| parts.wants_help()).map(|parts| Job::Help(parts.clone()))
+    }
+
+    /// Whether memory is to spare.
+    fn has_room(&self) -> bool {
+        self.work.account.free() >= self.work.spare_bytes + STEP_MEMORY
+    }
+
     /// Reads what a packer waits for, else ahead where memory is to spare.
     pub(super) fn read_job(&self, schedule: &mut Schedule) -> Option<Job> {
         let order = schedule.by_urgency();
@@ -211,8 +232,7 @@ impl Shared {
             if let Some(step) = front {
                 return Some(Job::Read(index, step));
             }
-            let has_room = account.free() >= self.work.spare_bytes + STEP_MEMORY;
-            if is_short || lane.shortage.wanted > 0 || !has_room {
+            if is_short || lane.shortage.wanted > 0 || !self.has_room() {
                 return None;
             }
             Some(Job::Read(index, lane.feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))

@@ -45,7 +45,8 @@ impl Shortage {
         // A step holds more than the part that was refused: what did not help is doubled, until others make room.
         self.wanted = wanted.max(2 * self.wanted);
         // With that much a usual step follows, so that the number said is one that does.
-        self.error = Some(Error::MemoryLimit { place, wanted: wanted.saturating_add(STEP_MEMORY), held, limit });
+        self.error =
+            Some(Error::MemoryLimit { place, wanted: wanted.saturating_add(STEP_MEMORY), held, limit });
     }
 
     /// Lets it try once more with whatever there is.
