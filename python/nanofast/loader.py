@@ -53,8 +53,8 @@ class TokenLoader(BatchLoader):
         num_threads: native threads, a budget for reading, tokenizing and packing together; None: the cores that this
             process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
-        memory_limit_bytes: what the loader may hold at any moment, 1 GiB by default: the ring, its threads' caches of the
-            tokenizer (48 MiB each, less where that is more than half of what is left), pages, texts, tokens and the
+        memory_limit_bytes: what the loader may hold at any moment, 1 GiB by default: the ring, its threads' caches of
+            the tokenizer (48 MiB each, less where that is more than half of what is left), pages, texts, tokens and the
             documents that wait for a row. The batches are the same at every limit. One that cannot do by what the
             footers tell is refused with the least that does; a page or a document that is larger than they let expect
             is a MemoryError of `next()`, with the number that would do. Beside it come batches that were handed over or

@@ -33,7 +33,7 @@ const TYPICAL_BYTES_A_TOKEN: usize = 4;
 const FRAME_TOKENS: usize = 64;
 
 /// The other threads.
-pub(crate) struct Helpers<'a> {
+pub(crate) struct OtherThreads<'a> {
     /// Shows them the parts of a giant, which they may help with.
     pub(crate) offer: &'a dyn Fn(&Arc<Parts>),
     /// Tells them that there may be one more to help with.
@@ -92,10 +92,10 @@ pub(crate) fn encode(
     is_rest: impl Fn(usize) -> bool,
     encoder: &mut DocumentEncoder,
     tokens: &mut TokenBatch,
-    helpers: &Helpers<'_>,
+    others: &OtherThreads<'_>,
 ) -> Result<Encoded, DocumentError> {
-    match encode_all(documents, is_rest, encoder, tokens, helpers) {
-        Ok(()) if helpers.stopping.load(Ordering::Relaxed) => Ok(Encoded::Stopped),
+    match encode_all(documents, is_rest, encoder, tokens, others) {
+        Ok(()) if others.stopping.load(Ordering::Relaxed) => Ok(Encoded::Stopped),
         Ok(()) => Ok(Encoded::All),
         Err(Halt::Stopped) => Ok(Encoded::Stopped),
         Err(Halt::Refused(refused)) => Ok(Encoded::Refused(refused)),
@@ -108,7 +108,7 @@ fn encode_all(
     is_rest: impl Fn(usize) -> bool,
     encoder: &mut DocumentEncoder,
     tokens: &mut TokenBatch,
-    helpers: &Helpers<'_>,
+    others: &OtherThreads<'_>,
 ) -> Result<(), Halt> {
     let encoder = match encoder {
         DocumentEncoder::Texts(encoder) => encoder,
@@ -123,7 +123,7 @@ fn encode_all(
     for giant in (0..num_documents).filter(is_giant) {
         encode_small(documents, from..giant, encoder, tokens)?;
         from = giant + 1;
-        encode_giant(documents, giant, encoder, tokens, helpers)?;
+        encode_giant(documents, giant, encoder, tokens, others)?;
     }
     if from == 0 {
         tokens.cover(documents.num_bytes(), 0)?;
@@ -151,7 +151,7 @@ fn encode_giant(
     document: usize,
     encoder: &mut Encoder,
     tokens: &mut TokenBatch,
-    helpers: &Helpers<'_>,
+    others: &OtherThreads<'_>,
 ) -> Result<(), Halt> {
     let text = documents.document(document);
     // What is no UTF-8 is refused as a whole, with the place of its first bad byte.
@@ -159,7 +159,7 @@ fn encode_giant(
     let (first, mut borders) = (tokens.num_tokens(), Vec::with_capacity(cuts.len()));
     let ends = cuts.into_iter().chain([text.len()]).collect();
     let parts = Offered(Arc::new(Parts::new(documents, document, ends, tokens.account().cloned())));
-    (helpers.offer)(&parts.0);
+    (others.offer)(&parts.0);
     while let Some(next) = parts.0.next(encoder) {
         let (Next::Encode(range) | Next::Append(range, ..)) = &next;
         let num_tokens = tokens.num_tokens() - first;
@@ -180,11 +180,11 @@ fn encode_giant(
             }
         }
         // Relaxed: the flag is all that is said.
-        if helpers.stopping.load(Ordering::Relaxed) {
+        if others.stopping.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
         parts.0.appended();
-        (helpers.came_on)();
+        (others.came_on)();
     }
     tokens.end_document();
     tokens.set_borders(borders);
@@ -230,8 +230,8 @@ mod tests {
         let documents = DocumentBatch::from_texts(["before", &giant(), "behind"]);
         let mut encoder = Encoding::Texts(tokenizer.clone()).encoder(0);
         let mut tokens = TokenBatch::pooled(&Pool::within(account), 0, account.charge(0).unwrap()).unwrap();
-        let helpers = Helpers { offer, came_on: &|| {}, stopping: &AtomicBool::new(false) };
-        let all = encode(&documents, |_| false, &mut encoder, &mut tokens, &helpers);
+        let others = OtherThreads { offer, came_on: &|| {}, stopping: &AtomicBool::new(false) };
+        let all = encode(&documents, |_| false, &mut encoder, &mut tokens, &others);
         assert!(matches!(all, Ok(Encoded::All)));
         let borders = (0..tokens.document(1).len()).step_by(1000).map(|token| tokens.border(1, token));
         let borders = borders.collect();

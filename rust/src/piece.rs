@@ -14,7 +14,7 @@ use crate::account::{Charge, Refused};
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
 use crate::feed::{STEP_BYTES, Wanted};
-use crate::giants::{Encoded, Helpers, encode, room};
+use crate::giants::{Encoded, OtherThreads, encode, room};
 use crate::packing::Document;
 use crate::plan::Unit;
 use crate::pool::Pool;
@@ -153,13 +153,13 @@ impl PieceMaker<'_> {
         &self,
         prepared: Prepared,
         encoder: &mut DocumentEncoder,
-        helpers: &Helpers<'_>,
+        others: &OtherThreads<'_>,
     ) -> Result<Option<Piece>> {
         let (mut picked, mut tokens) = match prepared {
             Prepared::Piece(piece) => return Ok(Some(piece)),
             Prepared::Documents(picked, tokens) => (picked, tokens),
         };
-        let left_out = self.tokenize(&mut picked, encoder, &mut tokens, helpers)?;
+        let left_out = self.tokenize(&mut picked, encoder, &mut tokens, others)?;
         let settled = tokens.settle(DOCUMENT_BYTES, self.is_kept);
         settled.map_err(|refused| self.refused(refused, &picked.rows))?;
         Ok(left_out.map(|left_out| {
@@ -212,14 +212,14 @@ impl PieceMaker<'_> {
         picked: &mut Picked,
         encoder: &mut DocumentEncoder,
         tokens: &mut TokenBatch,
-        helpers: &Helpers<'_>,
+        others: &OtherThreads<'_>,
     ) -> Result<Option<Vec<Quarantined>>> {
         let Picked { rows, begins, documents } = picked;
         let (mut is_bad, mut left_out, mut done) = (vec![false; documents.len()], Vec::new(), 0);
         loop {
             let is_rest = |index: usize| begins.get(done + index).is_some_and(|&byte| byte > 0);
             let rest = documents.slice(done..documents.len());
-            let failed = match encode(&rest, is_rest, encoder, tokens, helpers) {
+            let failed = match encode(&rest, is_rest, encoder, tokens, others) {
                 Ok(Encoded::All) => break,
                 Ok(Encoded::Stopped) => return Ok(None),
                 Ok(Encoded::Refused(refused)) => return Err(self.refused(refused, rows)),

@@ -127,8 +127,8 @@ def test_a_limit_below_the_least_is_refused_with_the_number_that_does(
 def test_what_footers_do_not_tell_is_an_error_with_the_number_that_does(
     unit_documents: int, tokenizer: nanofast.Tokenizer, tmp_path: Path
 ) -> None:
-    """A document of 30 MB among small ones, in two lanes. The least limit does not allow for it, what the error says does,
-    and any limit between gives all batches or such an error."""
+    """A document of 30 MB among small ones, in two lanes. The least limit does not allow for it, what the error says
+    does, and any limit between gives all batches or such an error."""
     small = ["some words " * 200] * 3000
     data = write(tmp_path / "a.parquet", [small, [*small, english(3, 30 * MB), *small]])
     sizes = (4, 512)
@@ -140,18 +140,23 @@ def test_what_footers_do_not_tell_is_an_error_with_the_number_that_does(
         """Of all batches; or the limit that the error says."""
         digest = hashlib.sha256()
         with nanofast.TokenLoader(data, tokenizer, *sizes, **settings, epochs=1, memory_limit_bytes=limit) as loader:
+            refused = None
             try:
                 for inputs, _ in loader.numpy(copy=False):
                     digest.update(inputs.tobytes())
             except MemoryError as error:
-                words = r"is too small: `.*a\.parquet`, row group 1, row \d+ needs \d+ bytes beside \d+"
-                assert re.search(f"memory_limit_bytes = {limit} {words}", str(error))
-                return int(re.findall(r"allow at least (\d+)", str(error))[0])
-            finally:
-                memory = loader.metrics()["memory"]
-                assert memory["peak_bytes"] <= memory["limit_bytes"] == limit
-            assert loader.metrics()["ledger"]["bytes"] == num_bytes
-        return digest.hexdigest()
+                refused = str(error)
+            metrics = loader.metrics()
+        assert metrics["memory"]["peak_bytes"] <= metrics["memory"]["limit_bytes"] == limit
+        if refused is None:
+            assert metrics["ledger"]["bytes"] == num_bytes
+            return digest.hexdigest()
+        words = (
+            r"is too small: `.*a\.parquet`, row group 1, row \d+ needs \d+ bytes beside \d+ .*; allow at least (\d+)"
+        )
+        found = re.fullmatch(f"memory_limit_bytes = {limit} {words}", refused)
+        assert found, refused
+        return int(found[1])
 
     expected, enough = digest(1 << 30), digest(least)
     assert isinstance(enough, int)

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Place, Result};
 use crate::feed::Step;
-use crate::giants::{Helpers, Parts};
+use crate::giants::{OtherThreads, Parts};
 use crate::lane::{LanePacker, Outcome};
 use crate::metrics::{LeftOut, Stage};
 use crate::piece::{PieceMaker, TOKENS_BYTES};
@@ -126,8 +126,9 @@ impl Shared {
             lock(&self.schedule).giants.push(parts.clone());
             self.job.ring_all();
         };
-        let helpers = Helpers { offer: &offer, came_on: &|| self.job.ring_one(), stopping: &self.stopping };
-        let made = maker.make(prepared, &mut taken, &helpers);
+        let others =
+            OtherThreads { offer: &offer, came_on: &|| self.job.ring_one(), stopping: &self.stopping };
+        let made = maker.make(prepared, &mut taken, &others);
         let made = match made {
             Err(error @ Error::MemoryLimit { .. }) => {
                 *encoder = Some(taken);
