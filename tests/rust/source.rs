@@ -345,7 +345,8 @@ fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
     let mut reader = shard.reader(0, 0..2, &Pool::within(&Account::new(5000))).unwrap();
     let error = reader.next_batch().unwrap_err();
     assert_eq!((error.kind(), reader.broken()), (Kind::Memory, None));
-    assert!(error.to_string().contains("at least 50"), "{error}");
+    // The page, and as much again twice for the tokens of its texts.
+    assert!(error.to_string().contains("at least 150"), "{error}");
     let mut reader = shard.reader(0, 0..2, &Pool::within(&Account::new(6000))).unwrap();
     assert_eq!(reader.next_batch().unwrap().unwrap().1.len(), 2);
 }

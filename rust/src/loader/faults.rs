@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Loader, NextBatch};
-use crate::config::{BadData, LoaderConfig, Overflow, Packing, PlanConfig};
+use crate::config::{BadData, LoaderConfig, Packing, PlanConfig};
 use crate::error::{Error, Place, Result};
 use crate::metrics::Stage;
 use crate::source::{ParquetWriter, open_shards};
@@ -29,7 +29,7 @@ fn with_loader<T>(
         plan: PlanConfig { lanes, ..PlanConfig::default() },
         batch_size: 2,
         sequence_length: 10,
-        packing: Packing::BestFit(Overflow::Carry),
+        packing: Packing::Concat,
         text_column: "text".into(),
         bos_id: 50256,
         pad_id: 50256,
