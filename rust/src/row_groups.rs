@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, Result};
+use crate::account::{Account, Charge};
+use crate::error::{Error, Place, Result};
 use crate::plan::Unit;
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::{DocumentReader, Shard};
 use crate::sync::lock;
@@ -77,13 +79,20 @@ impl Found {
 #[derive(Debug)]
 pub(crate) struct RowGroupCache {
     limit_bytes: usize,
+    pages: Arc<Pool<u8>>,
     /// Most recently used last.
     entries: Mutex<VecDeque<Arc<SharedRowGroup>>>,
 }
 
 impl RowGroupCache {
-    pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, entries: Mutex::default() }
+    /// A cache of at most `limit_bytes` of text, in pages of `pages`.
+    pub(crate) fn new(limit_bytes: usize, pages: &Arc<Pool<u8>>) -> Self {
+        Self { limit_bytes, pages: pages.clone(), entries: Mutex::default() }
+    }
+
+    /// Where readers take memory for pages from.
+    pub(crate) fn pages(&self) -> &Arc<Pool<u8>> {
+        &self.pages
     }
 
     fn get(&self, unit: &Unit) -> Arc<SharedRowGroup> {
@@ -99,6 +108,13 @@ impl RowGroupCache {
     /// Bytes of text held.
     pub(crate) fn num_bytes(&self) -> usize {
         lock(&self.entries).iter().map(|entry| entry.num_bytes()).sum()
+    }
+
+    /// Forgets all row groups but the `num_kept` that were used last: they can be decoded again.
+    pub(crate) fn forget(&self, num_kept: usize) {
+        let mut entries = lock(&self.entries);
+        let num_forgotten = entries.len().saturating_sub(num_kept);
+        entries.drain(..num_forgotten);
     }
 
     fn evict(&self) {
@@ -124,8 +140,47 @@ struct SharedRowGroup {
 #[derive(Debug, Default)]
 struct Decoded {
     reader: Option<DocumentReader>,
-    parts: Vec<Found>,
+    parts: VecDeque<Part>,
     num_bytes: usize,
+}
+
+/// What was found, with what is charged for where its texts lie.
+#[derive(Debug)]
+struct Part(Found, #[expect(dead_code, reason = "it is held")] Option<Charge>);
+
+impl Decoded {
+    /// Whether the reader can go on after an error.
+    fn resumes(&self) -> bool {
+        self.reader.as_ref().is_some_and(DocumentReader::resumes)
+    }
+
+    /// Lets go of the first part if it lies before row `from`; whether it did.
+    fn forget_before(&mut self, from: u64) -> bool {
+        if self.parts.front().is_none_or(|Part(found, _)| found.rows().end > from) {
+            return false;
+        }
+        if let Some(Part(Found::Documents(_, batch), _)) = self.parts.pop_front() {
+            self.num_bytes -= batch.num_bytes();
+        }
+        true
+    }
+
+    /// Reads the next part.
+    fn read(&mut self, account: &Arc<Account>, place: &Place) -> Result<bool> {
+        let Some(reader) = &mut self.reader else { return Ok(false) };
+        let Some(found) = Found::next(reader)? else { return Ok(false) };
+        let mut charge = None;
+        if let Found::Documents(_, batch) = &found {
+            let bytes = batch.num_span_bytes();
+            charge = Some(account.charge(bytes).map_err(|refused| {
+                self.reader = None; // what was read is lost, and with it the reader's place
+                refused.at(place.clone())
+            })?);
+            self.num_bytes += batch.num_bytes();
+        }
+        self.parts.push_back(Part(found, charge));
+        Ok(true)
+    }
 }
 
 impl SharedRowGroup {
@@ -135,34 +190,36 @@ impl SharedRowGroup {
     }
 
     /// What is found from the first row that `unit` asks for on.
-    fn read(&self, shard: &Shard, asked: Range<u64>, unit: &Unit) -> Result<Found> {
+    fn read(&self, shard: &Shard, asked: Range<u64>, unit: &Unit, cache: &RowGroupCache) -> Result<Found> {
         let from = asked.start;
+        let place = || Place::row(shard.path(), self.key.1, from);
         let mut decoded = lock(&self.decoded);
-        if decoded.parts.first().is_none_or(|part| part.rows().start > from) {
+        let begins_behind = decoded.parts.front().is_none_or(|Part(found, _)| found.rows().start > from);
+        if begins_behind || decoded.reader.is_none() {
             let group = shard.row_groups()[self.key.1];
             // Other lanes will ask for the rows before: which of them comes first is chance.
-            let start = if group.num_bytes <= WHOLE_BYTES { 0 } else { from };
-            let rows = start..group.num_rows;
-            *decoded = Decoded { reader: Some(shard.documents(self.key.1, rows)?), ..Decoded::default() };
+            let is_small = group.num_bytes <= WHOLE_BYTES.min(cache.limit_bytes as u64);
+            let rows = if is_small { 0 } else { from }..group.num_rows;
+            let reader = Some(shard.documents(self.key.1, rows, &cache.pages)?);
+            *decoded = Decoded { reader, ..Decoded::default() };
         }
         loop {
-            let index = decoded.parts.partition_point(|part| part.rows().start <= from);
-            let part = index.checked_sub(1).map(|index| &decoded.parts[index]);
+            let index = decoded.parts.partition_point(|Part(found, _)| found.rows().start <= from);
+            let part = index.checked_sub(1).map(|index| &decoded.parts[index].0);
             if let Some(part) = part.filter(|part| part.rows().end > from) {
                 return Ok(part.seen_by(asked, unit));
             }
-            let next = match &mut decoded.reader {
-                Some(reader) => Found::next(reader)?,
-                None => None,
-            };
-            match next {
-                Some(part) => {
-                    if let Found::Documents(_, batch) = &part {
-                        decoded.num_bytes += batch.num_bytes();
+            match decoded.read(cache.pages.account(), &place()) {
+                // The same page is tried again without what lies before, which another lane may have to read again.
+                Err(Error::MemoryLimit { .. }) if decoded.resumes() && decoded.forget_before(from) => {}
+                Err(error) => {
+                    if !decoded.resumes() {
+                        *decoded = Decoded::default();
                     }
-                    decoded.parts.push(part);
+                    return Err(error);
                 }
-                None => return Err(shard.ends_early(self.key.1, from)),
+                Ok(false) => return Err(shard.ends_early(self.key.1, from)),
+                Ok(true) => while decoded.num_bytes > cache.limit_bytes && decoded.forget_before(from) {},
             }
         }
     }
@@ -193,21 +250,47 @@ impl UnitReader {
         self.next_row >= self.end_row
     }
 
-    /// What comes next.
+    /// Whether it holds a page or more.
+    pub(crate) fn is_open(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Lets go of its pages: it goes on at the same row, and decodes the page that the row lies in again.
+    pub(crate) fn close(&mut self) {
+        self.reader = None;
+    }
+
+    /// The row that comes next.
+    pub(crate) fn next_row(&self) -> u64 {
+        self.next_row
+    }
+
+    /// Goes back to a row that came before.
+    pub(crate) fn go_back(&mut self, row: u64) {
+        debug_assert!(row <= self.next_row, "back is not forth");
+        (self.next_row, self.reader) = (row, None);
+    }
+
+    /// What comes next. After an error that is no damage the same can be asked for again.
     pub(crate) fn next(&mut self, shards: &[Shard], cache: &RowGroupCache) -> Result<Found> {
         let shard = &shards[self.unit.shard];
         let first_row = self.next_row;
         let whole = self.unit.start == 0 && self.unit.end == shard.num_rows(self.unit.row_group);
         let found = if whole {
-            let reader = match &mut self.reader {
+            let mut reader = match self.reader.take() {
                 Some(reader) => reader,
-                none => {
-                    none.insert(Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?))
+                None => {
+                    let rows = self.next_row..self.end_row;
+                    Box::new(shard.documents(self.unit.row_group, rows, &cache.pages)?)
                 }
             };
-            Found::next(reader)?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
+            let found = Found::next(&mut reader);
+            if found.is_ok() || reader.resumes() {
+                self.reader = Some(reader);
+            }
+            found?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
         } else {
-            let found = cache.get(&self.unit).read(shard, first_row..self.end_row, &self.unit)?;
+            let found = cache.get(&self.unit).read(shard, first_row..self.end_row, &self.unit, cache)?;
             cache.evict();
             found
         };

@@ -10,6 +10,7 @@ use super::error::to_py;
 use super::tokenizer::PyTokenizer;
 use crate::config::{ChatConfig, TooLong};
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::ragged::NOT_LEARNED;
 use crate::source::{self, ConversationSource, Layout};
 use crate::tokenizer::{ChatTemplate, EncodeError, Renderer, Tokenizer};
@@ -107,9 +108,9 @@ fn render_rows<'py>(
         let chat = ChatArguments::parse(chat_json)?;
         let shards = source::open_conversations(std::slice::from_ref(&path), &chat.source()?)?;
         let renderer = chat.renderer(tokenizer.inner().clone())?;
-        let mut found = Vec::new();
+        let (pool, mut found) = (Pool::new(), Vec::new());
         for (row_group, num_rows) in shards[0].row_counts().into_iter().enumerate() {
-            let mut reader = shards[0].documents(row_group, 0..num_rows)?;
+            let mut reader = shards[0].documents(row_group, 0..num_rows, &pool)?;
             while let Some((first_row, batch)) = reader.next_batch()? {
                 for (index, conversation) in batch.iter().enumerate() {
                     if found.len() == count {

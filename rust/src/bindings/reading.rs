@@ -1,12 +1,13 @@
 //! Looking into parquet files: which there are, a footer as JSON, a row group's documents as bytes.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::error::to_py;
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::{self, RowGroupReader, Shard};
 use crate::sync::lock;
@@ -35,7 +36,7 @@ fn read_row_group<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let read = || -> crate::Result<Vec<DocumentBatch>> {
         let shard = source::open_shard(&path, column)?;
-        let mut reader = shard.reader(row_group, 0..shard.num_rows(row_group))?;
+        let mut reader = shard.reader(row_group, 0..shard.num_rows(row_group), &Pool::new())?;
         let mut batches = Vec::new();
         while let Some((_, batch)) = reader.next_batch()? {
             batches.push(batch);
@@ -57,6 +58,7 @@ struct DocumentReader {
 
 struct Position {
     shard: Shard,
+    pool: Arc<Pool<u8>>,
     row_group: usize,
     reader: Option<RowGroupReader>,
     batch: DocumentBatch,
@@ -71,8 +73,8 @@ impl Position {
                 if self.row_group == self.shard.row_groups().len() {
                     return Ok(false);
                 }
-                self.reader =
-                    Some(self.shard.reader(self.row_group, 0..self.shard.num_rows(self.row_group))?);
+                let rows = 0..self.shard.num_rows(self.row_group);
+                self.reader = Some(self.shard.reader(self.row_group, rows, &self.pool)?);
                 self.row_group += 1;
                 continue;
             };
@@ -91,7 +93,8 @@ impl DocumentReader {
     #[pyo3(signature = (path, column = "text"))]
     fn new(py: Python<'_>, path: PathBuf, column: &str) -> PyResult<Self> {
         let shard = py.detach(|| source::open_shard(&path, column)).map_err(to_py)?;
-        let position = Position { shard, row_group: 0, reader: None, batch: DocumentBatch::new(), next: 0 };
+        let (pool, batch) = (Pool::new(), DocumentBatch::new());
+        let position = Position { shard, pool, row_group: 0, reader: None, batch, next: 0 };
         Ok(Self { position: Mutex::new(position) })
     }
 

@@ -15,7 +15,7 @@ use super::texts::{self, Invalid, Text};
 use crate::error::Error;
 use crate::pipeline::share_out;
 use crate::ragged::{DocumentBatch, TokenBatch};
-use crate::tokenizer::{DocumentError, EncodeError, Encoder, Rewriter, Tokenizer};
+use crate::tokenizer::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder, Rewriter, Tokenizer};
 
 /// Ids whose memory an encoder keeps from one text to the next: 16 MiB.
 const MAX_KEPT_IDS: usize = 1 << 22;
@@ -49,7 +49,7 @@ impl PyTokenizer {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ids = idle().pop().unwrap_or_default();
         ids.clear();
-        let mut encoder = self.tokenizer.take_encoder();
+        let mut encoder = self.tokenizer.take_encoder(DEFAULT_CACHE_BYTES);
         let result = work(&mut encoder, &mut ids);
         self.tokenizer.give_back(encoder);
         // What a huge text took goes back.

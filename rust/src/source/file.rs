@@ -46,6 +46,11 @@ impl ShardFile {
         Ok(Self { file, path: path.into(), stamp: stamp(&metadata) })
     }
 
+    /// The whole file, for messages.
+    pub(super) fn place(&self) -> Place {
+        Place::shard(&self.path)
+    }
+
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }

@@ -49,16 +49,13 @@ pub struct Shard {
     /// Whether no row can be null.
     pub(super) required: bool,
     pub(super) row_groups: Vec<RowGroup>,
-    /// Memory of pages, shared by the shards that were opened together.
-    pub(super) pool: Arc<Pool<u8>>,
     /// How its rows are conversations, where they are.
     pub(super) conversations: Option<Arc<Conversations>>,
 }
 
 /// Opens shards one after the other; the first failure wins.
 pub fn open_shards(paths: &[PathBuf], column: &str) -> Result<Vec<Shard>> {
-    let pool = Pool::new();
-    paths.iter().map(|path| Ok(Shard { pool: pool.clone(), ..open_shard(path, column)? })).collect()
+    paths.iter().map(|path| open_shard(path, column)).collect()
 }
 
 /// As `open_shards`, but files whose footer cannot be read are left out and come back beside the shards.
@@ -66,11 +63,10 @@ pub fn open_shards(paths: &[PathBuf], column: &str) -> Result<Vec<Shard>> {
 /// # Errors
 /// As `open_shards`, a file that is damaged excepted; and when every file is.
 pub fn open_readable_shards(paths: &[PathBuf], column: &str) -> Result<(Vec<Shard>, Vec<BadFile>)> {
-    let pool = Pool::new();
     let (mut shards, mut bad_files, mut first) = (Vec::new(), Vec::new(), None);
     for path in paths {
         match open_shard(path, column) {
-            Ok(shard) => shards.push(Shard { pool: pool.clone(), ..shard }),
+            Ok(shard) => shards.push(shard),
             Err(Error::Parquet { place, reason }) => {
                 bad_files.push(BadFile { name: name_of(path), reason: reason.clone() });
                 first.get_or_insert(Error::Parquet { place, reason });
@@ -115,7 +111,6 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
         footer_hash: hash(&footer),
         required,
         row_groups: row_groups.collect::<Result<_>>()?,
-        pool: Pool::new(),
         conversations: None,
     })
 }
@@ -156,11 +151,11 @@ impl Shard {
         self.row_groups[row_group].num_rows
     }
 
-    /// A reader of `rows` of a row group.
+    /// A reader of `rows` of a row group, whose pages lie in memory of `pool`.
     ///
     /// # Errors
     /// The file is gone, cannot be opened, or is not the one whose footer was read.
-    pub fn reader(&self, row_group: usize, rows: Range<u64>) -> Result<RowGroupReader> {
+    pub fn reader(&self, row_group: usize, rows: Range<u64>, pool: &Arc<Pool<u8>>) -> Result<RowGroupReader> {
         let file = ShardFile::open(&self.path)?;
         self.check_unchanged(&file)?;
         let group = self.row_groups[row_group];
@@ -173,7 +168,7 @@ impl Shard {
         };
         let (path, required, codec) = (self.path.clone(), self.required, group.codec);
         Ok(RowGroupReader::new(
-            Target { path, row_group, required, chunk, codec, pool: self.pool.clone() },
+            Target { path, row_group, required, chunk, codec, pool: pool.clone() },
             file,
             rows,
         ))

@@ -27,6 +27,8 @@ pub struct Encoder {
     splitter: Splitter,
     chunk: Chunk,
     caches: Caches,
+    /// What its caches take at most.
+    cache_bytes: usize,
     heap: HeapMerger,
 }
 
@@ -127,7 +129,12 @@ impl Encoder {
         let mut caches = Caches::new(cache_bytes);
         let splitter = tables.splitter.clone();
         let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut caches));
-        Self { splitter, chunk, caches, heap: HeapMerger::default(), tables }
+        Self { splitter, chunk, caches, cache_bytes, heap: HeapMerger::default(), tables }
+    }
+
+    /// What its caches take at most.
+    pub(super) fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     pub(super) fn tables(&self) -> Arc<Tables> {
