@@ -111,7 +111,10 @@ impl<T> Pool<T> {
         }
         drop((values, free));
         self.account.give_back(charged);
-        self.account.freed(held);
+        // What is small is soon wanted again, and the allocator has no page of its own for it to give back.
+        if held >= LEAST_BYTES {
+            self.account.freed(held);
+        }
     }
 }
 

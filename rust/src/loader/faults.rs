@@ -82,12 +82,17 @@ fn a_giant_is_tokenized_by_several_threads() {
         Ok(())
     };
     // Some 10 MB in 40 parts.
-    let giant = (0..800_000_u64).map(|number| format!("{} words, ", number * number % 99_991)).collect();
-    with_loader([giant].into_iter(), 1, count, |loader| {
-        assert!(matches!(loader.next_batch(Duration::from_secs(60)), Ok(NextBatch::Batch(..))));
-    });
-    // Who reads tokenizes what it read; what was tokenized beside that are parts that others took.
-    assert!(TOKENIZED.load(Ordering::Relaxed) > DECODED.load(Ordering::Relaxed));
+    let giant: String =
+        (0..800_000_u64).map(|number| format!("{} words, ", number * number % 99_991)).collect();
+    let is_helped = || {
+        with_loader([giant.clone()].into_iter(), 1, count, |loader| {
+            assert!(matches!(loader.next_batch(Duration::from_secs(60)), Ok(NextBatch::Batch(..))));
+        });
+        // Who reads tokenizes what it read; what was tokenized beside that are parts that others took.
+        TOKENIZED.load(Ordering::Relaxed) > DECODED.load(Ordering::Relaxed)
+    };
+    // On a busy machine the other thread may come too late, once or twice.
+    assert!((0..30).any(|_| is_helped()));
 }
 
 fn fails(stage: Stage, wanted: Stage) -> Result<()> {
