@@ -76,9 +76,13 @@ impl From<DocumentError> for Halt {
 /// have; more is charged as they turn out to have more.
 pub(crate) fn room(documents: &DocumentBatch, encoder: &DocumentEncoder) -> usize {
     match encoder {
-        DocumentEncoder::Conversations(_) => documents.num_bytes() + documents.len() * FRAME_TOKENS,
+        DocumentEncoder::Conversations(_) => most_tokens_of_conversations(documents),
         DocumentEncoder::Texts(_) => documents.iter().map(|text| most_tokens(text.len())).sum(),
     }
+}
+
+fn most_tokens_of_conversations(documents: &DocumentBatch) -> usize {
+    documents.num_bytes() + documents.len() * FRAME_TOKENS
 }
 
 fn most_tokens(num_bytes: usize) -> usize {
@@ -113,7 +117,7 @@ fn encode_all(
     let encoder = match encoder {
         DocumentEncoder::Texts(encoder) => encoder,
         DocumentEncoder::Conversations(encoder) => {
-            tokens.cover(documents.num_bytes() + documents.len() * FRAME_TOKENS, 0)?;
+            tokens.cover(most_tokens_of_conversations(documents), 0)?;
             return Ok(encoder.encode_batch(documents, tokens)?);
         }
     };
@@ -125,13 +129,7 @@ fn encode_all(
         from = giant + 1;
         encode_giant(documents, giant, encoder, tokens, others)?;
     }
-    if from == 0 {
-        tokens.cover(documents.num_bytes(), 0)?;
-        encoder.encode_batch(documents, tokens)?;
-    } else {
-        encode_small(documents, from..num_documents, encoder, tokens)?;
-    }
-    Ok(())
+    encode_small(documents, from..num_documents, encoder, tokens)
 }
 
 fn encode_small(
@@ -140,9 +138,9 @@ fn encode_small(
     encoder: &mut Encoder,
     tokens: &mut TokenBatch,
 ) -> Result<(), Halt> {
-    let (first, documents) = (range.start, documents.slice(range));
-    tokens.cover(documents.num_bytes(), 0)?;
-    let encoded = encoder.encode_batch(&documents, tokens);
+    let first = range.start;
+    tokens.cover(range.clone().map(|index| documents.document(index).len()).sum(), 0)?;
+    let encoded = encoder.encode_range(documents, range, tokens);
     Ok(encoded.map_err(|failed| DocumentError { document: first + failed.document, ..failed })?)
 }
 

@@ -288,13 +288,12 @@ impl Tokenizer {
     /// An encoder whose caches take at most `cache_bytes`: one that was given back, with the caches that it filled, or a
     /// new one, for which one with other caches goes.
     pub fn take_encoder(&self, cache_bytes: usize) -> Encoder {
+        let fits = |encoder: &Encoder| encoder.cache_bytes() == cache_bytes;
         let taken = self.idle().and_then(|mut idle| {
-            let fits = |encoder: &Encoder| encoder.cache_bytes() == cache_bytes;
-            let index = idle.iter().rposition(fits);
-            index.or(idle.len().checked_sub(1)).map(|index| idle.swap_remove(index))
+            let index = idle.iter().rposition(fits).or(idle.len().checked_sub(1))?;
+            Some(idle.swap_remove(index))
         });
-        let fitting = taken.filter(|encoder| encoder.cache_bytes() == cache_bytes);
-        fitting.unwrap_or_else(|| self.encoder_with(cache_bytes))
+        taken.filter(fits).unwrap_or_else(|| self.encoder_with(cache_bytes))
     }
 
     /// Keeps an encoder for whoever takes one next.

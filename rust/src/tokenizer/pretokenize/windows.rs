@@ -33,10 +33,7 @@ pub(super) unsafe fn fill<I: Isa>(
                 Some(bytes) if rest.len() > WIDTH => {
                     starts_in::<I, false>(family, classes, text, at, I::load(bytes), WIDTH)
                 }
-                _ => {
-                    let length = rest.len().min(WIDTH);
-                    starts_in::<I, true>(family, classes, text, at, I::load_part(&rest[..length]), length)
-                }
+                _ => starts_in::<I, true>(family, classes, text, at, I::load_part(rest), rest.len()),
             }
         };
         if decided.is_last {
@@ -88,7 +85,6 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
     length: usize,
 ) -> Decided {
     let length = if ENDS { length } else { WIDTH };
-    let is_last = ENDS && at + length == text.len();
     let valid = low_bits(length as u32);
     // SAFETY: the caller's, here and below.
     let high = unsafe { I::at_least(vector, 0x80) };
@@ -100,7 +96,7 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
     let class = unsafe { I::classes(vector, classes) };
     if high == 0 {
         // SAFETY: as above.
-        let window = unsafe { window_of::<I>(vector, class, |mask| mask & valid, length as u32, is_last) };
+        let window = unsafe { window_of::<I>(vector, class, |mask| mask & valid, length as u32, ENDS) };
         let decision = window.decide_ascii(family, borders != 0);
         let starts =
             with_contractions(family, text, at, decision.starts, decision.apostrophes & valid) & valid;
@@ -119,7 +115,7 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
     }
     // SAFETY: as above.
     let window =
-        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), is_last) };
+        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), ENDS) };
     let decision = window.decide(family);
     // SAFETY: as above.
     let (starts, apostrophes) =
