@@ -27,7 +27,7 @@ def end_tokens(tokenizer: Any, template: ChatTemplate) -> set[int]:
 
     A small model does not always close its message; when it goes on with another's turn, the answer is over too.
     """
-    return {id for token, id in tokenizer.special_tokens.items() if token not in template.part_tokens}
+    return {number for token, number in tokenizer.special_tokens.items() if token not in template.part_tokens}
 
 
 def answer(
@@ -42,7 +42,9 @@ def answer(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Yield the answer's tokens until the model ends its message (see `end_tokens`); at most `num_tokens`, and what its context holds.
+    """Yield the answer's tokens until the model ends its message (see `end_tokens`).
+
+    There are at most `num_tokens`, and no more than the model's context holds.
 
     Raises ConfigError when the conversation alone is longer than the context.
     """
