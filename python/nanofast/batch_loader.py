@@ -374,7 +374,13 @@ class BatchLoader:
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> State:
     """The states of all ranks of one moment as one, which any world size that divides the lanes can load."""
-    whole: State = json.loads(_nanofast.merge_states([json.dumps(state) for state in states]))
+    # An identity names every shard: one that states share, as those of one checkpoint do, is written once.
+    known = {id(state["identity"]) for state in states[:1] if isinstance(state, dict) and "identity" in state}
+    apart = [
+        {**state, "identity": None} if isinstance(state, dict) and id(state.get("identity")) in known else state
+        for state in states[1:]
+    ]
+    whole: State = json.loads(_nanofast.merge_states([json.dumps(state) for state in (*states[:1], *apart)]))
     whole["identity"] = states[0]["identity"]
     return whole
 

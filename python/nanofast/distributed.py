@@ -186,11 +186,27 @@ def object_from_main(value: Any) -> Any:
     return box[0]
 
 
+def gather_states(loader: Any) -> dict[str, Any]:
+    """Each rank's loader state, and once what names every shard: for `states_of`. A collective."""
+    state = dict(loader.state_dict())
+    identity = state.pop("identity", None)
+    ranks = gather_objects(state)
+    if len({rank.get("identity_digest") for rank in ranks}) > 1:  # an error later on, which says in what they differ
+        return {"ranks": gather_objects({**state, "identity": identity})}
+    return {"identity": identity, "ranks": ranks}
+
+
+def states_of(gathered: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every rank's whole state; those of one moment share their identity."""
+    shared = {} if gathered.get("identity") is None else {"identity": gathered["identity"]}
+    return [{**shared, **rank} for rank in gathered["ranks"]]
+
+
 def gather_state(loader: Any) -> Any:
     """The whole loader state, made of every rank's part. A collective: all ranks call it at the same step."""
     from nanofast import merge_states
 
-    return merge_states(gather_objects(loader.state_dict()))
+    return merge_states(states_of(gather_states(loader)))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from nanofast.background import Written
 from nanofast.checkpoint import Snapshot
 from nanofast.config import to_dict
-from nanofast.distributed import gather_objects
+from nanofast.distributed import gather_states, states_of
 from nanofast.journal import Counters
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def values(trainer: Trainer) -> dict[str, Any]:
     counters = dict(vars(trainer.counters), total_seconds=trainer.total_seconds())
     return {
         "state": {"counters": counters, "config": to_dict(trainer.config), **trainer.facts},
-        "loader": {"ranks": gather_objects(trainer.loader.state_dict())},
+        "loader": gather_states(trainer.loader),
     }
 
 
@@ -76,7 +76,7 @@ def put_back(trainer: Trainer, snapshot: Snapshot) -> None:
     else:
         trainer.model.load_state_dict(stored["model"])
     trainer.optimizers.load_state_tensors(tensors)
-    states = snapshot.values["loader"]["ranks"]
+    states = states_of(snapshot.values["loader"])
     if len(states) == trainer.world.world_size:
         trainer.loader.load_state_dict(states[trainer.world.rank])
     else:

@@ -24,7 +24,7 @@ from nanofast import Tokenizer, checkpoint
 from nanofast.build import open_loader
 from nanofast.config import Config, ConfigError, from_dict
 from nanofast.data.amounts import whole_number
-from nanofast.distributed import World
+from nanofast.distributed import World, states_of
 from nanofast.documents_log import LOG, read_step
 from nanofast.resume import TOKENIZER_FILE, find, home_folder
 
@@ -90,7 +90,7 @@ def _before(checkpoints: Path, step: int) -> tuple[Config, int, int, list[State]
     folder = earlier[-1] if earlier else folders[0]
     checkpoint.check(folder)
     state = json.loads((folder / "state.json").read_text("utf-8"))
-    ranks = json.loads((folder / "loader.json").read_text("utf-8"))["ranks"]
+    ranks = states_of(json.loads((folder / "loader.json").read_text("utf-8")))
     if earlier:
         return from_dict(state["config"]), len(ranks), checkpoint.step_of(folder), ranks
     return from_dict(state["config"]), len(ranks), 0, None

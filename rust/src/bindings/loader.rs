@@ -539,17 +539,13 @@ fn open(
     Ok(SourceShards { name, shards, bad_files })
 }
 
-/// The states of all ranks as one, all as JSON with their identities.
+/// The states of all ranks as one, as JSON; the first has its identity, the others may lack theirs where it is the same.
 #[pyfunction]
 fn merge_states(states_json: Vec<String>) -> PyResult<String> {
     let merge = || {
-        let states: Result<Vec<_>, Error> = states_json
-            .iter()
-            .map(|state| {
-                LoaderState::from_json(&serde_json::from_str(state).map_err(|error| damaged(&error))?)
-            })
-            .collect();
-        let whole = LoaderState::merge(states?)?;
+        let values =
+            states_json.iter().map(|state| serde_json::from_str(state).map_err(|error| damaged(&error)));
+        let whole = LoaderState::merge(LoaderState::all_from_json(values)?)?;
         Ok(whole.to_json(&whole.identity.digest()).to_string())
     };
     merge().map_err(to_py)

@@ -24,6 +24,9 @@ pub const FORMAT: &str = "nanofast.state";
 /// The only version that this code writes and reads.
 pub const VERSION: u64 = 1;
 
+/// An identity that states share, and its digest.
+type Shared = (Arc<Identity>, String);
+
 impl LoaderState {
     /// As JSON without the identity, which is shared by all states of a loader: the caller adds it as `identity`.
     pub fn to_json(&self, identity_digest: &str) -> Value {
@@ -51,6 +54,21 @@ impl LoaderState {
 
     /// Reads a state with its identity; anything torn, flipped or foreign is refused.
     pub fn from_json(value: &Value) -> Result<Self> {
+        Self::read(value, None)
+    }
+
+    /// Reads states of which those behind the first may lack their identity: it is the first one's then.
+    pub fn all_from_json(values: impl IntoIterator<Item = Result<Value>>) -> Result<Vec<Self>> {
+        let (mut states, mut shared): (Vec<Self>, Option<Shared>) = (Vec::new(), None);
+        for value in values {
+            let state = Self::read(&value?, shared.as_ref())?;
+            shared.get_or_insert_with(|| (state.identity.clone(), state.identity.digest()));
+            states.push(state);
+        }
+        Ok(states)
+    }
+
+    fn read(value: &Value, shared: Option<&Shared>) -> Result<Self> {
         let refuse = |reason: String| Error::State { reason };
         let Some(object) = value.as_object() else {
             return Err(refuse("this is no state: expected the dict that state_dict() gave".into()));
@@ -74,9 +92,15 @@ impl LoaderState {
             }
         }
         let damaged = |what: &str| refuse(format!("the state is damaged ({what}); take the one before it"));
-        let identity: Identity = serde_json::from_value(value["identity"].clone())
-            .map_err(|error| damaged(&format!("identity: {error}")))?;
-        let digest = identity.digest();
+        let (identity, digest) = match (shared, &value["identity"]) {
+            (Some(shared), Value::Null) => shared.clone(),
+            (_, found) => {
+                let identity: Identity = serde_json::from_value(found.clone())
+                    .map_err(|error| damaged(&format!("identity: {error}")))?;
+                let digest = identity.digest();
+                (Arc::new(identity), digest)
+            }
+        };
         let number = |field: &str| value[field].as_u64().ok_or_else(|| damaged(field));
         let mut state = Self {
             rank: match &value["rank"] {
@@ -92,7 +116,7 @@ impl LoaderState {
                 Value::Null => Vec::new(),
                 weights => serde_json::from_value(weights.clone()).map_err(|_| damaged("weights"))?,
             },
-            identity: Arc::new(identity),
+            identity,
             lanes: BTreeMap::new(),
         };
         if value["check"] != json!(hash(&state.head_json(&digest))) || value["identity_digest"] != digest {
@@ -261,6 +285,19 @@ mod tests {
         let mut value = state.to_json(&state.identity.digest());
         value["identity"] = json!(*state.identity);
         value
+    }
+
+    #[test]
+    fn states_behind_the_first_may_lack_their_identity_where_it_is_the_same() {
+        let first = state(vec![]);
+        let mut other = first.clone();
+        other.identity = Arc::new(Identity { bos_id: 7, ..identity() });
+        let bare = |state: &LoaderState| state.to_json(&state.identity.digest());
+        let read = |values: [Value; 2]| LoaderState::all_from_json(values.map(Ok));
+        assert_eq!(read([whole_json(&first), bare(&first)]).unwrap(), [first.clone(), first.clone()]);
+        assert_eq!(read([whole_json(&first), whole_json(&other)]).unwrap(), [first.clone(), other.clone()]);
+        assert!(read([whole_json(&first), bare(&other)]).is_err(), "another's");
+        assert!(read([bare(&first), bare(&first)]).is_err(), "nobody's");
     }
 
     proptest! {
