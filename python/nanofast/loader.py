@@ -11,6 +11,7 @@ from nanofast.errors import InvalidError, WrongTypeError
 from nanofast.loader_arguments import bos_id as own_bos_id
 from nanofast.loader_arguments import count, paths_of, place_among_all
 from nanofast.mixture import Data, Mixture
+from nanofast.remote import Remote, remote_json
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,9 @@ class TokenLoader(BatchLoader):
     on with the very next one.
 
     Args:
-        data: a parquet file, a folder of them, a glob, or a list of these; shards are read in the order of their names
-            (a list keeps its own). Or a `nanofast.Mixture` of several such data sets.
+        data: a parquet file, a folder of them, a glob, a URL (s3, gs, az, http, https, hf), or a list of these; shards
+            are read in the order of their names (a list keeps its own). Or a `nanofast.Mixture` of several such data
+            sets.
         tokenizer: a `nanofast.Tokenizer`.
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T.
@@ -63,6 +65,7 @@ class TokenLoader(BatchLoader):
             excepted that already wait for a row.
         return_documents: batches are `(inputs, targets, documents)` with a `nanofast.documents.BatchDocuments`: what
             lies where, for attention within documents, and where it came from.
+        remote: how URLs are read: cache folder, time-outs. None: `nanofast.Remote()`.
 
     A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
     batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
@@ -105,6 +108,7 @@ class TokenLoader(BatchLoader):
         invalid_utf8: str = "refuse",
         exclude: Excluded | None = None,
         return_documents: bool = False,
+        remote: Remote | None = None,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         mixture = data if isinstance(data, Mixture) else None
@@ -130,8 +134,9 @@ class TokenLoader(BatchLoader):
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
+        paths = {name: paths_of(source) for name, source in sources.items()}
         native = _nanofast.NativeLoader(
-            [(name, paths_of(source)) for name, source in sources.items()],
+            [*paths.items()],
             tokenizer._native,
             text_column=text_column,
             split=split,
@@ -162,6 +167,7 @@ class TokenLoader(BatchLoader):
             weights=None if mixture is None else list(mixture.weights.values()),
             run_out="repeat" if mixture is None else mixture.run_out,
             chat_json=self._chat_json,
+            remote_json=remote_json([path for source in paths.values() for path in source], remote),
         )
         self.tokenizer = tokenizer
         self._hold(native, {**arguments, "rank": rank, "world_size": world_size})

@@ -14,7 +14,7 @@ use crate::admission::{Admission, PassedOver};
 use crate::error::{Error, Result};
 use crate::packing::{Document, Next};
 use crate::piece::Piece;
-use crate::plan::{Plan, permuted};
+use crate::plan::{Plan, Unit, permuted};
 use crate::quarantine::Quarantine;
 use crate::reorder::Reorder;
 use crate::row_groups::UnitReader;
@@ -37,6 +37,8 @@ pub(crate) struct Step {
     pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
     /// Whether they are what a restored packer holds.
     pub(crate) is_restoring: bool,
+    /// What the lane reads after the unit.
+    pub(crate) then: Vec<Unit>,
 }
 
 /// A row that is needed, from byte `byte_offset` of its text on.
@@ -139,6 +141,10 @@ pub(crate) struct Feed {
     empty_since: Option<u64>,
 }
 
+/// Units behind the one that is read whose bytes are asked for: while a lane's share of the threads works through one row
+/// group, the next one's first bytes come, and those of another where row groups are small.
+const UNITS_BEHIND: usize = 2;
+
 /// Text of one step, about: what a reader's batch is made to hold.
 pub(crate) const STEP_BYTES: usize = 256 << 10;
 
@@ -230,11 +236,25 @@ impl Feed {
                         group,
                         wanted,
                         is_restoring,
+                        then: self.units_behind(plan, index, unit),
                     });
                 }
             }
             index += 1;
         }
+    }
+
+    /// The units that come after one: those of open segments that nobody has begun, then those of the plan.
+    fn units_behind(&self, plan: &Plan, segment: usize, unit: usize) -> Vec<Unit> {
+        let open = self.segments.iter().enumerate().skip(segment);
+        let open = open.flat_map(|(index, open)| {
+            open.units.iter().skip(if index == segment { unit + 1 } else { 0 })
+        });
+        let open = open.filter(|read| read.issued == 0).filter_map(|read| read.reader.as_ref());
+        let first = self.opens.map_or(u64::MAX, |position| position.ordinal);
+        let planned = first..first.saturating_add(UNITS_BEHIND as u64);
+        let planned = planned.filter_map(|ordinal| plan.unit(self.lane, ordinal));
+        open.map(UnitReader::unit).chain(planned).take(UNITS_BEHIND).collect()
     }
 
     fn open_segment(&mut self, plan: &Plan) -> bool {

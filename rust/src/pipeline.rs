@@ -27,7 +27,7 @@ use crate::plan::{Plan, Unit};
 use crate::pool::Pool;
 use crate::ring::{Ring, SlotWriter};
 use crate::row_groups::RowGroupCache;
-use crate::source::{Shard, take_time_reading};
+use crate::source::{Shard, reading_until, take_time_reading};
 use crate::sources::Feeds;
 use crate::sync::{Bell, lock};
 use crate::tokenizer::{DocumentEncoder, Encoding};
@@ -346,7 +346,8 @@ impl Shared {
 
     fn run(&self) {
         let mut encoder = None;
-        self.run_with(&mut encoder);
+        let stopping = self.stopping.clone();
+        reading_until(move || stopping.load(Ordering::Relaxed), || self.run_with(&mut encoder));
         if let Some(mut encoder) = encoder {
             encoder.inner().stop_with(None);
             self.work.encoding.give_back(encoder);
@@ -499,6 +500,9 @@ impl Shared {
 
     fn read(&self, index: usize, mut step: Step, encoder: &mut Option<DocumentEncoder>) -> Result<()> {
         let start = self.begin(Stage::Decode)?;
+        for unit in &step.then {
+            self.work.cache.begin(&self.work.shards, unit)?;
+        }
         let found = step.reader.next(&self.work.shards, &self.work.cache)?;
         let reading = take_time_reading();
         self.work.metrics.add(Stage::Read, reading);

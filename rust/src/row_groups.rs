@@ -79,11 +79,32 @@ pub(crate) struct RowGroupCache {
     limit_bytes: usize,
     /// Most recently used last.
     entries: Mutex<VecDeque<Arc<SharedRowGroup>>>,
+    /// Readers of whole row groups on servers that some lane comes to next.
+    begun: Mutex<Vec<((usize, usize), Box<DocumentReader>)>>,
 }
 
 impl RowGroupCache {
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, entries: Mutex::default() }
+        Self { limit_bytes, entries: Mutex::default(), begun: Mutex::default() }
+    }
+
+    /// Asks a server for what a lane reads next, so that nobody waits for it then. Of files nothing is asked.
+    pub(crate) fn begin(&self, shards: &[Shard], unit: &Unit) -> Result<()> {
+        let (shard, key) = (&shards[unit.shard], (unit.shard, unit.row_group));
+        if shard.is_remote() && is_whole(unit, shard) {
+            let mut begun = lock(&self.begun);
+            if begun.iter().all(|(other, _)| *other != key) {
+                begun.push((key, Box::new(shard.documents(unit.row_group, unit.start..unit.end)?)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The reader of a whole row group that was begun.
+    fn take_begun(&self, unit: &Unit) -> Option<Box<DocumentReader>> {
+        let mut begun = lock(&self.begun);
+        let found = begun.iter().position(|(key, _)| *key == (unit.shard, unit.row_group))?;
+        Some(begun.swap_remove(found).1)
     }
 
     fn get(&self, unit: &Unit) -> Arc<SharedRowGroup> {
@@ -168,6 +189,10 @@ impl SharedRowGroup {
     }
 }
 
+fn is_whole(unit: &Unit, shard: &Shard) -> bool {
+    unit.start == 0 && unit.end == shard.num_rows(unit.row_group)
+}
+
 /// Reads the rows of one unit from front to back.
 #[derive(Debug)]
 pub(crate) struct UnitReader {
@@ -197,13 +222,14 @@ impl UnitReader {
     pub(crate) fn next(&mut self, shards: &[Shard], cache: &RowGroupCache) -> Result<Found> {
         let shard = &shards[self.unit.shard];
         let first_row = self.next_row;
-        let whole = self.unit.start == 0 && self.unit.end == shard.num_rows(self.unit.row_group);
-        let found = if whole {
+        let found = if is_whole(&self.unit, shard) {
+            let is_from_start = (self.next_row, self.end_row) == (self.unit.start, self.unit.end);
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                none => {
-                    none.insert(Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?))
-                }
+                none => none.insert(match cache.take_begun(&self.unit).filter(|_| is_from_start) {
+                    Some(begun) => begun,
+                    None => Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?),
+                }),
             };
             Found::next(reader)?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
         } else {
