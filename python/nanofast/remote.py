@@ -53,8 +53,8 @@ class Remote:
         for name, value in (("timeout_seconds", self.timeout_seconds), ("stall_seconds", self.stall_seconds)):
             if not 0 < value <= 86_400:
                 raise InvalidError(f"{name} = {value}: must be above 0 and at most a day")
-        if self.cache_limit_bytes < 1 << 24:
-            raise InvalidError(f"cache_limit_bytes = {self.cache_limit_bytes}: must be at least 16 MiB")
+        if self.cache_limit_bytes < 1 << 22:
+            raise InvalidError(f"cache_limit_bytes = {self.cache_limit_bytes}: must be at least 4 MiB")
 
 
 def remote_of(settings: DataSettings) -> Remote:

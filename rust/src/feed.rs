@@ -247,9 +247,8 @@ impl Feed {
     /// The units that come after one: those of open segments that nobody has begun, then those of the plan.
     fn units_behind(&self, plan: &Plan, segment: usize, unit: usize) -> Vec<Unit> {
         let open = self.segments.iter().enumerate().skip(segment);
-        let open = open.flat_map(|(index, open)| {
-            open.units.iter().skip(if index == segment { unit + 1 } else { 0 })
-        });
+        let open = open
+            .flat_map(|(index, open)| open.units.iter().skip(if index == segment { unit + 1 } else { 0 }));
         let open = open.filter(|read| read.issued == 0).filter_map(|read| read.reader.as_ref());
         let first = self.opens.map_or(u64::MAX, |position| position.ordinal);
         let planned = first..first.saturating_add(UNITS_BEHIND as u64);

@@ -446,7 +446,10 @@ impl Shared {
         });
         order.into_iter().find_map(|index| {
             let feeds = &mut schedule.lanes[index].feeds;
-            Some(Job::Read(index, feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))
+            let step = feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?;
+            // Under the lock, so that nobody comes to read one of them meanwhile.
+            step.then.iter().for_each(|unit| self.work.cache.begin(&self.work.shards, unit));
+            Some(Job::Read(index, step))
         })
     }
 
@@ -500,9 +503,6 @@ impl Shared {
 
     fn read(&self, index: usize, mut step: Step, encoder: &mut Option<DocumentEncoder>) -> Result<()> {
         let start = self.begin(Stage::Decode)?;
-        for unit in &step.then {
-            self.work.cache.begin(&self.work.shards, unit)?;
-        }
         let found = step.reader.next(&self.work.shards, &self.work.cache)?;
         let reading = take_time_reading();
         self.work.metrics.add(Stage::Read, reading);

@@ -79,7 +79,7 @@ pub(crate) struct RowGroupCache {
     limit_bytes: usize,
     /// Most recently used last.
     entries: Mutex<VecDeque<Arc<SharedRowGroup>>>,
-    /// Readers of whole row groups on servers that some lane comes to next.
+    /// Readers of row groups on servers that some lane comes to next.
     begun: Mutex<Vec<((usize, usize), Box<DocumentReader>)>>,
 }
 
@@ -88,19 +88,29 @@ impl RowGroupCache {
         Self { limit_bytes, entries: Mutex::default(), begun: Mutex::default() }
     }
 
-    /// Asks a server for what a lane reads next, so that nobody waits for it then. Of files nothing is asked.
-    pub(crate) fn begin(&self, shards: &[Shard], unit: &Unit) -> Result<()> {
+    /// Asks a server for what a lane reads next, so that nobody waits for it then. Of files nothing is asked. What fails here
+    /// fails again when it is read.
+    pub(crate) fn begin(&self, shards: &[Shard], unit: &Unit) {
         let (shard, key) = (&shards[unit.shard], (unit.shard, unit.row_group));
-        if shard.is_remote() && is_whole(unit, shard) {
-            let mut begun = lock(&self.begun);
-            if begun.iter().all(|(other, _)| *other != key) {
-                begun.push((key, Box::new(shard.documents(unit.row_group, unit.start..unit.end)?)));
-            }
+        if !shard.is_remote() {
+            return;
         }
-        Ok(())
+        let group = shard.row_groups()[unit.row_group];
+        let is_shared = !is_whole(unit, shard);
+        if is_shared
+            && (group.num_bytes > WHOLE_BYTES || lock(&self.entries).iter().any(|entry| entry.key == key))
+        {
+            return;
+        }
+        let mut begun = lock(&self.begun);
+        if begun.iter().all(|(other, _)| *other != key)
+            && let Ok(reader) = shard.documents(unit.row_group, 0..group.num_rows)
+        {
+            begun.push((key, Box::new(reader)));
+        }
     }
 
-    /// The reader of a whole row group that was begun.
+    /// The reader of a row group from its start that was begun.
     fn take_begun(&self, unit: &Unit) -> Option<Box<DocumentReader>> {
         let mut begun = lock(&self.begun);
         let found = begun.iter().position(|(key, _)| *key == (unit.shard, unit.row_group))?;
@@ -156,7 +166,7 @@ impl SharedRowGroup {
     }
 
     /// What is found from the first row that `unit` asks for on.
-    fn read(&self, shard: &Shard, asked: Range<u64>, unit: &Unit) -> Result<Found> {
+    fn read(&self, shard: &Shard, asked: Range<u64>, unit: &Unit, cache: &RowGroupCache) -> Result<Found> {
         let from = asked.start;
         let mut decoded = lock(&self.decoded);
         if decoded.parts.first().is_none_or(|part| part.rows().start > from) {
@@ -164,7 +174,11 @@ impl SharedRowGroup {
             // Other lanes will ask for the rows before: which of them comes first is chance.
             let start = if group.num_bytes <= WHOLE_BYTES { 0 } else { from };
             let rows = start..group.num_rows;
-            *decoded = Decoded { reader: Some(shard.documents(self.key.1, rows)?), ..Decoded::default() };
+            let reader = match cache.take_begun(unit).filter(|_| start == 0) {
+                Some(begun) => *begun,
+                None => shard.documents(self.key.1, rows)?,
+            };
+            *decoded = Decoded { reader: Some(reader), ..Decoded::default() };
         }
         loop {
             let index = decoded.parts.partition_point(|part| part.rows().start <= from);
@@ -233,7 +247,7 @@ impl UnitReader {
             };
             Found::next(reader)?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
         } else {
-            let found = cache.get(&self.unit).read(shard, first_row..self.end_row, &self.unit)?;
+            let found = cache.get(&self.unit).read(shard, first_row..self.end_row, &self.unit, cache)?;
             cache.evict();
             found
         };

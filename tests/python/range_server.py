@@ -4,7 +4,7 @@
 
 Serves the files of FOLDER with ETags, `If-Match`, index pages, and what the hub answers about data sets (a folder
 `OWNER/NAME` is one, its revision `main` the commit `c0ffee`). `GET /-/seen` gives and forgets what was asked for, as
-`[method, path, range, answer]`; `GET /-/set?{…}` changes the settings.
+`[method, path, range, answer, whether it was authorized]`; `GET /-/set?{…}` changes the settings.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class State:
     random: random.Random = field(init=False)
     lock: threading.Lock = field(default_factory=threading.Lock)
     in_a_row: dict[str, int] = field(default_factory=dict)
-    seen: list[tuple[str, str, str, str]] = field(default_factory=list)
+    seen: list[tuple[str, str, str, str, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.settings.seed)
@@ -109,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(state.settings.latency_seconds)
         answered = self.serve(path)
         with state.lock:
-            state.seen.append((self.command, path, self.headers.get("Range", ""), answered))
+            asked = self.headers.get("Range", "")
+            state.seen.append((self.command, path, asked, answered, "Authorization" in self.headers))
         self.wfile.flush()
         return None
 
@@ -271,13 +272,13 @@ class RangeServer:
     def set(self, **settings: Any) -> None:
         self.seen_after("set?" + quote(json.dumps(settings)))
 
-    def seen(self) -> list[list[str]]:
-        """Requests since the last call: method, path, range, answer."""
+    def seen(self) -> list[list[Any]]:
+        """Requests since the last call: method, path, range, answer, whether it was authorized."""
         return self.seen_after("seen")
 
-    def seen_after(self, what: str) -> list[list[str]]:
+    def seen_after(self, what: str) -> list[list[Any]]:
         with urllib.request.urlopen(f"{self.url}/-/{what}") as answer:
-            seen: list[list[str]] = json.load(answer)
+            seen: list[list[Any]] = json.load(answer)
         return seen
 
     def __enter__(self) -> RangeServer:

@@ -144,11 +144,7 @@ fn count_rows(py: Python<'_>, path: Named<'_>, chat_json: &str) -> PyResult<u64>
 /// The files of conversations that a file, folder, glob or URL names, in the order in which the loader reads them.
 #[pyfunction]
 #[pyo3(signature = (path, remote_json = None))]
-fn find_conversations(
-    py: Python<'_>,
-    path: PathBuf,
-    remote_json: Option<&str>,
-) -> PyResult<Vec<PyLocation>> {
+fn find_conversations(py: Python<'_>, path: PathBuf, remote_json: Option<&str>) -> PyResult<Vec<PyLocation>> {
     let found = interruptible(py, || remote::storage(remote_json, usize::MAX)?.find_conversations(&[path]))?;
     Ok(found.into_iter().map(PyLocation::from).collect())
 }

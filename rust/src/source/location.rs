@@ -136,3 +136,14 @@ impl Storage {
         Ok(locations)
     }
 }
+
+#[cfg(all(test, not(feature = "remote")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_remote_reading_says_so() {
+        let error = Storage::default().find_shards(&["s3://bucket/a".into()]).unwrap_err();
+        assert!(error.to_string().contains("built without remote reading"), "{error}");
+    }
+}

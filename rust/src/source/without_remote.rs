@@ -71,7 +71,8 @@ pub(super) enum Remote {}
 
 impl Remote {
     pub(super) fn new(_: &StorageSettings) -> Result<Self> {
-        let rule = "is built without remote reading; build with the feature `remote`, or fetch the files first";
+        let rule =
+            "is built without remote reading; build with the feature `remote`, or fetch the files first";
         Err(Error::config("data", "a URL, and nanofast", rule))
     }
 

@@ -151,7 +151,8 @@ fn modified_ns(stamp: Stamp) -> u64 {
 }
 
 fn kept_at(folder: &Path, path: &Path) -> PathBuf {
-    let path = if is_url(path) { None } else { std::path::absolute(path).ok() }.unwrap_or_else(|| path.into());
+    let path =
+        if is_url(path) { None } else { std::path::absolute(path).ok() }.unwrap_or_else(|| path.into());
     folder.join(format!("{}.json", &hash(path.as_os_str().as_encoded_bytes())[..32]))
 }
 

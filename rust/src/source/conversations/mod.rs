@@ -288,7 +288,8 @@ impl Shard {
                         return Err(Error::Changed { path, what: "content", expected, found });
                     }
                 }
-                let (path, bytes, pool) = (self.path().to_path_buf(), index.bytes_of(row_group), self.pool.clone());
+                let (path, bytes, pool) =
+                    (self.path().to_path_buf(), index.bytes_of(row_group), self.pool.clone());
                 file.expect(bytes.clone());
                 let reader = LineReader::new(path, row_group, file, layout, bytes, rows, pool);
                 Ok(DocumentReader::Lines(Box::new(reader)))

@@ -151,7 +151,8 @@ mod tests {
         for number in 0..10 {
             cache.put(&format!("{number}.block"), &bytes(number));
             let age = std::time::Duration::from_secs(100 - u64::from(number));
-            let file = OpenOptions::new().write(true).open(folder.path().join(format!("{number}.block"))).unwrap();
+            let file =
+                OpenOptions::new().write(true).open(folder.path().join(format!("{number}.block"))).unwrap();
             file.set_modified(SystemTime::now() - age).unwrap();
         }
         assert_eq!(sizes(folder.path()), 1040);

@@ -42,9 +42,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether the same request may succeed a moment later.
+    /// Whether the same request may succeed a moment later; what makes no sense rarely does.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy(..) | Self::Broken(_) | Self::Stalled(_) | Self::Short(..) | Self::Nonsense(_))
+        matches!(
+            self,
+            Self::Busy(..) | Self::Broken(_) | Self::Stalled(_) | Self::Short(..) | Self::Nonsense(_)
+        )
     }
 
     /// The failure behind an error of the store. Of its text nothing is taken over but statuses and words without
@@ -56,11 +59,11 @@ impl Failure {
         }
         match error {
             Store::NotFound { .. } => Self::NotFound,
-            Store::Precondition { .. } => {
-                Self::Changed("version", "the one that was found".into(), "another".into())
-            }
+            Store::Precondition { .. } => Self::Changed("version", String::new(), "another".into()),
             Store::PermissionDenied { .. } => Self::Refused(403),
             Store::Unauthenticated { .. } => Self::Refused(401),
+            // Of all that is asked for only ranges can be missing.
+            Store::NotSupported { .. } => Self::NoRanges,
             _ => Self::of_text(error),
         }
     }
@@ -69,9 +72,6 @@ impl Failure {
     fn of_text(error: &object_store::Error) -> Self {
         for error in chain(error) {
             let text = error.to_string();
-            if text.starts_with("Received non-partial response") {
-                return Self::NoRanges;
-            }
             if text.starts_with("Received redirect without LOCATION") {
                 return Self::Status(301, "wrong region".into());
             }
@@ -91,7 +91,9 @@ impl Failure {
     pub(super) fn at(self, path: &Path, scheme: Scheme) -> Error {
         match self {
             Self::NotFound => Error::NotFound { path: path.into() },
-            Self::Changed(what, expected, found) => Error::Changed { path: path.into(), what, expected, found },
+            Self::Changed(what, expected, found) => {
+                Error::Changed { path: path.into(), what, expected, found }
+            }
             Self::GivenUp => Error::io(Place::shard(path), io::ErrorKind::Interrupted.into()),
             other => Error::Remote { path: path.into(), reason: format!("{other}{}", other.remedy(scheme)) },
         }
@@ -101,7 +103,8 @@ impl Failure {
         match self {
             Self::Refused(_) | Self::NoCredentials => format!("; {}", credentials(scheme)),
             Self::Status(301 | 400, _) if scheme == Scheme::S3 => {
-                "; set AWS_REGION to the bucket's region, and check that a session token is still valid".into()
+                "; set AWS_REGION to the bucket's region, and check that a session token is still valid"
+                    .into()
             }
             Self::NoRanges => "; a server that gives parts of files is needed: fetch the files first".into(),
             Self::TimedOut(..) => {

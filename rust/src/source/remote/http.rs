@@ -19,8 +19,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector as Connect, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
-    HttpService,
+    HttpClient, HttpConnector as Connect, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
 };
 
 use super::failure::{Failure, innermost};
@@ -167,8 +167,8 @@ fn without_user(uri: &Uri) -> Result<(Uri, Option<HeaderValue>), Failure> {
     parts.authority = Some(host.parse().map_err(|_| nonsense())?);
     let user = percent_decoded(user).ok_or_else(nonsense)?;
     let user = if user.contains(':') { user } else { format!("{user}:") };
-    let mut header = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(user)))
-        .map_err(|_| nonsense())?;
+    let mut header =
+        HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(user))).map_err(|_| nonsense())?;
     header.set_sensitive(true);
     Ok((Uri::from_parts(parts).map_err(|_| nonsense())?, Some(header)))
 }

@@ -38,13 +38,15 @@ pub(super) struct Entry {
 }
 
 fn parsed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|_| Failure::Nonsense("the hub answers something else than JSON".into()))
+    serde_json::from_slice(body)
+        .map_err(|_| Failure::Nonsense("the hub answers something else than JSON".into()))
 }
 
 impl Hub {
     pub(super) fn new(settings: &StorageSettings, http: &Http) -> Result<Self, Failure> {
         let option = |name: &str| settings.options.iter().find(|(known, _)| known == name);
-        let endpoint = option("HF_ENDPOINT").map_or(ENDPOINT, |(_, url)| url).trim_end_matches('/').to_string();
+        let endpoint =
+            option("HF_ENDPOINT").map_or(ENDPOINT, |(_, url)| url).trim_end_matches('/').to_string();
         let http = match option("HF_TOKEN") {
             Some((_, token)) => http.with_token(&endpoint, token)?,
             None => http.clone(),
@@ -66,7 +68,12 @@ impl Hub {
     }
 
     /// What lies in `folder` at the commit of `url`, with what lies below where `deep`.
-    pub(super) async fn tree(self, url: RemoteUrl, folder: String, deep: bool) -> Result<Vec<Entry>, Failure> {
+    pub(super) async fn tree(
+        self,
+        url: RemoteUrl,
+        folder: String,
+        deep: bool,
+    ) -> Result<Vec<Entry>, Failure> {
         let folder = folder.split('/').map(encoded).collect::<Vec<_>>().join("/");
         let slash = if folder.is_empty() { "" } else { "/" };
         let mut next = Some(format!(

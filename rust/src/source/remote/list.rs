@@ -7,11 +7,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::path::Path as Key;
 
+use super::Object;
 use super::failure::Failure;
 use super::request::{Stated, look_up, patiently, stated};
 use super::store::Store;
 use super::url::{RemoteUrl, Scheme};
-use super::Object;
 use crate::error::{Error, Result};
 use crate::source::find::is_shard;
 
@@ -63,7 +63,11 @@ pub(super) fn find(store: &Arc<Store>, url: &RemoteUrl, extensions: &[&str]) -> 
     objects(store, found).map_err(failed)
 }
 
-fn made(store: &Arc<Store>, key: &str, (size_bytes, version): Stated) -> std::result::Result<Arc<Object>, Failure> {
+fn made(
+    store: &Arc<Store>,
+    key: &str,
+    (size_bytes, version): Stated,
+) -> std::result::Result<Arc<Object>, Failure> {
     Ok(Arc::new(Object {
         path: PathBuf::from(store.url.shown(key)),
         key: store.key(key)?,
@@ -90,23 +94,29 @@ fn object(store: &Arc<Store>, key: &str) -> std::result::Result<Arc<Object>, Fai
 /// Objects of keys, each looked up that no list told of.
 fn objects(store: &Arc<Store>, listed: Vec<Listed>) -> std::result::Result<Vec<Arc<Object>>, Failure> {
     if listed.iter().all(|(_, stated)| stated.is_some()) {
-        return listed.into_iter().map(|(key, stated)| made(store, &key, stated.unwrap_or_default())).collect();
+        return listed
+            .into_iter()
+            .map(|(key, stated)| made(store, &key, stated.unwrap_or_default()))
+            .collect();
     }
     let looking = store.clone();
-    store.shared.threads.begin(async move {
-        let looked_up = listed.into_iter().map(|(key, stated)| {
-            let store = looking.clone();
-            async move {
-                let stated = match stated {
-                    Some(stated) => stated,
-                    None => look_up(&store, &store.key(&key)?).await?,
-                };
-                made(&store, &key, stated)
-            }
-        });
-        stream::iter(looked_up).buffered(IN_FLIGHT).try_collect().await
-    })
-    .wait()
+    store
+        .shared
+        .threads
+        .begin(async move {
+            let looked_up = listed.into_iter().map(|(key, stated)| {
+                let store = looking.clone();
+                async move {
+                    let stated = match stated {
+                        Some(stated) => stated,
+                        None => look_up(&store, &store.key(&key)?).await?,
+                    };
+                    made(&store, &key, stated)
+                }
+            });
+            stream::iter(looked_up).buffered(IN_FLIGHT).try_collect().await
+        })
+        .wait()
 }
 
 /// What lies in a folder (empty, or with `/` at its end), and below it where `deep`.

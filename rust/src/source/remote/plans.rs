@@ -111,7 +111,13 @@ fn shard_of(shard: KeptShard, object: &Arc<Object>) -> Option<Shard> {
 fn keep(path: &Path, shards: &[Shard]) {
     let group = |group: &RowGroup| {
         let codec = CODECS.iter().position(|codec| same(codec(), group.codec))?;
-        Some(KeptGroup(group.num_rows, group.num_bytes, group.num_compressed_bytes, group.offset, codec as u8))
+        Some(KeptGroup(
+            group.num_rows,
+            group.num_bytes,
+            group.num_compressed_bytes,
+            group.offset,
+            codec as u8,
+        ))
     };
     let shard = |shard: &Shard| {
         let row_groups = shard.row_groups.iter().map(group).collect::<Option<_>>()?;

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::Object;
 use super::failure::Failure;
 use super::request::read;
 use super::runtime::Pending;
-use super::Object;
 use crate::error::Result;
 use crate::source::location::Location;
 use crate::sync::lock;
@@ -117,7 +117,12 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, object: &Arc<Object>, mut bytes: &mut [u8], mut offset: u64) -> std::result::Result<(), Failure> {
+    fn read(
+        &mut self,
+        object: &Arc<Object>,
+        mut bytes: &mut [u8],
+        mut offset: u64,
+    ) -> std::result::Result<(), Failure> {
         while !bytes.is_empty() {
             let index = ((offset - self.range.start) / BLOCK_BYTES).min(self.num_blocks() - 1);
             self.ask(object, index, true);
@@ -189,12 +194,14 @@ impl Reader {
             }
             None => {
                 let mut streams = lock(&self.streams);
-                let stream = streams.iter_mut().find(|stream| stream.range.start <= offset && end <= stream.range.end);
+                let stream =
+                    streams.iter_mut().find(|stream| stream.range.start <= offset && end <= stream.range.end);
                 match stream {
                     Some(stream) => stream.read(&self.object, bytes, offset),
                     None => {
                         drop(streams);
-                        let pending = self.object.store.shared.threads.begin(cached(self.object.clone(), offset..end));
+                        let pending =
+                            self.object.store.shared.threads.begin(cached(self.object.clone(), offset..end));
                         pending.wait().map(|found| bytes.copy_from_slice(&found))
                     }
                 }

@@ -13,6 +13,7 @@ use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::Object;
 use super::cache::Cache;
 use super::failure::Failure;
 use super::http::Http;
@@ -20,7 +21,6 @@ use super::read_ahead::Budget;
 use super::runtime::{Pending, Threads};
 use super::store::Store;
 use super::url::Scheme;
-use super::Object;
 use crate::error::Result;
 use crate::source::location::StorageSettings;
 
@@ -30,7 +30,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Tries of what has no time-out of its own.
+/// Tries of what has no time-out of its own, or is answered without sense.
 const TRIES: usize = 5;
 
 /// Slower than this a transfer is begun anew: a quarter of what a bad line gives.
@@ -50,9 +50,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: &StorageSettings) -> Result<Self> {
-        let cache = settings.cache_folder.clone().map(|folder| {
-            Cache::new(folder, settings.cache_limit_bytes).map(Arc::new)
-        });
+        let cache = settings
+            .cache_folder
+            .clone()
+            .map(|folder| Cache::new(folder, settings.cache_limit_bytes).map(Arc::new));
         Ok(Self {
             threads: Threads::get()?,
             http: Http::default(),
@@ -78,9 +79,8 @@ impl Shared {
         work: impl Future<Output = std::result::Result<T, Failure>> + Send + 'static,
     ) -> Pending<T> {
         let time = self.time;
-        self.threads.begin(async move {
-            timeout(time, work).await.unwrap_or(Err(Failure::TimedOut(time, None)))
-        })
+        self.threads
+            .begin(async move { timeout(time, work).await.unwrap_or(Err(Failure::TimedOut(time, None))) })
     }
 }
 
@@ -113,6 +113,7 @@ where
         match end {
             Some(end) if Instant::now() + pause >= end => return Err(over(Some(Arc::new(failure)))),
             None if tries >= TRIES => return Err(failure),
+            Some(_) if tries >= TRIES && matches!(failure, Failure::Nonsense(_)) => return Err(failure),
             _ => {}
         }
         last = Some(Arc::new(failure));
@@ -177,7 +178,10 @@ async fn read_once(object: &Object, range: Range<u64>) -> std::result::Result<By
     let if_match = expected.filter(is_strong).map(|version| format!("\"{version}\""));
     let options =
         GetOptions { range: Some(GetRange::Bounded(range.clone())), if_match, ..GetOptions::default() };
-    let found = answer(store, &object.key, options).await?;
+    let found = answer(store, &object.key, options).await.map_err(|failure| match (failure, expected) {
+        (Failure::Changed(what, _, found), Some(expected)) => Failure::Changed(what, expected.clone(), found),
+        (failure, _) => failure,
+    })?;
     let (size, version) = stated(&found.meta);
     if size != object.size_bytes {
         let bytes = |size: u64| format!("{size} bytes");

@@ -68,7 +68,8 @@ impl Store {
                 for (key, value) in known(&of_environment("AWS_")) {
                     builder = builder.with_config(key, value);
                 }
-                let builder = builder.with_bucket_name(&url.place).with_retry(once()).with_http_connector(http);
+                let builder =
+                    builder.with_bucket_name(&url.place).with_retry(once()).with_http_connector(http);
                 Arc::new(builder.build().map_err(failed)?)
             }
             Scheme::Google => {
@@ -76,7 +77,8 @@ impl Store {
                 for (key, value) in known(&of_environment("GOOGLE_")) {
                     builder = builder.with_config(key, value);
                 }
-                let builder = builder.with_bucket_name(&url.place).with_retry(once()).with_http_connector(http);
+                let builder =
+                    builder.with_bucket_name(&url.place).with_retry(once()).with_http_connector(http);
                 Arc::new(builder.build().map_err(failed)?)
             }
             Scheme::Azure => {
@@ -84,19 +86,21 @@ impl Store {
                 for (key, value) in known(&of_environment("AZURE_")) {
                     builder = builder.with_config(key, value);
                 }
-                let builder = builder.with_container_name(&url.place).with_retry(once()).with_http_connector(http);
+                let builder =
+                    builder.with_container_name(&url.place).with_retry(once()).with_http_connector(http);
                 Arc::new(builder.build().map_err(failed)?)
             }
             Scheme::Web => {
-                let builder = HttpBuilder::new().with_url(&url.place).with_retry(once()).with_http_connector(http);
+                let builder =
+                    HttpBuilder::new().with_url(&url.place).with_retry(once()).with_http_connector(http);
                 Arc::new(builder.build().map_err(failed)?)
             }
             Scheme::Hub => {
                 let hub = Hub::new(settings, &shared.http)
                     .map_err(|failure| failure.at(url.shown.as_ref(), url.scheme))?;
-                let commit = shared.wait(hub.commit(url)).map_err(|failure| {
-                    failure.at(url.shown.trim_end_matches('/').as_ref(), url.scheme)
-                })?;
+                let commit = shared
+                    .wait(hub.commit(url))
+                    .map_err(|failure| failure.at(url.shown.trim_end_matches('/').as_ref(), url.scheme))?;
                 let root = Key::from(format!("datasets/{}/resolve/{commit}", url.place));
                 let builder = HttpBuilder::new().with_url(&hub.endpoint).with_retry(once());
                 let builder = builder.with_http_connector(hub.http.clone());

@@ -67,7 +67,9 @@ impl RemoteUrl {
         };
         let mut parts = rest.strip_prefix("datasets/").ok_or_else(wrong)?.splitn(3, '/');
         let (owner, name, key) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
-        let (Some(owner), Some(name)) = (owner.filter(|part| !part.is_empty()), name) else { return Err(wrong()) };
+        let (Some(owner), Some(name)) = (owner.filter(|part| !part.is_empty()), name) else {
+            return Err(wrong());
+        };
         let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
         let at = if revision == "main" { String::new() } else { format!("@{revision}") };
         Ok(Self {

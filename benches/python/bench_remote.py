@@ -1,0 +1,144 @@
+"""What does a server far away cost, beside the same files on local disk?  `pytest benches/python/bench_remote.py -s`
+
+    local      the files                                   server   a web server on loopback that waits 20 ms before each answer
+    cached     that server, with a cache folder that an epoch before has filled
+
+Batches are asserted to be the same. Each is then timed in fresh processes that take turns: seconds until the loader is
+there (with a plan of an earlier run), and tokens a second of a whole epoch from the first `next()` on, which is where the
+first blocks are waited for. The server runs on the same cores and takes from them what sending costs; the column says how
+much.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus import SHARED, find_corpus
+from range_server import RangeServer
+
+LATENCY_SECONDS = 0.02
+SHARDS = 8
+# The corpus so many times, so that an epoch takes seconds. Its words are then known: what is left is the harder to feed.
+TIMES = 6
+NUM_THREADS = 2
+
+
+def measure(url: str, cache_folder: str, units: str, wants_digest: str) -> None:
+    """Reads an epoch and prints what it took."""
+    import nanofast
+
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base")
+    tokenizer.encode_batch(["some text to load the vocabulary"] * 100)
+    remote = nanofast.Remote(cache_folder=cache_folder or None)
+    start = time.perf_counter()
+    options = {"epochs": 1, "num_threads": NUM_THREADS, "unit_documents": None if units == "auto" else 0}
+    loader = nanofast.TokenLoader(url, tokenizer, 32, 1024, remote=remote, **options)
+    opened = time.perf_counter()
+    first, num_tokens, whole = 0.0, 0, hashlib.sha256()
+    with loader:
+        for inputs, targets in loader.numpy(copy=False):
+            first = first or time.perf_counter()
+            num_tokens += inputs.size
+            if wants_digest:
+                whole.update(inputs.tobytes() + targets.tobytes())
+        seconds = time.perf_counter() - opened
+        metrics = loader.metrics()
+    report = {
+        "opened": opened - start,
+        "first": first - opened,
+        "rate": num_tokens / seconds,
+        "reading": metrics["stage_seconds"]["read"],
+        "processor": time.process_time(),
+        "digest": whole.hexdigest(),
+    }
+    print(json.dumps(report))
+
+
+def run(url: str, cache_folder: Path | None, units: str, wants_digest: bool = False) -> dict[str, Any]:
+    command = [sys.executable, __file__, url, str(cache_folder or ""), units, "yes" if wants_digest else ""]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def made_shards(folder: Path, smoke: bool) -> Path:
+    """The corpus as shards with row groups of a thousand documents, as published data sets have them."""
+    data = folder / "shards"
+    data.mkdir()
+    texts: list[str] = []
+    for path in find_corpus(smoke, folder).paths:
+        texts += pq.read_table(path, columns=["text"])["text"].to_pylist()
+    texts *= 1 if smoke else TIMES
+    size = -(-len(texts) // SHARDS)
+    for number in range(SHARDS):
+        part = pa.table({"text": texts[number * size : (number + 1) * size]})
+        pq.write_table(part, data / f"shard_{number:05d}.parquet", compression="zstd", row_group_size=1000)
+    return data
+
+
+def processor_seconds(process: int) -> float:
+    """Of a running process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("units", ["whole row groups", "auto"])
+def test_a_server_far_away(
+    units: str,
+    smoke: bool,
+    num_rounds: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, kept = made_shards(tmp_path, smoke), tmp_path / "kept"
+    monkeypatch.setenv("NANOFAST_HOME", str(tmp_path / "home"))
+    with RangeServer(tmp_path, latency_seconds=LATENCY_SECONDS) as server:
+        url = f"{server.url}/shards/"
+        contenders = {"local": (str(data), None), "server": (url, None), "cached": (url, kept)}
+        digests = {run(*contender, units, wants_digest=True)["digest"] for contender in contenders.values()}
+        assert len(digests) == 1, "the contenders' batches differ"
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+        for number in range(num_rounds):
+            for name in list(contenders)[:: 1 if number % 2 == 0 else -1]:
+                server.seen()
+                before = processor_seconds(server.process.pid)
+                report = run(*contenders[name], units)
+                report["serving"] = processor_seconds(server.process.pid) - before
+                report["requests"] = len(server.seen())
+                found[name].append(report)
+    size = sum(file.stat().st_size for file in data.iterdir()) / 1e6
+    with capsys.disabled():
+        source = "web_en" if (SHARED / "corpus" / "web_en").is_dir() else "sample corpus"
+        print(f"\n  {source}, {size:.1f} MB in {SHARDS} shards, {NUM_THREADS} threads, units: {units}, {num_rounds} rounds")
+        print("            Mtokens/s (least, most)   of local   opened s   first s   requests   server's processor s")
+        middle = {name: statistics.median(each["rate"] for each in reports) for name, reports in found.items()}
+        for name, reports in found.items():
+            rates = [each["rate"] / 1e6 for each in reports]
+            others = (
+                statistics.median(each[key] for each in reports) for key in ("opened", "first", "requests", "serving")
+            )
+            opened, first, requests, serving = others
+            print(
+                f"  {name:7} {middle[name] / 1e6:9.2f} ({min(rates):.2f}, {max(rates):.2f}) "
+                f"{middle[name] / middle['local']:12.3f} {opened:10.3f} {first:9.3f} {requests:10.0f} {serving:10.2f}"
+            )
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    measure(*sys.argv[1:])
