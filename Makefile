@@ -47,8 +47,8 @@ docs: setup-docs
 
 lint: setup-dev
 	cargo fmt --check
-	cargo clippy --locked --all-targets --features python -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	cargo clippy --locked --all-targets --features python,remote -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --features remote --document-private-items
 	$(PYTHON_HERE) -m ruff format --check
 	$(PYTHON_HERE) -m ruff check
 	$(PYTHON_HERE) -m mypy

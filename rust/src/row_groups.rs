@@ -73,6 +73,9 @@ impl Found {
     }
 }
 
+/// Shard and row group.
+type Key = (usize, usize);
+
 /// Decoded row groups that several units read from.
 #[derive(Debug)]
 pub(crate) struct RowGroupCache {
@@ -80,7 +83,7 @@ pub(crate) struct RowGroupCache {
     /// Most recently used last.
     entries: Mutex<VecDeque<Arc<SharedRowGroup>>>,
     /// Readers of row groups on servers that some lane comes to next.
-    begun: Mutex<Vec<((usize, usize), Box<DocumentReader>)>>,
+    begun: Mutex<Vec<(Key, Box<DocumentReader>)>>,
 }
 
 impl RowGroupCache {
@@ -147,7 +150,7 @@ const WHOLE_BYTES: u64 = 32 << 20;
 
 #[derive(Debug)]
 struct SharedRowGroup {
-    key: (usize, usize),
+    key: Key,
     decoded: Mutex<Decoded>,
 }
 
