@@ -11,14 +11,12 @@ much.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,46 +26,17 @@ import pytest
 from corpus import SHARED, find_corpus
 from range_server import RangeServer
 
+WORKER = Path(__file__).with_name("remote_worker.py")
 LATENCY_SECONDS = 0.02
 SHARDS = 8
 # The corpus so many times, so that an epoch takes seconds. Its words are then known: what is left is the harder to feed.
-TIMES = 6
+TIMES = 24
 NUM_THREADS = 2
 
 
-def measure(url: str, cache_folder: str, units: str, wants_digest: str) -> None:
-    """Reads an epoch and prints what it took."""
-    import nanofast
-
-    tokenizer = nanofast.Tokenizer.from_name("r50k_base")
-    tokenizer.encode_batch(["some text to load the vocabulary"] * 100)
-    remote = nanofast.Remote(cache_folder=cache_folder or None)
-    start = time.perf_counter()
-    options = {"epochs": 1, "num_threads": NUM_THREADS, "unit_documents": None if units == "auto" else 0}
-    loader = nanofast.TokenLoader(url, tokenizer, 32, 1024, remote=remote, **options)
-    opened = time.perf_counter()
-    first, num_tokens, whole = 0.0, 0, hashlib.sha256()
-    with loader:
-        for inputs, targets in loader.numpy(copy=False):
-            first = first or time.perf_counter()
-            num_tokens += inputs.size
-            if wants_digest:
-                whole.update(inputs.tobytes() + targets.tobytes())
-        seconds = time.perf_counter() - opened
-        metrics = loader.metrics()
-    report = {
-        "opened": opened - start,
-        "first": first - opened,
-        "rate": num_tokens / seconds,
-        "reading": metrics["stage_seconds"]["read"],
-        "processor": time.process_time(),
-        "digest": whole.hexdigest(),
-    }
-    print(json.dumps(report))
-
-
 def run(url: str, cache_folder: Path | None, units: str, wants_digest: bool = False) -> dict[str, Any]:
-    command = [sys.executable, __file__, url, str(cache_folder or ""), units, "yes" if wants_digest else ""]
+    words = [url, str(cache_folder or ""), units, str(NUM_THREADS), "yes" if wants_digest else ""]
+    command = [sys.executable, str(WORKER), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
@@ -124,21 +93,19 @@ def test_a_server_far_away(
     size = sum(file.stat().st_size for file in data.iterdir()) / 1e6
     with capsys.disabled():
         source = "web_en" if (SHARED / "corpus" / "web_en").is_dir() else "sample corpus"
-        print(f"\n  {source}, {size:.1f} MB in {SHARDS} shards, {NUM_THREADS} threads, units: {units}, {num_rounds} rounds")
-        print("            Mtokens/s (least, most)   of local   opened s   first s   requests   server's processor s")
+        print(
+            f"\n  {source}, {size:.1f} MB in {SHARDS} shards, {NUM_THREADS} threads, units: {units}, {num_rounds} rounds"
+        )
+        print("            Mtokens/s (least, most)   of local   opened s   first s   requests   processor s   server's")
         middle = {name: statistics.median(each["rate"] for each in reports) for name, reports in found.items()}
         for name, reports in found.items():
             rates = [each["rate"] / 1e6 for each in reports]
             others = (
-                statistics.median(each[key] for each in reports) for key in ("opened", "first", "requests", "serving")
+                statistics.median(each[key] for each in reports) for key in ("opened", "first", "requests", "processor", "serving")
             )
-            opened, first, requests, serving = others
+            opened, first, requests, processor, serving = others
             print(
                 f"  {name:7} {middle[name] / 1e6:9.2f} ({min(rates):.2f}, {max(rates):.2f}) "
-                f"{middle[name] / middle['local']:12.3f} {opened:10.3f} {first:9.3f} {requests:10.0f} {serving:10.2f}"
+                f"{middle[name] / middle['local']:12.3f} {opened:10.3f} {first:9.3f} {requests:10.0f} {processor:13.2f} {serving:10.2f}"
             )
     shutil.rmtree(kept, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    measure(*sys.argv[1:])

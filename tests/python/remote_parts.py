@@ -1,6 +1,6 @@
 """What tests of remote data share: batches of a loader, a tokenizer, an S3 server as a process; a reader as a program.
 
-    python remote_parts.py URL CACHE_FOLDER LIMIT_BYTES     reads an epoch and prints a hash of its batches
+python remote_parts.py URL CACHE_FOLDER LIMIT_BYTES     reads an epoch and prints a hash of its batches
 """
 
 from __future__ import annotations

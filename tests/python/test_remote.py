@@ -79,9 +79,7 @@ def s3(local: str) -> Iterator[str]:
         client.create_bucket(Bucket="shelf")
         for file in Path(local).rglob("*"):
             if file.is_file():
-                client.put_object(
-                    Bucket="shelf", Key=f"a/{file.relative_to(local).as_posix()}", Body=file.read_bytes()
-                )
+                client.put_object(Bucket="shelf", Key=f"a/{file.relative_to(local).as_posix()}", Body=file.read_bytes())
         yield url
 
 
@@ -291,7 +289,9 @@ def test_a_changed_object_is_refused_by_name(local: str, tmp_path: Path, setting
         for path in (tmp_path / "a").glob("shard_*"):
             path.with_suffix(".new").write_bytes(path.read_bytes())
             path.with_suffix(".new").rename(path)
-        with pytest.raises(nanofast.InvalidError, match=r"shard_00000.parquet` changed while .*version: expected .*begin a new"):
+        with pytest.raises(
+            nanofast.InvalidError, match=r"shard_00000.parquet` changed while .*version: expected .*begin a new"
+        ):
             list(made.numpy())
 
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::Object;
 use crate::error::{Error, Place, Result};
+use crate::pool::Pooled;
 use crate::source::shard::hash;
 
 /// Bytes behind the content: its checksum.
@@ -48,11 +49,12 @@ impl Cache {
         Ok(Self { folder, limit_bytes })
     }
 
-    /// What is kept under `name`, if it is whole. It counts as used.
-    pub(super) fn get(&self, name: &str, length: usize) -> Option<Bytes> {
+    /// What is kept under `name`, if it is whole, in the memory of `bytes`. It counts as used.
+    pub(super) fn get(&self, name: &str, length: usize, mut bytes: Pooled<u8>) -> Option<Bytes> {
         let path = self.folder.join(name);
         let mut file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
-        let mut bytes = Vec::with_capacity(length + CHECKSUM_BYTES);
+        bytes.clear();
+        bytes.reserve_exact(length + CHECKSUM_BYTES);
         file.read_to_end(&mut bytes).ok()?;
         let whole = bytes.split_last_chunk().is_some_and(|(content, checksum)| {
             content.len() == length && crc32fast::hash(content).to_le_bytes() == *checksum
@@ -64,7 +66,7 @@ impl Cache {
         }
         let _ = file.set_modified(SystemTime::now());
         bytes.truncate(length);
-        Some(bytes.into())
+        Some(Bytes::from_owner(bytes))
     }
 
     /// Keeps bytes under `name`, where there is room for them. A folder that refuses is no failure.
@@ -156,14 +158,14 @@ mod tests {
             file.set_modified(SystemTime::now() - age).unwrap();
         }
         assert_eq!(sizes(folder.path()), 1040);
-        assert_eq!(cache.get("0.block", 100), Some(bytes(0))); // used: no longer the oldest
+        assert_eq!(cache.get("0.block", 100, vec![].into()), Some(bytes(0))); // used: no longer the oldest
         cache.put("10.block", &bytes(10));
         assert!(sizes(folder.path()) <= 1040);
-        assert_eq!(cache.get("10.block", 100), Some(bytes(10)));
-        assert_eq!(cache.get("0.block", 100), Some(bytes(0)));
-        assert_eq!(cache.get("1.block", 100), None);
+        assert_eq!(cache.get("10.block", 100, vec![].into()), Some(bytes(10)));
+        assert_eq!(cache.get("0.block", 100, vec![].into()), Some(bytes(0)));
+        assert_eq!(cache.get("1.block", 100, vec![].into()), None);
         cache.put("large.block", &Bytes::from(vec![0; 2000]));
-        assert_eq!(cache.get("large.block", 2000), None);
+        assert_eq!(cache.get("large.block", 2000, vec![].into()), None);
     }
 
     #[test]
@@ -174,7 +176,7 @@ mod tests {
         let mut stored = fs::read(folder.path().join("a.block")).unwrap();
         stored[7] ^= 1;
         fs::write(folder.path().join("a.block"), &stored).unwrap();
-        assert_eq!(cache.get("a.block", 100), None);
+        assert_eq!(cache.get("a.block", 100, vec![].into()), None);
         assert!(!folder.path().join("a.block").exists());
         fs::write(folder.path().join("b.writing"), vec![0; 500]).unwrap();
         for name in ["c.block", "d.block", "e.block"] {

@@ -149,8 +149,8 @@ async fn cached(object: Arc<Object>, range: Range<u64>) -> std::result::Result<B
     let name = super::cache::name_of(&object, &range);
     let length = (range.end - range.start) as usize;
     let kept = {
-        let (cache, name) = (cache.clone(), name.clone());
-        tokio::task::spawn_blocking(move || cache.get(&name, length)).await
+        let (cache, name, memory) = (cache.clone(), name.clone(), object.store.shared.pool.take());
+        tokio::task::spawn_blocking(move || cache.get(&name, length, memory)).await
     };
     if let Ok(Some(kept)) = kept {
         return Ok(kept);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta};
@@ -22,6 +22,7 @@ use super::runtime::{Pending, Threads};
 use super::store::Store;
 use super::url::Scheme;
 use crate::error::Result;
+use crate::pool::Pool;
 use crate::source::location::StorageSettings;
 
 /// The first wait before another try; each is twice the one before, and a random part of it.
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) cache: Option<Arc<Cache>>,
     pub(super) plan_folder: Option<PathBuf>,
     pub(super) budget: Arc<Budget>,
+    /// Memory of blocks.
+    pub(super) pool: Arc<Pool<u8>>,
     time: Duration,
     stall: Duration,
 }
@@ -60,6 +63,7 @@ impl Shared {
             cache: cache.transpose()?,
             plan_folder: settings.plan_folder.clone(),
             budget: Arc::new(Budget::new(settings.read_ahead_bytes)),
+            pool: Pool::new(),
             time: Duration::from_secs_f64(settings.timeout_seconds),
             stall: Duration::from_secs_f64(settings.stall_seconds),
         })
@@ -197,7 +201,9 @@ async fn read_once(object: &Object, range: Range<u64>) -> std::result::Result<By
     }
     let stall = store.shared.stall;
     let end = Instant::now() + 2 * stall + Duration::from_secs(length / LEAST_BYTES_PER_SECOND);
-    let mut bytes = BytesMut::with_capacity(length as usize);
+    let mut bytes = store.shared.pool.take();
+    bytes.clear();
+    bytes.reserve_exact(length as usize);
     let mut body = found.into_stream();
     loop {
         let next = timeout(stall, timeout_at(end, body.next())).await;
@@ -212,7 +218,7 @@ async fn read_once(object: &Object, range: Range<u64>) -> std::result::Result<By
         }
     }
     match bytes.len() as u64 {
-        found if found == length => Ok(bytes.freeze()),
+        found if found == length => Ok(Bytes::from_owner(bytes)),
         found => Err(Failure::Short(length, found)),
     }
 }
