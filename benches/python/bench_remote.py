@@ -1,12 +1,12 @@
 """What does a server far away cost, beside the same files on local disk?  `pytest benches/python/bench_remote.py -s`
 
-    local      the files                                   server   a web server on loopback that waits 20 ms before each answer
+    local      the files
+    server     a web server on loopback that waits 20 ms before each answer
     cached     that server, with a cache folder that an epoch before has filled
 
 Batches are asserted to be the same. Each is then timed in fresh processes that take turns: seconds until the loader is
-there (with a plan of an earlier run), and tokens a second of a whole epoch from the first `next()` on, which is where the
-first blocks are waited for. The server runs on the same cores and takes from them what sending costs; the column says how
-much.
+there (with a plan of an earlier run), and tokens a second of a whole epoch from then on, with the wait for the first
+blocks. The server runs on the same cores and takes from them what sending costs: the last column.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from corpus import SHARED, find_corpus
 from range_server import RangeServer
 
 WORKER = Path(__file__).with_name("remote_worker.py")
 LATENCY_SECONDS = 0.02
 SHARDS = 8
-# The corpus so many times, so that an epoch takes seconds. Its words are then known: what is left is the harder to feed.
+# The corpus so many times, so that an epoch takes seconds. Its words are known soon: the tokenizer is at its fastest.
 TIMES = 24
 NUM_THREADS = 2
 
@@ -93,19 +94,19 @@ def test_a_server_far_away(
     size = sum(file.stat().st_size for file in data.iterdir()) / 1e6
     with capsys.disabled():
         source = "web_en" if (SHARED / "corpus" / "web_en").is_dir() else "sample corpus"
-        print(
-            f"\n  {source}, {size:.1f} MB in {SHARDS} shards, {NUM_THREADS} threads, units: {units}, {num_rounds} rounds"
-        )
+        about = f"{source}, {size:.1f} MB in {SHARDS} shards"
+        print(f"\n  {about}, {NUM_THREADS} threads, units: {units}, {num_rounds} rounds")
         print("            Mtokens/s (least, most)   of local   opened s   first s   requests   processor s   server's")
         middle = {name: statistics.median(each["rate"] for each in reports) for name, reports in found.items()}
         for name, reports in found.items():
             rates = [each["rate"] / 1e6 for each in reports]
-            others = (
-                statistics.median(each[key] for each in reports) for key in ("opened", "first", "requests", "processor", "serving")
+            told = ("opened", "first", "requests", "processor", "serving")
+            opened, first, requests, processor, serving = (
+                statistics.median(each[one] for each in reports) for one in told
             )
-            opened, first, requests, processor, serving = others
+            share = middle[name] / middle["local"]
             print(
-                f"  {name:7} {middle[name] / 1e6:9.2f} ({min(rates):.2f}, {max(rates):.2f}) "
-                f"{middle[name] / middle['local']:12.3f} {opened:10.3f} {first:9.3f} {requests:10.0f} {processor:13.2f} {serving:10.2f}"
+                f"  {name:7} {middle[name] / 1e6:9.2f} ({min(rates):.2f}, {max(rates):.2f}) {share:12.3f} "
+                f"{opened:10.3f} {first:9.3f} {requests:10.0f} {processor:13.2f} {serving:10.2f}"
             )
     shutil.rmtree(kept, ignore_errors=True)

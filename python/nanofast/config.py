@@ -45,7 +45,8 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet or token files: a file, folder, glob or URL (s3, gs, az, http, https, hf). Derived: a sample corpus made from this Python's library.
+    """Parquet or token files: a file, folder or glob; of parquet also a URL (s3, gs, az, http, https, hf). Derived: a
+    sample corpus made from this Python's library.
     A mixture: NAME=PATH:WEIGHT,…, read in shares of tokens. Conversations: PATH[:COUNT],… of parquet or JSONL, each
     listed COUNT times in a pass."""
     documents: Literal["text", "conversations"] = "text"

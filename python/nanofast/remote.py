@@ -119,7 +119,7 @@ def _options() -> dict[str, str]:
 
 def _aws_profile(profile: str) -> dict[str, str]:
     """Keys and region of a profile of the files that the AWS command line keeps."""
-    found = {}
+    found: dict[str, str] = {}
     folder = Path("~/.aws").expanduser()
     for variable, name, section in (
         ("AWS_CONFIG_FILE", "config", profile if profile == "default" else f"profile {profile}"),

@@ -305,9 +305,9 @@ def test_an_object_of_another_size_is_refused_without_etags_too(local: str, tmp_
         with pytest.raises(nanofast.InvalidError, match=r"shard_00000.parquet` changed while .*size.*expected"):
             list(made.numpy())
         write_shards(tmp_path / "a", random_texts(8, [[60] * 8] * 3, longest=400))
-        with loader(f"{server.url}/a/", unit_documents=0, lanes=1) as other:
-            with pytest.raises(nanofast.InvalidError, match="shard 0 differs"):
-                other.load_state_dict(state)
+        other = loader(f"{server.url}/a/", unit_documents=0, lanes=1)
+        with other, pytest.raises(nanofast.InvalidError, match="shard 0 differs"):
+            other.load_state_dict(state)
 
 
 @pytest.mark.parametrize("fault", ["503", "stall before the head", "stall in the body"])
@@ -402,7 +402,7 @@ def test_close_does_not_wait_for_a_server_that_stalls(server: RangeServer) -> No
     made = loader(f"{server.url}/owner/name/")
     server.set(always="stall before the head", stall_seconds=1.0)
     try:
-        waiting = threading.Thread(target=lambda: pytest.raises(nanofast.Error, lambda: next(made.numpy())))
+        waiting = threading.Thread(target=_refused, args=[made.numpy()])
         waiting.start()
         while not any(answer.startswith("stall") for *_, answer, _ in server.seen()):
             time.sleep(0.01)
@@ -414,6 +414,11 @@ def test_close_does_not_wait_for_a_server_that_stalls(server: RangeServer) -> No
     while any(thread.startswith("nanofast") for thread in _threads()):  # those that wait for servers end behind it
         gc.collect()
         time.sleep(0.01)
+
+
+def _refused(batches: Iterator[Any]) -> None:
+    with pytest.raises(nanofast.Error):
+        next(batches)
 
 
 def _threads() -> list[str]:

@@ -31,6 +31,9 @@ const REDIRECTS: usize = 5;
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Bytes that are taken from a connection at once.
+const READ_BYTES: usize = 256 << 10;
+
 /// How long a connection stays open that nobody uses.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -147,7 +150,7 @@ impl Http {
 
 fn builder() -> hyper_util::client::legacy::Builder {
     let mut builder = Client::builder(TokioExecutor::new());
-    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).http1_read_buf_exact_size(READ_BYTES);
     builder
 }
 

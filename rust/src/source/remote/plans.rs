@@ -130,12 +130,12 @@ fn keep(path: &Path, shards: &[Shard]) {
         let mut file = File::create(&aside)?;
         file.write_all(&serde_json::to_vec(&plan)?)?;
         fs::rename(aside, path)?;
-        forget_old(path.parent().unwrap_or(Path::new(".")))
+        forget_oldest(path.parent().unwrap_or(Path::new(".")))
     };
     let _ = write();
 }
 
-fn forget_old(folder: &Path) -> std::io::Result<()> {
+fn forget_oldest(folder: &Path) -> std::io::Result<()> {
     let mut plans = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
