@@ -35,6 +35,7 @@ test-long: setup-long
 test-long: export NANOFAST_TEST_LONG = 1
 test-long: export PROPTEST_CASES = 4096
 test-long: test
+	cargo test --locked --features remote --lib remote
 
 bench: setup-bench
 	$(PYTHON_HERE) -m pytest benches $(ARGS)

@@ -77,9 +77,11 @@ impl ShardFile {
         let path = match location {
             Location::Local(path) => path,
             Location::Remote(object) => {
-                let stamp = Stamp { size_bytes: object.size_bytes(), version: Version::Tag(object.tag()) };
-                let bytes = Source::Object(Reader::new(object.clone()));
-                return Ok(Self { bytes, location: location.clone(), stamp });
+                return Ok(Self {
+                    location: location.clone(),
+                    stamp: Stamp { size_bytes: object.size_bytes(), version: Version::Tag(object.tag()) },
+                    bytes: Source::Object(Reader::new(object.clone())),
+                });
             }
         };
         let failed = |source| Error::io(Place::shard(path), source);
