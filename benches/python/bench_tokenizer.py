@@ -34,8 +34,8 @@ BUILT_IN_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 VOCABULARIES = ("r50k_base", "cl100k_base", "o200k_base", "llama3")
 CORPORA = ("web_en", "multi", "code", "hard")
 NUM_BYTES, SMOKE_BYTES = 60_000_000, 1_000_000
-# tiktoken takes a minute for what others do in a second; its speed does not depend on how much there is.
-TIKTOKEN_BYTES = 6_000_000
+# These take a minute for what others do in a second; their speed does not depend on how much there is.
+SLOW_PEERS, SLOW_BYTES = ("tiktoken", "tokenizers"), 6_000_000
 
 
 def write_vocabulary(name: str, folder: Path) -> None:
@@ -105,7 +105,7 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
         for peer in order:
             if peer == "tokenizers (pre)" and pre is None:
                 continue
-            num_bytes = min(base.num_bytes, TIKTOKEN_BYTES) if peer == "tiktoken" else base.num_bytes
+            num_bytes = min(base.num_bytes, SLOW_BYTES) if peer in SLOW_PEERS else base.num_bytes
             packages = pre if peer == "tokenizers (pre)" else None
             changes = {"peer": peer, "num_bytes": num_bytes, "packages": packages}
             try:
@@ -124,7 +124,7 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
         cold = f"cold {row['cold']:6.1f} ({row['cold_cpu']:6.1f})"
         warm = f"warm {row['warm']:6.1f} ({row['warm_cpu']:6.1f})"
         say(f"{peer:>17} {row['version']:<11} load {1e3 * row['load']:6.0f} ms  {cold}  {warm}{ratios}")
-    same_text = {peer: reports[peer][0] for peer in rows if peer != "tiktoken"}
+    same_text = {peer: reports[peer][0] for peer in rows if peer not in SLOW_PEERS}
     for peer, report in same_text.items():
         if report["num_tokens"] != same_text["nanofast"]["num_tokens"]:
             say(f"{peer}: {report['num_tokens']:,} tokens, nanofast {same_text['nanofast']['num_tokens']:,}")
@@ -132,7 +132,7 @@ def compare(base: Run, num_rounds: int, pre: str | None, say: Callable[[str], No
 
 def hold_to_tiktoken(base: Run) -> None:
     """The same number of tokens as tiktoken on the same documents."""
-    changes = {"num_bytes": min(base.num_bytes, TIKTOKEN_BYTES), "num_passes": 1}
+    changes = {"num_bytes": min(base.num_bytes, SLOW_BYTES), "num_passes": 1}
     counts = [
         run_process(Run(**{**asdict(base), **changes, "peer": peer}))["num_tokens"] for peer in ("nanofast", "tiktoken")
     ]

@@ -99,10 +99,7 @@ class Nanofast:
         return sum(self.pool.map(self.encode_part, self.parts, self.outs))
 
     def encode_part(self, texts: Sequence[str], out: np.ndarray) -> int:
-        at, encode_to = 0, self.tokenizer.encode_to
-        for text in texts:
-            at += encode_to(text, out[at:])
-        return at
+        return int(self.tokenizer.encode_batch_to(texts, out)[-1])
 
     def count(self, encoded: int) -> int:
         return encoded

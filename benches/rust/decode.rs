@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nanofast::pool::Pool;
 use nanofast::source::{ParquetWriter, Shard, find_shards, open_shard};
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::ByteArrayType;
@@ -34,7 +35,8 @@ fn shard_path() -> PathBuf {
 fn ours(shard: &Shard) -> (usize, usize) {
     let (mut texts, mut bytes) = (0, 0);
     for group in 0..ROW_GROUPS {
-        let mut reader = shard.reader(group, 0..shard.num_rows(group)).expect("an unchanged file");
+        let mut reader =
+            shard.reader(group, 0..shard.num_rows(group), &Pool::new()).expect("an unchanged file");
         while let Some((_, batch)) = reader.next_batch().expect("an intact file") {
             texts += batch.len();
             bytes += black_box(batch).num_bytes();

@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use nanofast::pool::Pool;
 use nanofast::ragged::{DocumentBatch, TokenBatch};
 use nanofast::source::{find_shards, open_shard};
 use nanofast::tokenizer::pretokenize::{Family, FamilySplitter, Implementation, Starts};
@@ -30,7 +31,8 @@ fn documents(name: &str) -> Vec<String> {
     let shard = open_shard(&shards[0], "text").expect("a text shard");
     let (mut texts, mut left) = (Vec::new(), num_bytes());
     for group in 0..shard.row_counts().len() {
-        let mut reader = shard.reader(group, 0..shard.num_rows(group)).expect("an unchanged file");
+        let mut reader =
+            shard.reader(group, 0..shard.num_rows(group), &Pool::new()).expect("an unchanged file");
         while let Some((_, batch)) = reader.next_batch().expect("an intact file") {
             for text in batch.iter() {
                 texts.push(String::from_utf8(text.to_vec()).expect("UTF-8"));

@@ -75,6 +75,13 @@ class Tokenizer:
         allowed_special: Sequence[str] = ...,
         replace_invalid: bool = False,
     ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]: ...
+    def encode_batch_to(
+        self,
+        texts: Any,
+        out: npt.NDArray[np.uint32],
+        allowed_special: Sequence[str] = ...,
+        replace_invalid: bool = False,
+    ) -> npt.NDArray[np.int64]: ...
     def decode_bytes(self, ids: npt.NDArray[np.uint32]) -> bytes: ...
     def token_bytes(self) -> npt.NDArray[np.int32]: ...
     @property

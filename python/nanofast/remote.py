@@ -100,7 +100,6 @@ def remote_json(paths: Sequence[str], remote: Remote | None) -> str | None:
         "plan_folder": str(plans),
         "timeout_seconds": remote.timeout_seconds,
         "stall_seconds": remote.stall_seconds,
-        "read_ahead_bytes": 1 << 40,
     }
     return json.dumps(settings)
 

@@ -192,6 +192,17 @@ class Tokenizer:
             raise ValueError(f"num_threads = {num_threads}: at least 1")
         return self._native.encode_batch(texts, num_threads, self._allowed(allowed_special), _replaces(errors))
 
+    def encode_batch_to(
+        self, texts: Any, out: TokenArray, *, allowed_special: AllowedSpecial = (), errors: Errors = "strict"
+    ) -> npt.NDArray[np.int64]:
+        """Write all ids of `texts` (as in `encode_batch`) to the front of `out`, uint32 in one piece of memory.
+
+        Returns int64 `[len(texts) + 1]` offsets: where each text begins in `out`. ValueError when `out` is too small,
+        with the number of tokens; what it holds is then undefined. Works on one thread; others may fill arrays of their
+        own meanwhile.
+        """
+        return self._native.encode_batch_to(texts, out, self._allowed(allowed_special), _replaces(errors))
+
     def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
         """Return the text of `ids`; bytes that are no UTF-8 (a token may end within a character) become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")

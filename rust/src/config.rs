@@ -320,7 +320,7 @@ pub struct LoaderConfig {
     pub num_threads: usize,
     /// Batches that the ring holds.
     pub num_slots: usize,
-    /// Bytes of text and tokens that may be read ahead of what packing needs at once.
+    /// Bytes that the loader may hold at any moment (see `account` and `floor`). Has no meaning for token files.
     pub memory_limit_bytes: usize,
     /// For conversations.
     pub chat: Option<ChatConfig>,

@@ -324,6 +324,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// Memory that the limit leaves no room for.
+    #[error(
+        "memory_limit_bytes = {limit} is too small: {place} needs {wanted} bytes beside {held} that the ring, the caches and the documents in packers hold; allow at least {}",
+        held.saturating_add(*wanted)
+    )]
+    MemoryLimit {
+        /// What is to be read or tokenized.
+        place: Place,
+        /// Bytes that it takes.
+        wanted: usize,
+        /// Bytes held at that moment.
+        held: usize,
+        /// The limit.
+        limit: usize,
+    },
+
     /// Use after `close()`.
     #[error("the loader is closed; make a new one and load_state_dict() to go on")]
     Closed,
@@ -362,7 +378,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
             Self::Io { .. } | Self::Remote { .. } => Kind::Io,
             Self::ColumnType { .. } | Self::MessagesType { .. } => Kind::Type,
-            Self::Resource { what: "memory", .. } => Kind::Memory,
+            Self::MemoryLimit { .. } | Self::Resource { what: "memory", .. } => Kind::Memory,
             Self::Panic { .. } | Self::Resource { .. } | Self::Closed | Self::Forked => Kind::Runtime,
             _ => Kind::Value,
         }

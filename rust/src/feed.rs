@@ -7,118 +7,23 @@
 //! A segment is what has to be complete before its documents can be ordered: one unit, delivered piece by piece; a
 //! shuffle window; or the scattered documents that a restored packer holds.
 
+mod inbox;
+mod segment;
+mod step;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::admission::{Admission, PassedOver};
+pub(crate) use inbox::{Inbox, Taken};
+use segment::{Order, Segment, Start, UnitRead};
+pub(crate) use step::{Step, Ticket, Wanted};
+
 use crate::error::{Error, Result};
-use crate::packing::{Document, Next};
 use crate::piece::Piece;
 use crate::plan::{Plan, Unit, permuted};
-use crate::quarantine::Quarantine;
 use crate::reorder::Reorder;
 use crate::row_groups::UnitReader;
 use crate::state::{Address, Waiting};
-
-/// A piece of work: read the next rows of a unit, then tokenize them.
-#[derive(Debug)]
-pub(crate) struct Step {
-    pub(crate) source: u32,
-    segment: u64,
-    unit: usize,
-    sequence: u64,
-    /// Reads the rows; goes back to the feed before tokenizing, so that another thread can read on.
-    pub(crate) reader: UnitReader,
-    /// The unit, as an ordinal of the lane.
-    pub(crate) ordinal: u64,
-    /// See `Document::group`.
-    pub(crate) group: u64,
-    /// Rows that are needed, ascending; `None`: all.
-    pub(crate) wanted: Option<Arc<Vec<Wanted>>>,
-    /// Whether they are what a restored packer holds.
-    pub(crate) is_restoring: bool,
-    /// What the lane reads after the unit.
-    pub(crate) then: Vec<Unit>,
-}
-
-/// A row that is needed, from byte `byte_offset` of its text on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Wanted {
-    pub(crate) row: u64,
-    pub(crate) byte_offset: u64,
-}
-
-/// Where a finished piece belongs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
-    pub(crate) source: u32,
-    segment: u64,
-    unit: usize,
-    sequence: u64,
-}
-
-#[derive(Debug)]
-struct UnitRead {
-    ordinal: u64,
-    group: u64,
-    /// `None` while a thread reads with it, and once every row was read.
-    reader: Option<UnitReader>,
-    wanted: Option<Arc<Vec<Wanted>>>,
-    finished: bool,
-    /// Documents found in it.
-    num_documents: u64,
-    /// Pieces without a document, which take no memory that `queued_bytes` knows of.
-    num_empty: usize,
-    /// Whether it is read from its first row on, all of it.
-    is_whole: bool,
-    /// Steps given out …
-    issued: u64,
-    /// … and come back as pieces.
-    deposited: u64,
-    pieces: Reorder<Piece>,
-}
-
-#[derive(Debug)]
-enum Order {
-    /// Piece by piece as the unit is read.
-    Rows,
-    /// All documents of the window, permuted; those before `from` are done.
-    Permuted { first: u64, key: u64, from: u64, num_documents: u64, starts: Vec<Start> },
-    /// The documents that a restored packer holds.
-    Listed(Vec<Waiting>),
-}
-
-/// Where a unit of a window begins.
-#[derive(Clone, Copy, Debug)]
-struct Start {
-    ordinal: u64,
-    /// Documents of the window before it.
-    place: u64,
-    /// Its first row.
-    row: u64,
-}
-
-#[derive(Debug)]
-struct Segment {
-    order: Order,
-    units: Vec<UnitRead>,
-}
-
-impl Segment {
-    fn is_complete(&self) -> bool {
-        self.units.iter().all(|unit| unit.finished && unit.deposited == unit.issued)
-    }
-
-    /// Whether the packer waits for what nobody reads yet.
-    fn must_go_on(&self) -> bool {
-        match self.order {
-            Order::Rows => {
-                self.units.iter().all(|unit| unit.issued == unit.deposited && unit.pieces.is_empty())
-            }
-            Order::Permuted { .. } | Order::Listed(_) => true,
-        }
-    }
-}
 
 /// The reading side of one source of a lane.
 #[derive(Debug)]
@@ -217,43 +122,92 @@ impl Feed {
             if index == self.segments.len() && !self.open_segment(plan) {
                 return None;
             }
-            let segment = self.front + index as u64;
-            let is_restoring = matches!(self.segments[index].order, Order::Listed(_));
-            for (unit, read) in self.segments[index].units.iter_mut().enumerate() {
-                if let Some(reader) = read.reader.take() {
-                    let sequence = read.issued;
-                    read.issued += 1;
-                    self.in_flight += 1;
-                    let (ordinal, group, wanted) = (read.ordinal, read.group, read.wanted.clone());
-                    let source = self.source;
-                    return Some(Step {
-                        source,
-                        segment,
-                        unit,
-                        sequence,
-                        reader,
-                        ordinal,
-                        group,
-                        wanted,
-                        is_restoring,
-                        then: self.units_behind(plan, index, unit),
-                    });
-                }
+            if let Some(step) = self.step_of(index) {
+                return Some(step);
             }
             index += 1;
         }
     }
 
-    /// The units that come after one: those of open segments that nobody has begun, then those of the plan.
-    fn units_behind(&self, plan: &Plan, segment: usize, unit: usize) -> Vec<Unit> {
-        let open = self.segments.iter().enumerate().skip(segment);
-        let open = open
-            .flat_map(|(index, open)| open.units.iter().skip(if index == segment { unit + 1 } else { 0 }));
-        let open = open.filter(|read| read.issued == 0).filter_map(|read| read.reader.as_ref());
+    /// The next thing to read of the segment at the front: what the packer waits for when it has nothing.
+    pub(crate) fn front_step(&mut self, plan: &Plan) -> Option<Step> {
+        if self.segments.is_empty() && !self.open_segment(plan) {
+            return None;
+        }
+        self.step_of(0)
+    }
+
+    /// A unit of the `index`-th segment that is not read to its end and that no thread reads.
+    fn step_of(&mut self, index: usize) -> Option<Step> {
+        let segment = &mut self.segments[index];
+        let is_restoring = matches!(segment.order, Order::Listed(_));
+        let mut units = segment.units.iter_mut().enumerate();
+        let (unit, read, reader) = units.find_map(|(unit, read)| {
+            let reader = read.reader.take()?;
+            Some((unit, read, reader))
+        })?;
+        let sequence = read.issued;
+        read.issued += 1;
+        self.in_flight += 1;
+        Some(Step {
+            source: self.source,
+            segment: self.front + index as u64,
+            unit,
+            sequence,
+            reader,
+            ordinal: read.ordinal,
+            group: read.group,
+            wanted: read.wanted.clone(),
+            is_restoring,
+        })
+    }
+
+    /// The units that come after that of a step: those of open segments that nobody has begun, then those of the plan.
+    pub(crate) fn units_behind(&self, plan: &Plan, step: &Step) -> Vec<Unit> {
+        let index = (step.segment - self.front) as usize;
+        let rest = self.segments[index].units.iter().skip(step.unit + 1);
+        let open = rest.chain(self.segments.iter().skip(index + 1).flat_map(|segment| &segment.units));
+        let open = open.filter_map(|read| read.reader.as_ref()).filter(|reader| reader.is_fresh());
         let first = self.opens.map_or(u64::MAX, |position| position.ordinal);
         let planned = first..first.saturating_add(UNITS_BEHIND as u64);
-        let planned = planned.filter_map(|ordinal| plan.unit(self.lane, ordinal));
+        let planned = planned.map_while(|ordinal| plan.unit(self.lane, ordinal));
         open.map(UnitReader::unit).chain(planned).take(UNITS_BEHIND).collect()
+    }
+
+    /// Takes back a step that read nothing: it will be given out again.
+    pub(crate) fn unread(&mut self, step: Step) {
+        let unit = &mut self.segments[(step.segment - self.front) as usize].units[step.unit];
+        unit.issued -= 1;
+        unit.reader = Some(step.reader);
+        self.in_flight -= 1;
+    }
+
+    /// Tells that no piece comes of a step whose rows were read: the lane has to go back to where its packer is.
+    pub(crate) fn abandon(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    /// Steps that are given out and not come back.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether it holds anything that can be read again: text, tokens or pages.
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.queued_bytes > 0
+            || self.segments.iter().flat_map(|segment| &segment.units).any(UnitRead::is_open)
+    }
+
+    /// Lets go of the pages that no thread reads; whether there were any.
+    pub(crate) fn close_readers(&mut self) -> bool {
+        let mut any = false;
+        for unit in self.segments.iter_mut().flat_map(|segment| &mut segment.units) {
+            if let Some(reader) = unit.reader.as_mut().filter(|reader| reader.is_open()) {
+                reader.close();
+                any = true;
+            }
+        }
+        any
     }
 
     fn open_segment(&mut self, plan: &Plan) -> bool {
@@ -349,7 +303,7 @@ impl Feed {
             if let Order::Rows = segment.order {
                 let unit = &mut segment.units[0];
                 while let Some(piece) = unit.pieces.pop() {
-                    inbox.batches.push_back(Batch::Rows { piece, next: 0, next_left_out: 0 });
+                    inbox.push(piece);
                 }
             }
             if !segment.is_complete() {
@@ -364,7 +318,7 @@ impl Feed {
                 inbox.gather(order, units);
             }
         }
-        inbox.ended = self.opens.is_none_or(|position| plan.unit(self.lane, position.ordinal).is_none());
+        inbox.set_ended(self.opens.is_none_or(|position| plan.unit(self.lane, position.ordinal).is_none()));
         Ok(())
     }
 
@@ -398,205 +352,6 @@ impl Feed {
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
-}
-
-/// What the packer took from its inbox.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Taken {
-    num_bytes: usize,
-    /// A BOS for each document included.
-    num_tokens: usize,
-}
-
-impl Taken {
-    fn add(&mut self, document: &Document) {
-        self.num_bytes += document.num_bytes as usize;
-        self.num_tokens += document.tokens().len() + 1;
-    }
-}
-
-#[derive(Debug)]
-enum Batch {
-    Rows {
-        piece: Piece,
-        /// The next document …
-        next: usize,
-        /// … and the next of what is left out.
-        next_left_out: usize,
-    },
-    Permuted {
-        pieces: Vec<Piece>,
-        order: VecDeque<Place>,
-        position: Address,
-    },
-}
-
-/// What lies at a place of a window: a piece, and what of it.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Document(u32, u32),
-    LeftOut(u32, u32),
-    Nothing,
-}
-
-/// The packing side of one source of a lane: documents in order.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    batches: VecDeque<Batch>,
-    restored: Option<Vec<Document>>,
-    ended: bool,
-    position: Address,
-    taken: Taken,
-    /// Documents that the packer does not get to see; none: it sees all.
-    admission: Option<Admission>,
-    passed_over: Vec<(Address, PassedOver)>,
-    /// Documents passed over since the last one that was not.
-    num_passed_over: u64,
-}
-
-impl Inbox {
-    pub(crate) fn new(position: Address, admission: Option<Admission>) -> Self {
-        Self {
-            batches: VecDeque::new(),
-            restored: None,
-            ended: false,
-            position,
-            taken: Taken::default(),
-            admission,
-            passed_over: Vec::new(),
-            num_passed_over: 0,
-        }
-    }
-
-    /// What was passed over since the last call.
-    pub(crate) fn take_passed_over(&mut self) -> Vec<(Address, PassedOver)> {
-        std::mem::take(&mut self.passed_over)
-    }
-
-    /// Documents passed over one after the other, up to now.
-    pub(crate) fn num_passed_over(&self) -> u64 {
-        self.num_passed_over
-    }
-
-    fn gather(&mut self, order: Order, mut units: Vec<UnitRead>) {
-        match order {
-            Order::Rows => {}
-            Order::Listed(waiting) => {
-                let mut documents = BTreeMap::new();
-                for piece in pieces_of(&mut units) {
-                    for index in 0..piece.rows.len() {
-                        let document = piece.document(index);
-                        self.taken.add(&document);
-                        documents.insert(document.address, document);
-                    }
-                }
-                let documents = waiting.iter().filter_map(|waiting| documents.get(&waiting.address).cloned());
-                self.restored = Some(documents.collect());
-            }
-            Order::Permuted { first, key, from, num_documents, starts } => {
-                let pieces = pieces_of(&mut units);
-                let mut places = vec![Place::Nothing; num_documents as usize];
-                for (at, piece) in pieces.iter().enumerate() {
-                    let start = starts[starts.partition_point(|start| start.ordinal < piece.ordinal)];
-                    let place = |row: u64| (start.place + row - start.row) as usize;
-                    for (index, row) in piece.rows.iter().enumerate() {
-                        places[place(*row)] = Place::Document(at as u32, index as u32);
-                    }
-                    for (index, part) in piece.left_out.iter().enumerate() {
-                        places[place(part.start)..place(part.end)]
-                            .fill(Place::LeftOut(at as u32, index as u32));
-                    }
-                }
-                let order =
-                    (from..num_documents).map(|index| places[permuted(index, num_documents, key) as usize]);
-                let order = order.collect();
-                let position = Address { ordinal: first, row: from, ..self.position };
-                self.batches.push_back(Batch::Permuted { pieces, order, position });
-            }
-        }
-    }
-
-    /// The documents that a restored packer holds, once they are all read.
-    pub(crate) fn take_restored(&mut self) -> Option<Vec<Document>> {
-        self.restored.take()
-    }
-
-    /// The next document; what is left out before it goes to `quarantine`.
-    pub(crate) fn next(&mut self, quarantine: &mut Quarantine) -> Next {
-        loop {
-            let document = match self.batches.front_mut() {
-                None => return if self.ended { Next::End } else { Next::Pending },
-                Some(Batch::Rows { piece, next, next_left_out }) => {
-                    let row = piece.rows.get(*next).copied();
-                    // What is left out is noted when the lane comes to it.
-                    while let Some(part) = piece.left_out.get(*next_left_out)
-                        && row.is_none_or(|row| part.start < row)
-                    {
-                        quarantine.add(part);
-                        *next_left_out += 1;
-                    }
-                    row.map(|row| {
-                        let document = piece.document(*next);
-                        *next += 1;
-                        self.position = Address { row: row + 1, ..document.address };
-                        document
-                    })
-                }
-                Some(Batch::Permuted { pieces, order, position }) => {
-                    let mut found = None;
-                    while found.is_none()
-                        && let Some(place) = order.pop_front()
-                    {
-                        position.row += 1;
-                        match place {
-                            Place::Document(piece, index) => {
-                                self.position = *position;
-                                found = Some(pieces[piece as usize].document(index as usize));
-                            }
-                            Place::LeftOut(piece, index) => {
-                                quarantine.add(&pieces[piece as usize].left_out[index as usize]);
-                            }
-                            Place::Nothing => {}
-                        }
-                    }
-                    found
-                }
-            };
-            match document {
-                Some(document) => {
-                    self.taken.add(&document);
-                    let passed_over = self.admission.and_then(|rule| rule.passes_over(&document));
-                    let Some(reason) = passed_over else {
-                        self.num_passed_over = 0;
-                        return Next::Document(document);
-                    };
-                    self.num_passed_over += 1;
-                    self.passed_over.push((document.address, reason));
-                }
-                None => drop(self.batches.pop_front()),
-            }
-        }
-    }
-
-    /// The next document to admit.
-    pub(crate) fn position(&self) -> Address {
-        self.position
-    }
-
-    /// What was taken since the last call.
-    pub(crate) fn take_taken(&mut self) -> Taken {
-        std::mem::take(&mut self.taken)
-    }
-}
-
-fn pieces_of(units: &mut [UnitRead]) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for unit in units {
-        while let Some(piece) = unit.pieces.pop() {
-            pieces.push(piece);
-        }
-    }
-    pieces
 }
 
 #[cfg(test)]

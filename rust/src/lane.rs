@@ -146,6 +146,15 @@ impl LanePacker {
         &mut self.inboxes
     }
 
+    /// Lets go of every document that is not in the packer, and says where they begin.
+    pub(crate) fn rewind(&mut self) -> LaneEntry {
+        self.inboxes.rewind();
+        self.restoring.clone().unwrap_or_else(|| LaneEntry {
+            sources: self.inboxes.sources(&self.trained),
+            ..LaneEntry::default()
+        })
+    }
+
     /// Whether it holds the slot of its next batch.
     pub(crate) fn has_slot(&self) -> bool {
         matches!(self.target, Some(Target::Slot(_)))

@@ -7,6 +7,7 @@
 //! ```
 //! Data moves one way; each arrow is one module, and no module reaches back.
 
+pub mod account;
 mod admission;
 #[cfg(feature = "python")]
 mod bindings;
@@ -15,6 +16,7 @@ pub mod config;
 pub mod conversation;
 pub mod error;
 mod feed;
+mod floor;
 mod giants;
 pub mod lane;
 pub mod loader;

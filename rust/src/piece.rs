@@ -9,12 +9,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use crate::account::{Charge, Refused};
 use crate::config::BadData;
 use crate::error::{Error, Place, Result};
-use crate::feed::Wanted;
-use crate::giants::encode;
+use crate::feed::{STEP_BYTES, Wanted};
+use crate::giants::{Encoded, OtherThreads, encode, room};
 use crate::packing::Document;
 use crate::plan::Unit;
 use crate::pool::Pool;
@@ -57,11 +57,21 @@ impl Piece {
 }
 
 /// Documents to be tokenized.
-struct Picked {
+#[derive(Debug)]
+pub(crate) struct Picked {
     rows: Vec<u64>,
     /// Where each begins in its text; empty: all at their beginning.
     begins: Vec<u64>,
     documents: DocumentBatch,
+}
+
+/// What was found, with room for what is to be made of it.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Documents, and where their tokens go.
+    Documents(Picked, TokenBatch),
+    /// Rows that are left out.
+    Piece(Piece),
 }
 
 impl Picked {
@@ -93,37 +103,70 @@ pub(crate) struct PieceMaker<'a> {
     pub(crate) bad_data: BadData,
     pub(crate) excluded: &'a HashSet<DocumentPlace>,
     pub(crate) shard: &'a Shard,
+    /// Whether pieces stay for long: until all documents of a window were taken.
+    pub(crate) is_kept: bool,
 }
 
+/// Bytes of a document in a piece beside its tokens: where they end, its row, its size, and its place in a window.
+const DOCUMENT_BYTES: usize = 56;
+
+/// Room for the tokens of a usual step, a token a byte, and of its documents.
+pub(crate) const TOKENS_BYTES: usize = 4 * STEP_BYTES + 1024 * DOCUMENT_BYTES;
+
 impl PieceMaker<'_> {
-    /// The piece of what was found, its tokens in memory of `pool`; `None` when `stopping` was set meanwhile.
+    /// Room for what is to be made of `found`: vectors of `pool`, with `charge` of what is charged for them already.
     ///
     /// # Errors
-    /// Bad data, unless it is to be left out.
-    pub(crate) fn make(
+    /// Rows that cannot be decoded, unless they are to be left out; memory that is refused.
+    pub(crate) fn prepare(
         &self,
         found: Found,
-        encoder: &mut DocumentEncoder,
+        encoder: &DocumentEncoder,
         pool: &Arc<Pool<u32>>,
-        stopping: &AtomicBool,
-    ) -> Result<Option<Piece>> {
-        match found {
-            Found::Broken(broken) => self.broken(broken).map(Some),
-            Found::Documents(first_row, documents) => {
-                let mut picked = self.pick(first_row, documents)?;
-                if !(self.excluded.is_empty() || self.is_restoring) {
-                    picked
-                        .retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
-                }
-                let mut tokens = TokenBatch::pooled(pool);
-                let left_out = self.tokenize(&mut picked, encoder, &mut tokens, stopping)?;
-                Ok(left_out.map(|left_out| {
-                    let num_bytes = picked.documents.iter().map(|document| document.len() as u64).collect();
-                    let (rows, tokens) = (picked.rows, Arc::new(tokens));
-                    Piece { rows, num_bytes, tokens, left_out, ..self.empty() }
-                }))
-            }
+        charge: Charge,
+    ) -> Result<Prepared> {
+        let (first_row, documents) = match found {
+            Found::Broken(broken) => return self.broken(broken).map(Prepared::Piece),
+            Found::Documents(first_row, documents) => (first_row, documents),
+        };
+        let mut picked = self.pick(first_row, documents)?;
+        if !(self.excluded.is_empty() || self.is_restoring) {
+            picked.retain(|row| !self.excluded.contains(&(self.unit.shard, self.unit.row_group, row)));
         }
+        // Exact for English: what is read ahead is mostly that, and no vector grows.
+        let expected = picked.documents.num_bytes().min(STEP_BYTES) * 3 / 8;
+        let tokens = TokenBatch::pooled(pool, expected, charge).and_then(|mut tokens| {
+            let covered = tokens.cover(room(&picked.documents, encoder), picked.rows.len() * DOCUMENT_BYTES);
+            // A giant may turn out to have twice as many as is usual.
+            covered.map_err(|refused| refused.followed_by(picked.documents.num_bytes()))?;
+            Ok(tokens)
+        });
+        let tokens = tokens.map_err(|refused| self.refused(refused, &picked.rows))?;
+        Ok(Prepared::Documents(picked, tokens))
+    }
+
+    /// The piece of what was prepared; `None` when all are to end.
+    ///
+    /// # Errors
+    /// Bad data, unless it is to be left out; memory that is refused.
+    pub(crate) fn make(
+        &self,
+        prepared: Prepared,
+        encoder: &mut DocumentEncoder,
+        others: &OtherThreads<'_>,
+    ) -> Result<Option<Piece>> {
+        let (mut picked, mut tokens) = match prepared {
+            Prepared::Piece(piece) => return Ok(Some(piece)),
+            Prepared::Documents(picked, tokens) => (picked, tokens),
+        };
+        let left_out = self.tokenize(&mut picked, encoder, &mut tokens, others)?;
+        let settled = tokens.settle(DOCUMENT_BYTES, self.is_kept);
+        settled.map_err(|refused| self.refused(refused, &picked.rows))?;
+        Ok(left_out.map(|left_out| {
+            let num_bytes = picked.documents.iter().map(|document| document.len() as u64).collect();
+            let (rows, tokens) = (picked.rows, Arc::new(tokens));
+            Piece { rows, num_bytes, tokens, left_out, ..self.empty() }
+        }))
     }
 
     fn broken(&self, broken: BrokenRows) -> Result<Piece> {
@@ -163,22 +206,23 @@ impl PieceMaker<'_> {
         })
     }
 
-    /// Appends the tokens of every document that has any, and takes the others out; `None` when `stopping` was set.
+    /// Appends the tokens of every document that has any, and takes the others out; `None` when all are to end.
     fn tokenize(
         &self,
         picked: &mut Picked,
         encoder: &mut DocumentEncoder,
         tokens: &mut TokenBatch,
-        stopping: &AtomicBool,
+        others: &OtherThreads<'_>,
     ) -> Result<Option<Vec<Quarantined>>> {
         let Picked { rows, begins, documents } = picked;
         let (mut is_bad, mut left_out, mut done) = (vec![false; documents.len()], Vec::new(), 0);
         loop {
             let is_rest = |index: usize| begins.get(done + index).is_some_and(|&byte| byte > 0);
             let rest = documents.slice(done..documents.len());
-            let failed = match encode(&rest, is_rest, encoder, tokens, stopping) {
-                Ok(true) => break,
-                Ok(false) => return Ok(None),
+            let failed = match encode(&rest, is_rest, encoder, tokens, others) {
+                Ok(Encoded::All) => break,
+                Ok(Encoded::Stopped) => return Ok(None),
+                Ok(Encoded::Refused(refused)) => return Err(self.refused(refused, rows)),
                 Err(failed) => failed,
             };
             tokens.discard_unended();
@@ -186,6 +230,12 @@ impl PieceMaker<'_> {
             done = index + 1;
             match failed.error {
                 EncodeError::InvalidUtf8 { .. } if self.bad_data.replace_invalid_utf8 => {
+                    // U+FFFD takes three bytes, and the text is made twice.
+                    let most = 3 * documents.document(index).len();
+                    let charged = tokens.account().map(|account| account.charge(2 * most)).transpose();
+                    let refused = |refused| self.refused(refused, rows);
+                    let _charge = charged.map_err(refused)?;
+                    tokens.cover(most, 0).map_err(refused)?;
                     let text = String::from_utf8_lossy(documents.document(index));
                     let replaced = DocumentBatch::from_texts([text.as_bytes()]);
                     let encoded = encoder.encode_batch(&replaced, tokens);
@@ -205,6 +255,11 @@ impl PieceMaker<'_> {
             rows.retain(|_| is_bad.next() == Some(false));
         }
         Ok(Some(left_out))
+    }
+
+    fn refused(&self, refused: Refused, rows: &[u64]) -> Error {
+        let row = rows.first().copied().unwrap_or(self.unit.start);
+        refused.at(Place::row(self.shard.path(), self.unit.row_group, row))
     }
 
     fn empty(&self) -> Piece {

@@ -159,6 +159,18 @@ impl Plan {
         self.unit_documents
     }
 
+    /// The row groups of an epoch, as far as they are in the split.
+    pub fn groups(&self) -> &[Unit] {
+        &self.groups
+    }
+
+    /// The most documents that a shuffle window may have.
+    pub fn most_documents_of_a_window(&self) -> u64 {
+        let largest = self.groups.iter().map(|group| group.end - group.start).max().unwrap_or(0);
+        let unit = if self.unit_documents == 0 { largest } else { self.unit_documents.min(largest) };
+        self.window_units.saturating_mul(unit)
+    }
+
     /// The settings it was made from.
     pub fn config(&self) -> &PlanConfig {
         &self.config

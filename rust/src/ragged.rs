@@ -10,10 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::account::{Account, Charge, Refused};
 use crate::pool::{Pool, Pooled};
 
 /// Set in a token whose target is not learned (padding; the other side of a conversation).
 pub const NOT_LEARNED: u32 = 1 << 31;
+
+/// Tokens that a batch may have room for and not hold, beside as many as it holds: a vector of a pool fits roughly.
+const MOST_SPARE_TOKENS: usize = 1 << 10;
 
 /// Consecutive documents as raw bytes (UTF-8 not checked), sharing the decoder's buffers.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +90,11 @@ impl DocumentBatch {
     /// Bytes of text in all documents.
     pub fn num_bytes(&self) -> usize {
         self.num_bytes
+    }
+
+    /// Bytes that say where documents lie.
+    pub fn num_span_bytes(&self) -> usize {
+        self.spans.len() * size_of::<Span>()
     }
 
     /// The bytes of document `index`.
@@ -162,11 +171,72 @@ impl TokenBatch {
         Self::default()
     }
 
-    /// An empty batch whose values lie in a vector of `pool`, and go back there.
-    pub fn pooled(pool: &Arc<Pool<u32>>) -> Self {
-        let mut values = pool.take();
+    /// An empty batch whose values will lie in the memory of `values`.
+    pub fn from_values(mut values: Vec<u32>) -> Self {
         values.clear();
-        Self { values, ..Self::default() }
+        Self { values: values.into(), ..Self::default() }
+    }
+
+    /// An empty batch whose values lie in a vector of `pool` with room for `num_tokens`, and go back there; `charge` is
+    /// charged for it already.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub(crate) fn pooled(pool: &Arc<Pool<u32>>, num_tokens: usize, charge: Charge) -> Result<Self, Refused> {
+        let mut values = pool.take_charged(num_tokens, charge)?;
+        values.clear();
+        Ok(Self { values, ..Self::default() })
+    }
+
+    /// The account that it is charged to.
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.values.account()
+    }
+
+    /// Charges room for `num_tokens` more, to be allocated as they come, and `beside` bytes.
+    ///
+    /// # Errors
+    /// When the account has no room.
+    pub fn cover(&mut self, num_tokens: usize, beside: usize) -> Result<(), Refused> {
+        let length = self.values.len().saturating_add(num_tokens);
+        self.values.cover(length.saturating_mul(size_of::<u32>()).saturating_add(beside))
+    }
+
+    /// Makes room for `num_tokens` more; where there is none, for `expected` at once.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn reserve(&mut self, num_tokens: usize, expected: usize) -> Result<(), Refused> {
+        let length = self.values.len() + num_tokens;
+        if length <= self.values.capacity() {
+            return Ok(());
+        }
+        self.values.reserve(self.values.len() + expected.max(num_tokens))
+    }
+
+    /// Charges what it holds and `beside` bytes a document (that of where it ends among them), no more and no less. Where that
+    /// would be much less, the memory that is not used is freed first; `is_kept` says that the batch stays for long.
+    ///
+    /// # Errors
+    /// When the account has no room.
+    pub fn settle(&mut self, beside: usize, is_kept: bool) -> Result<(), Refused> {
+        let (length, capacity) = (self.values.len(), self.values.capacity());
+        if capacity > if is_kept { length + length / 8 } else { 2 * length + MOST_SPARE_TOKENS } {
+            self.values.shrink_to_fit();
+        }
+        self.values.settle(self.len() * beside)
+    }
+
+    /// A copy of document `index` alone, in the same account.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn copy_of(&self, index: usize) -> Result<Self, Refused> {
+        let tokens = self.document(index);
+        let mut values = self.values.sibling();
+        values.reserve(tokens.len())?;
+        values.extend_from_slice(tokens);
+        Ok(Self { offsets: vec![0, tokens.len()], values, borders: Vec::new() })
     }
 
     /// Where an encoder appends the tokens of the document at hand; `end_document` closes it.
@@ -245,6 +315,11 @@ impl TokenBatch {
     /// All documents in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         (0..self.len()).map(|index| self.document(index))
+    }
+
+    /// Where each document ends.
+    pub fn ends(&self) -> &[usize] {
+        &self.offsets[1..]
     }
 
     /// Values and offsets.

@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, Result};
+use crate::account::{Account, Charge};
+use crate::error::{Error, Place, Result};
 use crate::plan::Unit;
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::{DocumentReader, Shard};
 use crate::sync::lock;
@@ -80,6 +82,7 @@ type Key = (usize, usize);
 #[derive(Debug)]
 pub(crate) struct RowGroupCache {
     limit_bytes: usize,
+    pages: Arc<Pool<u8>>,
     /// Most recently used last.
     entries: Mutex<VecDeque<Arc<SharedRowGroup>>>,
     /// Readers of row groups on servers that some lane comes to next.
@@ -87,37 +90,49 @@ pub(crate) struct RowGroupCache {
 }
 
 impl RowGroupCache {
-    pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, entries: Mutex::default(), begun: Mutex::default() }
+    /// A cache of at most `limit_bytes` of text, in pages of `pages`.
+    pub(crate) fn new(limit_bytes: usize, pages: &Arc<Pool<u8>>) -> Self {
+        Self { limit_bytes, pages: pages.clone(), entries: Mutex::default(), begun: Mutex::default() }
     }
 
-    /// Asks a server for what a lane reads next, so that nobody waits for it then. Of files nothing is asked. What fails here
-    /// fails again when it is read.
+    /// Where readers take memory for pages from.
+    pub(crate) fn pages(&self) -> &Arc<Pool<u8>> {
+        &self.pages
+    }
+
+    /// Asks a server for what a lane reads next, so that nobody waits for it then. What fails here fails again when it is
+    /// read.
     pub(crate) fn begin(&self, shards: &[Shard], unit: &Unit) {
         let (shard, key) = (&shards[unit.shard], (unit.shard, unit.row_group));
-        if !shard.is_remote() {
-            return;
-        }
-        let group = shard.row_groups()[unit.row_group];
         let is_shared = !is_whole(unit, shard);
-        if is_shared
-            && (group.num_bytes > WHOLE_BYTES || lock(&self.entries).iter().any(|entry| entry.key == key))
-        {
+        let is_here = || lock(&self.entries).iter().any(|entry| entry.key == key);
+        if is_shared && (!self.is_read_whole(shard, unit.row_group) || is_here()) {
             return;
         }
         let mut begun = lock(&self.begun);
         if begun.iter().all(|(other, _)| *other != key)
-            && let Ok(reader) = shard.documents(unit.row_group, 0..group.num_rows)
+            && let Ok(reader) =
+                shard.documents(unit.row_group, 0..shard.num_rows(unit.row_group), &self.pages)
         {
             begun.push((key, Box::new(reader)));
         }
     }
 
-    /// The reader of a row group from its start that was begun.
-    fn take_begun(&self, unit: &Unit) -> Option<Box<DocumentReader>> {
-        let mut begun = lock(&self.begun);
-        let found = begun.iter().position(|(key, _)| *key == (unit.shard, unit.row_group))?;
-        Some(begun.swap_remove(found).1)
+    /// A reader of `rows` of a row group: the one that was begun, where it begins there.
+    fn reader(&self, shard: &Shard, unit: &Unit, rows: Range<u64>) -> Result<Box<DocumentReader>> {
+        if rows == (0..shard.num_rows(unit.row_group)) {
+            let mut begun = lock(&self.begun);
+            let key = (unit.shard, unit.row_group);
+            if let Some(found) = begun.iter().position(|(other, _)| *other == key) {
+                return Ok(begun.swap_remove(found).1);
+            }
+        }
+        Ok(Box::new(shard.documents(unit.row_group, rows, &self.pages)?))
+    }
+
+    /// Whether a row group is decoded from its start, whichever row is asked for first.
+    fn is_read_whole(&self, shard: &Shard, row_group: usize) -> bool {
+        shard.row_groups()[row_group].num_bytes <= WHOLE_BYTES.min(self.limit_bytes as u64)
     }
 
     fn get(&self, unit: &Unit) -> Arc<SharedRowGroup> {
@@ -133,6 +148,13 @@ impl RowGroupCache {
     /// Bytes of text held.
     pub(crate) fn num_bytes(&self) -> usize {
         lock(&self.entries).iter().map(|entry| entry.num_bytes()).sum()
+    }
+
+    /// Forgets all row groups but the `num_kept` that were used last: they can be decoded again.
+    pub(crate) fn forget(&self, num_kept: usize) {
+        let mut entries = lock(&self.entries);
+        let num_forgotten = entries.len().saturating_sub(num_kept);
+        entries.drain(..num_forgotten);
     }
 
     fn evict(&self) {
@@ -157,9 +179,48 @@ struct SharedRowGroup {
 /// Consecutive rows, and the reader of those that follow.
 #[derive(Debug, Default)]
 struct Decoded {
-    reader: Option<DocumentReader>,
-    parts: Vec<Found>,
+    reader: Option<Box<DocumentReader>>,
+    parts: VecDeque<Part>,
     num_bytes: usize,
+}
+
+/// What was found, with what is charged for where its texts lie.
+#[derive(Debug)]
+struct Part(Found, #[expect(dead_code, reason = "it is held")] Option<Charge>);
+
+impl Decoded {
+    /// Whether the reader can go on after an error.
+    fn resumes(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.resumes())
+    }
+
+    /// Lets go of the first part if it lies before row `from`; whether it did.
+    fn forget_before(&mut self, from: u64) -> bool {
+        if self.parts.front().is_none_or(|Part(found, _)| found.rows().end > from) {
+            return false;
+        }
+        if let Some(Part(Found::Documents(_, batch), _)) = self.parts.pop_front() {
+            self.num_bytes -= batch.num_bytes();
+        }
+        true
+    }
+
+    /// Reads the next part.
+    fn read(&mut self, account: &Arc<Account>, place: &Place) -> Result<bool> {
+        let Some(reader) = &mut self.reader else { return Ok(false) };
+        let Some(found) = Found::next(reader)? else { return Ok(false) };
+        let mut charge = None;
+        if let Found::Documents(_, batch) = &found {
+            let bytes = batch.num_span_bytes();
+            charge = Some(account.charge(bytes).map_err(|refused| {
+                self.reader = None; // what was read is lost, and with it the reader's place
+                refused.at(place.clone())
+            })?);
+            self.num_bytes += batch.num_bytes();
+        }
+        self.parts.push_back(Part(found, charge));
+        Ok(true)
+    }
 }
 
 impl SharedRowGroup {
@@ -171,36 +232,32 @@ impl SharedRowGroup {
     /// What is found from the first row that `unit` asks for on.
     fn read(&self, shard: &Shard, asked: Range<u64>, unit: &Unit, cache: &RowGroupCache) -> Result<Found> {
         let from = asked.start;
+        let place = || Place::row(shard.path(), self.key.1, from);
         let mut decoded = lock(&self.decoded);
-        if decoded.parts.first().is_none_or(|part| part.rows().start > from) {
-            let group = shard.row_groups()[self.key.1];
+        let begins_behind = decoded.parts.front().is_none_or(|Part(found, _)| found.rows().start > from);
+        if begins_behind || decoded.reader.is_none() {
             // Other lanes will ask for the rows before: which of them comes first is chance.
-            let start = if group.num_bytes <= WHOLE_BYTES { 0 } else { from };
-            let rows = start..group.num_rows;
-            let reader = match cache.take_begun(unit).filter(|_| start == 0) {
-                Some(begun) => *begun,
-                None => shard.documents(self.key.1, rows)?,
-            };
-            *decoded = Decoded { reader: Some(reader), ..Decoded::default() };
+            let start = if cache.is_read_whole(shard, self.key.1) { 0 } else { from };
+            let reader = Some(cache.reader(shard, unit, start..shard.num_rows(self.key.1))?);
+            *decoded = Decoded { reader, ..Decoded::default() };
         }
         loop {
-            let index = decoded.parts.partition_point(|part| part.rows().start <= from);
-            let part = index.checked_sub(1).map(|index| &decoded.parts[index]);
+            let index = decoded.parts.partition_point(|Part(found, _)| found.rows().start <= from);
+            let part = index.checked_sub(1).map(|index| &decoded.parts[index].0);
             if let Some(part) = part.filter(|part| part.rows().end > from) {
                 return Ok(part.seen_by(asked, unit));
             }
-            let next = match &mut decoded.reader {
-                Some(reader) => Found::next(reader)?,
-                None => None,
-            };
-            match next {
-                Some(part) => {
-                    if let Found::Documents(_, batch) = &part {
-                        decoded.num_bytes += batch.num_bytes();
+            match decoded.read(cache.pages.account(), &place()) {
+                // The same page is tried again without what lies before, which another lane may have to read again.
+                Err(Error::MemoryLimit { .. }) if decoded.resumes() && decoded.forget_before(from) => {}
+                Err(error) => {
+                    if !decoded.resumes() {
+                        *decoded = Decoded::default();
                     }
-                    decoded.parts.push(part);
+                    return Err(error);
                 }
-                None => return Err(shard.ends_early(self.key.1, from)),
+                Ok(false) => return Err(shard.ends_early(self.key.1, from)),
+                Ok(true) => while decoded.num_bytes > cache.limit_bytes && decoded.forget_before(from) {},
             }
         }
     }
@@ -235,20 +292,46 @@ impl UnitReader {
         self.next_row >= self.end_row
     }
 
-    /// What comes next.
+    /// Whether it holds a page or more.
+    pub(crate) fn is_open(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Whether nothing of the unit was read, and all of it will be.
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.is_open() && (self.next_row, self.end_row) == (self.unit.start, self.unit.end)
+    }
+
+    /// Lets go of its pages: it goes on at the same row, and decodes the page that the row lies in again.
+    pub(crate) fn close(&mut self) {
+        self.reader = None;
+    }
+
+    /// The row that comes next.
+    pub(crate) fn next_row(&self) -> u64 {
+        self.next_row
+    }
+
+    /// Goes back to a row that came before.
+    pub(crate) fn go_back(&mut self, row: u64) {
+        debug_assert!(row <= self.next_row, "back is not forth");
+        (self.next_row, self.reader) = (row, None);
+    }
+
+    /// What comes next. After an error that is no damage the same can be asked for again.
     pub(crate) fn next(&mut self, shards: &[Shard], cache: &RowGroupCache) -> Result<Found> {
         let shard = &shards[self.unit.shard];
         let first_row = self.next_row;
         let found = if is_whole(&self.unit, shard) {
-            let is_from_start = (self.next_row, self.end_row) == (self.unit.start, self.unit.end);
-            let reader = match &mut self.reader {
+            let mut reader = match self.reader.take() {
                 Some(reader) => reader,
-                none => none.insert(match cache.take_begun(&self.unit).filter(|_| is_from_start) {
-                    Some(begun) => begun,
-                    None => Box::new(shard.documents(self.unit.row_group, self.next_row..self.end_row)?),
-                }),
+                None => cache.reader(shard, &self.unit, self.next_row..self.end_row)?,
             };
-            Found::next(reader)?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
+            let found = Found::next(&mut reader);
+            if found.is_ok() || reader.resumes() {
+                self.reader = Some(reader);
+            }
+            found?.ok_or_else(|| shard.ends_early(self.unit.row_group, first_row))?
         } else {
             let found = cache.get(&self.unit).read(shard, first_row..self.end_row, &self.unit, cache)?;
             cache.evict();

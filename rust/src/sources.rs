@@ -14,7 +14,7 @@ use crate::feed::{Feed, Inbox, Step, Ticket};
 use crate::mixture::Mixture;
 use crate::packing::{Document, Next};
 use crate::piece::Piece;
-use crate::plan::Plan;
+use crate::plan::{Plan, Unit};
 use crate::quarantine::Quarantine;
 use crate::state::{Address, LaneEntry, SourceEntry, Waiting};
 
@@ -34,15 +34,10 @@ impl Feeds {
         lane: usize,
         entry: &LaneEntry,
     ) -> Self {
-        let feed = |(source, plan)| {
-            let of_source = |waiting: &&Waiting| waiting.address.source == source;
-            let waiting: Vec<_> = entry.packer.waiting.iter().filter(of_source).copied().collect();
-            Feed::new(plan, lane, entry.sources[source as usize].position, &waiting)
-        };
         let weights = mixture.map_or_else(|| vec![1.0], |mixture| mixture.weights.clone());
         let whole: f64 = weights.iter().sum();
         Self {
-            feeds: (0..).zip(plans).map(feed).collect(),
+            feeds: feeds(plans, lane, entry),
             shares: weights.into_iter().map(|weight| weight / whole).collect(),
         }
     }
@@ -56,6 +51,51 @@ impl Feeds {
             let target_bytes = (target_bytes as f64 * self.shares[source]) as usize;
             self.feeds[source].next_step(&plans[source], target_bytes)
         })
+    }
+
+    /// The next thing to read of what the packer waits for from `source`.
+    pub(crate) fn front_step(&mut self, plans: &[Plan], source: usize) -> Option<Step> {
+        self.feeds[source].front_step(&plans[source])
+    }
+
+    /// The units that its source reads after that of a step.
+    pub(crate) fn units_behind(&self, plans: &[Plan], step: &Step) -> Vec<Unit> {
+        let source = step.source as usize;
+        self.feeds[source].units_behind(&plans[source], step)
+    }
+
+    /// Takes back a step that read nothing.
+    pub(crate) fn unread(&mut self, step: Step) {
+        self.feeds[step.source as usize].unread(step);
+    }
+
+    /// Tells that no piece comes of a step whose rows were read.
+    pub(crate) fn abandon(&mut self, ticket: Ticket) {
+        self.feeds[ticket.source as usize].abandon();
+    }
+
+    /// Steps that are given out and not come back.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.feeds.iter().map(Feed::in_flight).sum()
+    }
+
+    /// Whether it holds anything that can be read again.
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.feeds.iter().any(Feed::holds_memory)
+    }
+
+    /// Lets go of the pages that no thread reads; whether there were any.
+    pub(crate) fn close_readers(&mut self) -> bool {
+        self.feeds.iter_mut().fold(false, |any, feed| feed.close_readers() | any)
+    }
+
+    /// Begins anew where `entry` says, and lets go of everything.
+    ///
+    /// # Panics
+    /// When a step has not come back.
+    pub(crate) fn rewind(&mut self, plans: &[Plan], lane: usize, entry: &LaneEntry) {
+        assert_eq!(self.in_flight(), 0, "a step would come back to another feed");
+        self.feeds = feeds(plans, lane, entry);
     }
 
     /// Gives the reader back once the rows are read.
@@ -95,6 +135,15 @@ impl Feeds {
     }
 }
 
+fn feeds(plans: &[Plan], lane: usize, entry: &LaneEntry) -> Vec<Feed> {
+    let feed = |(source, plan)| {
+        let of_source = |waiting: &&Waiting| waiting.address.source == source;
+        let waiting: Vec<_> = entry.packer.waiting.iter().filter(of_source).copied().collect();
+        Feed::new(plan, lane, entry.sources[source as usize].position, &waiting)
+    };
+    (0..).zip(plans).map(feed).collect()
+}
+
 /// The packing side.
 #[derive(Debug)]
 pub(crate) struct Inboxes {
@@ -104,6 +153,8 @@ pub(crate) struct Inboxes {
     quarantine: Quarantine,
     /// The documents that a restored packer holds, by source, once they are all read.
     restored: Vec<Option<Vec<Document>>>,
+    /// The source whose next document was asked for last and was not there.
+    awaited: usize,
 }
 
 /// What a mixture keeps.
@@ -143,7 +194,19 @@ impl Inboxes {
             shares: mixture.map(shares),
             quarantine: entry.quarantine.clone(),
             restored: vec![None; entry.sources.len()],
+            awaited: 0,
         }
+    }
+
+    /// The source whose documents the packer waits for.
+    pub(crate) fn awaited(&self) -> usize {
+        self.awaited
+    }
+
+    /// Lets go of every document that was not taken; they will be delivered again.
+    pub(crate) fn rewind(&mut self) {
+        self.inboxes.iter_mut().for_each(Inbox::rewind);
+        self.restored.fill(None);
     }
 
     /// Whether there are shares to be kept.
@@ -162,7 +225,10 @@ impl Inboxes {
                     shares.read[source] += num_tokens;
                     return Next::Document(document);
                 }
-                (Next::Pending, _) => return Next::Pending,
+                (Next::Pending, _) => {
+                    self.awaited = source;
+                    return Next::Pending;
+                }
                 (Next::End, RunOut::Drop) => shares.rule.drop_out(source),
                 (Next::End, RunOut::Repeat | RunOut::Stop) => return Next::End,
             }
@@ -175,8 +241,9 @@ impl Inboxes {
         for (restored, inbox) in self.restored.iter_mut().zip(&mut self.inboxes) {
             *restored = restored.take().or_else(|| inbox.take_restored());
         }
-        let is_there = |waiting: &Waiting| self.restored[waiting.address.source as usize].is_some();
-        if !waiting.iter().all(is_there) {
+        let is_missing = |waiting: &&Waiting| self.restored[waiting.address.source as usize].is_none();
+        if let Some(missing) = waiting.iter().find(is_missing) {
+            self.awaited = missing.address.source as usize;
             return None;
         }
         let mut queues: Vec<_> =

@@ -333,7 +333,7 @@ def test_another_rank_and_a_missing_lane_are_refused(data: list[str], tokenizer:
 
 def test_batch_settings_that_are_free_may_differ(data: list[str], tokenizer: nanofast.Tokenizer) -> None:
     states, names = record(data, tokenizer, behind=5, lanes=2)
-    free = {"num_threads": 1, "num_slots": 7, "memory_limit_bytes": 1 << 20}
+    free = {"num_threads": 1, "num_slots": 7, "memory_limit_bytes": 128 << 20}
     with make(data, tokenizer, lanes=2, **free) as loader:
         loader.load_state_dict(states[31])
         assert following(loader, 5) == names[31:36]

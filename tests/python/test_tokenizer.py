@@ -153,6 +153,10 @@ def test_all_ways_to_encode_agree(tokenizer: Tokenizer) -> None:
         again = tokenizer.encode_batch(sample, num_threads=num_threads)
         assert np.array_equal(again[0], values)
         assert np.array_equal(again[1], offsets)
+    place = np.zeros(len(values) + 1, np.uint32)
+    assert np.array_equal(tokenizer.encode_batch_to(sample, place), offsets)
+    assert np.array_equal(place[:-1], values)
+    assert place[-1] == 0
     for index, text in enumerate(sample[:50]):
         ids = values[offsets[index] : offsets[index + 1]]
         out = np.zeros(len(ids) + 3, np.uint32)

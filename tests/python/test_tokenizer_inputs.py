@@ -212,6 +212,8 @@ def test_special_tokens_are_allowed_everywhere(tokenizer: Tokenizer) -> None:
 
 def test_too_small_a_place_is_left_as_it_was(tokenizer: Tokenizer) -> None:
     out = np.full(2, 7, np.uint32)
-    with pytest.raises(ValueError, match="out = 2 ids: the text has 3 tokens; pass a larger array"):
+    with pytest.raises(ValueError, match="out = 2 ids: there are 3 tokens; pass a larger array"):
         tokenizer.encode_to("one two three", out)
     assert out.tolist() == [7, 7]
+    with pytest.raises(ValueError, match="out = 2 ids: there are 4 tokens; pass a larger array"):
+        tokenizer.encode_batch_to(["one", "two", "", "three four"], out)

@@ -100,6 +100,43 @@ fn the_number_of_threads_and_slots_changes_nothing() {
     }
 }
 
+/// The least memory limit that a loader can be made with, as its refusal says.
+fn least_memory(paths: &[PathBuf], config: &LoaderConfig) -> usize {
+    let config = LoaderConfig { memory_limit_bytes: 0, ..config.clone() };
+    let shards = open_shards(paths, "text").unwrap();
+    let refused = Loader::new(config, shards, Tokenizer::from_name("r50k_base").unwrap()).err().unwrap();
+    let message = refused.to_string();
+    let number = message.split("must be at least ").nth(1).and_then(|rest| rest.split(':').next());
+    number.unwrap_or_else(|| panic!("{message}")).parse().unwrap()
+}
+
+#[test]
+fn the_memory_limit_changes_nothing_and_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = write_shards(folder.path(), 2, 90);
+    for packing in PACKINGS {
+        for (shuffle, num_threads) in [(false, 1), (true, 5)] {
+            let plan = PlanConfig {
+                lanes: 3,
+                shuffle,
+                shuffle_window: 40,
+                epochs: Some(2),
+                ..PlanConfig::default()
+            };
+            let config = LoaderConfig { num_threads, ..config(packing, plan) };
+            let least = least_memory(&paths, &config);
+            let streams = [256 << 20, least].map(|memory_limit_bytes| {
+                let mut loader = loader(&paths, LoaderConfig { memory_limit_bytes, ..config.clone() });
+                let stream: Vec<_> = std::iter::from_fn(|| next(&mut loader)).collect();
+                let memory = loader.queues().memory;
+                assert!(memory.reserved_bytes < memory.peak_bytes && memory.peak_bytes <= memory_limit_bytes);
+                stream
+            });
+            assert!(streams[0].len() > 20 && streams[0] == streams[1], "{packing:?} {shuffle} {num_threads}");
+        }
+    }
+}
+
 #[test]
 fn a_loader_restored_from_any_batch_goes_on_with_the_next() {
     let folder = tempfile::tempdir().unwrap();

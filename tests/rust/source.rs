@@ -12,7 +12,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use nanofast::account::Account;
 use nanofast::error::{Error, Kind};
+use nanofast::pool::Pool;
 use nanofast::source::{ParquetWriter, Shard, find_shards, open_shard};
 use oracle::{Layout, column_values, write};
 use parquet::basic::{Compression, Encoding};
@@ -35,7 +37,7 @@ fn shared(path: &str) -> Option<PathBuf> {
 /// Rows of a row group as texts; broken rows as what the error says.
 fn read(shard: &Shard, row_group: usize, rows: Range<u64>) -> Vec<Result<Vec<u8>, String>> {
     let mut found = Vec::new();
-    let mut reader = match shard.reader(row_group, rows.clone()) {
+    let mut reader = match shard.reader(row_group, rows.clone(), &Pool::new()) {
         Ok(reader) => reader,
         Err(error) => return vec![Err(error.to_string()); (rows.end - rows.start) as usize],
     };
@@ -304,7 +306,7 @@ fn batches_hold_about_256_kib_and_share_the_pages() {
     writer.write((0..3000).map(|i| format!("{i:1000}"))).unwrap();
     writer.write((0..7000).map(|_| "")).unwrap();
     writer.close().unwrap();
-    let mut reader = open_shard(&path, "text").unwrap().reader(0, 0..10_000).unwrap();
+    let mut reader = open_shard(&path, "text").unwrap().reader(0, 0..10_000, &Pool::new()).unwrap();
     let mut sizes = Vec::new();
     while let Some((_, batch)) = reader.next_batch().unwrap() {
         sizes.push((batch.num_bytes(), batch.len()));
@@ -340,11 +342,12 @@ fn a_page_beyond_the_memory_limit_is_refused_and_loses_nothing() {
     let folder = TempDir::new().unwrap();
     let path = sample(&folder, "a.parquet", &["a", &"b".repeat(5000)]);
     let shard = open_shard(&path, "text").unwrap();
-    let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(5000);
+    let mut reader = shard.reader(0, 0..2, &Pool::within(&Account::new(5000))).unwrap();
     let error = reader.next_batch().unwrap_err();
     assert_eq!((error.kind(), reader.broken()), (Kind::Memory, None));
-    assert!(error.to_string().contains("at least 50"), "{error}");
-    let mut reader = shard.reader(0, 0..2).unwrap().with_page_limit(6000);
+    // The page, and as much again twice for the tokens of its texts.
+    assert!(error.to_string().contains("at least 150"), "{error}");
+    let mut reader = shard.reader(0, 0..2, &Pool::within(&Account::new(6000))).unwrap();
     assert_eq!(reader.next_batch().unwrap().unwrap().1.len(), 2);
 }
 
@@ -379,25 +382,25 @@ fn notices_files_that_change_or_vanish() {
 
     let other = sample(&folder, "b.parquet", &["one", "2"]);
     fs::copy(other, &path).unwrap();
-    let error = shard.reader(0, 0..2).unwrap_err();
+    let error = shard.reader(0, 0..2, &Pool::new()).unwrap_err();
     assert!(matches!(error, Error::Changed { .. }), "{error}");
 
     let mut changed = bytes.clone();
     let position = bytes.len() - 12;
     changed[position] ^= 1;
     fs::write(&path, &changed).unwrap();
-    let error = shard.reader(0, 0..2).unwrap_err();
+    let error = shard.reader(0, 0..2, &Pool::new()).unwrap_err();
     assert!(matches!(error, Error::Changed { what: "footer", .. }), "{error}");
 
     fs::write(&path, &bytes).unwrap();
-    let mut reader = shard.reader(0, 0..2).unwrap();
+    let mut reader = shard.reader(0, 0..2, &Pool::new()).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(6).unwrap();
     let error = reader.next_batch().unwrap_err();
     assert!(matches!(error, Error::Changed { what: "size", .. }), "{error}");
     assert_eq!(reader.broken(), None, "a failure of the system loses no rows");
 
     fs::remove_file(&path).unwrap();
-    assert_eq!(shard.reader(0, 0..2).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(shard.reader(0, 0..2, &Pool::new()).unwrap_err().kind(), Kind::NotFound);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::remote::{self, Named, PyLocation, interruptible};
 use super::tokenizer::PyTokenizer;
 use crate::config::{ChatConfig, TooLong};
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::ragged::NOT_LEARNED;
 use crate::source::{self, ConversationSource, Layout, Location};
 use crate::tokenizer::{ChatTemplate, EncodeError, Renderer, Tokenizer};
@@ -109,9 +110,9 @@ fn render_rows<'py>(
         let chat = ChatArguments::parse(chat_json)?;
         let shards = source::open_conversations(std::slice::from_ref(&location), &chat.source()?)?;
         let renderer = chat.renderer(tokenizer.inner().clone())?;
-        let mut found = Vec::new();
+        let (pool, mut found) = (Pool::new(), Vec::new());
         for (row_group, num_rows) in shards[0].row_counts().into_iter().enumerate() {
-            let mut reader = shards[0].documents(row_group, 0..num_rows)?;
+            let mut reader = shards[0].documents(row_group, 0..num_rows, &pool)?;
             while let Some((first_row, batch)) = reader.next_batch()? {
                 for (index, conversation) in batch.iter().enumerate() {
                     if found.len() == count {
@@ -145,7 +146,7 @@ fn count_rows(py: Python<'_>, path: Named<'_>, chat_json: &str) -> PyResult<u64>
 #[pyfunction]
 #[pyo3(signature = (path, remote_json = None))]
 fn find_conversations(py: Python<'_>, path: PathBuf, remote_json: Option<&str>) -> PyResult<Vec<PyLocation>> {
-    let found = interruptible(py, || remote::storage(remote_json, usize::MAX)?.find_conversations(&[path]))?;
+    let found = interruptible(py, || remote::storage(remote_json)?.find_conversations(&[path]))?;
     Ok(found.into_iter().map(PyLocation::from).collect())
 }
 

@@ -171,7 +171,7 @@ impl NativeLoader {
                 chat: chat.as_ref().map(ChatArguments::config).transpose()?,
             };
             config.validate()?;
-            Ok((config, chat, remote::storage(remote_json, memory_limit_bytes)?))
+            Ok((config, chat, remote::storage(remote_json)?))
         };
         let (config, chat, storage) = settings().map_err(to_py)?;
         let tokenizer = tokenizer.inner().clone();
@@ -440,8 +440,10 @@ impl NativeLoader {
 
     /// All counters.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (metrics, ledger, queues) =
-            self.with(py, |loader| Ok((loader.metrics().clone(), loader.ledger(), loader.queues())))?;
+        let (metrics, ledger, queues, limit) = self.with(py, |loader| {
+            let limit = loader.config().memory_limit_bytes;
+            Ok((loader.metrics().clone(), loader.ledger(), loader.queues(), limit))
+        })?;
         let (quarantine, bad_files, shares) = self.with(py, |loader| {
             Ok((loader.quarantine(), loader.identity().bad_files.clone(), loader.shares()))
         })?;
@@ -481,6 +483,12 @@ impl NativeLoader {
         dict.set_item("ready_batches", queues.ready_batches)?;
         dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
         dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
+        let memory = PyDict::new(py);
+        memory.set_item("limit_bytes", limit)?;
+        memory.set_item("used_bytes", queues.memory.used_bytes)?;
+        memory.set_item("peak_bytes", queues.memory.peak_bytes)?;
+        memory.set_item("reserved_bytes", queues.memory.reserved_bytes)?;
+        dict.set_item("memory", memory)?;
         let left_out = metrics.left_out_so_far().into_iter().map(|it| (it.place.to_string(), it.reason));
         dict.set_item("left_out", left_out.collect::<Vec<_>>())?;
         let quarantined = PyList::empty(py);

@@ -1,12 +1,13 @@
 //! Looking into parquet files: which there are, a footer as JSON, a row group's documents as bytes.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::remote::{self, Named, PyLocation, interruptible};
+use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
 use crate::source::{self, Location, RowGroupReader, Shard};
 use crate::sync::lock;
@@ -15,7 +16,7 @@ use crate::sync::lock;
 #[pyfunction]
 #[pyo3(signature = (path, remote_json = None))]
 fn find_shards(py: Python<'_>, path: PathBuf, remote_json: Option<&str>) -> PyResult<Vec<PyLocation>> {
-    let found = interruptible(py, || remote::storage(remote_json, usize::MAX)?.find_shards(&[path]))?;
+    let found = interruptible(py, || remote::storage(remote_json)?.find_shards(&[path]))?;
     Ok(found.into_iter().map(PyLocation::from).collect())
 }
 
@@ -39,7 +40,7 @@ fn read_row_group<'py>(
     let location: Location = path.into();
     let read = || -> crate::Result<Vec<DocumentBatch>> {
         let shard = source::open_shard(location, column)?;
-        let mut reader = shard.reader(row_group, 0..shard.num_rows(row_group))?;
+        let mut reader = shard.reader(row_group, 0..shard.num_rows(row_group), &Pool::new())?;
         let mut batches = Vec::new();
         while let Some((_, batch)) = reader.next_batch()? {
             batches.push(batch);
@@ -61,6 +62,7 @@ struct DocumentReader {
 
 struct Position {
     shard: Shard,
+    pool: Arc<Pool<u8>>,
     row_group: usize,
     reader: Option<RowGroupReader>,
     batch: DocumentBatch,
@@ -75,8 +77,8 @@ impl Position {
                 if self.row_group == self.shard.row_groups().len() {
                     return Ok(false);
                 }
-                self.reader =
-                    Some(self.shard.reader(self.row_group, 0..self.shard.num_rows(self.row_group))?);
+                let rows = 0..self.shard.num_rows(self.row_group);
+                self.reader = Some(self.shard.reader(self.row_group, rows, &self.pool)?);
                 self.row_group += 1;
                 continue;
             };
@@ -96,7 +98,8 @@ impl DocumentReader {
     fn new(py: Python<'_>, path: Named<'_>, column: &str) -> PyResult<Self> {
         let location: Location = path.into();
         let shard = interruptible(py, || source::open_shard(location, column))?;
-        let position = Position { shard, row_group: 0, reader: None, batch: DocumentBatch::new(), next: 0 };
+        let (pool, batch) = (Pool::new(), DocumentBatch::new());
+        let position = Position { shard, pool, row_group: 0, reader: None, batch, next: 0 };
         Ok(Self { position: Mutex::new(position) })
     }
 

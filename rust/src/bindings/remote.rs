@@ -11,12 +11,10 @@ use crate::error::Error;
 use crate::source::{self, Location, Storage, StorageSettings};
 
 /// How objects are found and read, as `nanofast.remote` says it; none: no option is set.
-pub(super) fn storage(remote_json: Option<&str>, memory_limit_bytes: usize) -> Result<Storage, Error> {
+pub(super) fn storage(remote_json: Option<&str>) -> Result<Storage, Error> {
     let Some(json) = remote_json else { return Ok(Storage::default()) };
     let settings = serde_json::from_str::<StorageSettings>(json);
-    let mut settings = settings.map_err(|error| Error::config("remote", "settings", error.to_string()))?;
-    // An eighth of the limit: text that is read ahead and shared row groups have a quarter each.
-    settings.read_ahead_bytes = settings.read_ahead_bytes.min(memory_limit_bytes / 8);
+    let settings = settings.map_err(|error| Error::config("remote", "settings", error.to_string()))?;
     Ok(Storage::new(settings))
 }
 

@@ -15,10 +15,13 @@ use super::texts::{self, Invalid, Text};
 use crate::error::Error;
 use crate::pipeline::share_out;
 use crate::ragged::{DocumentBatch, TokenBatch};
-use crate::tokenizer::{DocumentError, EncodeError, Encoder, Rewriter, Tokenizer};
+use crate::tokenizer::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder, Rewriter, Tokenizer};
 
 /// Ids whose memory an encoder keeps from one text to the next: 16 MiB.
 const MAX_KEPT_IDS: usize = 1 << 22;
+
+/// Text whose ids are made at once where they are copied: they are still near then.
+const PART_BYTES: usize = 1 << 18;
 
 type Batch<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 type Located<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray2<i64>>);
@@ -46,7 +49,7 @@ impl PyTokenizer {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ids = idle().pop().unwrap_or_default();
         ids.clear();
-        let mut encoder = self.tokenizer.take_encoder();
+        let mut encoder = self.tokenizer.take_encoder(DEFAULT_CACHE_BYTES);
         let result = work(&mut encoder, &mut ids);
         self.tokenizer.give_back(encoder);
         // What a huge text took goes back.
@@ -61,29 +64,51 @@ impl PyTokenizer {
         options: &Options,
         num_threads: usize,
     ) -> PyResult<(Vec<u32>, Vec<usize>)> {
-        let encode = |documents: &DocumentBatch| {
-            let mut out = TokenBatch::new();
-            self.with_encoder(|encoder, _| match &options.allowed {
-                Some(allowed) => encode_batch_with(encoder, allowed, documents, &mut out),
-                None => encoder.encode_batch(documents, &mut out),
-            })
-            .map(|()| out)
-        };
-        let failed = |first: usize, error: DocumentError| {
-            to_py(error.error.at(&format!("texts[{}]", first + error.document)))
+        let encode = |range: Range<usize>| {
+            let (mut out, first) = (TokenBatch::new(), range.start);
+            self.with_encoder(|encoder, _| encode_range(encoder, options, documents, range, &mut out))
+                .map_err(|error| failed(first, error))
+                .map(|()| out)
         };
         if num_threads < 2 || documents.len() < 2 {
-            return encode(documents).map(TokenBatch::into_parts).map_err(|error| failed(0, error));
+            return encode(0..documents.len()).map(TokenBatch::into_parts);
         }
-        let parts = parts(documents, num_threads);
-        let encoded = share_out(num_threads, &parts, |part| encode(&documents.slice(part.clone())));
+        // Several parts a thread, since texts differ in length.
+        let parts = parts(documents, documents.num_bytes() / (4 * num_threads) + 1);
+        let encoded = share_out(num_threads, &parts, |part| encode(part.clone()));
         let (mut values, mut offsets) = (Vec::new(), vec![0]);
-        for (part, batch) in parts.iter().zip(encoded) {
-            let (more, ends) = batch.map_err(|error| failed(part.start, error))?.into_parts();
+        for batch in encoded {
+            let (more, ends) = batch?.into_parts();
             offsets.extend(ends[1..].iter().map(|end| end + values.len()));
             values.extend_from_slice(&more);
         }
         Ok((values, offsets))
+    }
+
+    /// Writes the ids of `documents` to the front of `out`, as far as they fit; returns where each document begins.
+    fn encode_all_to(
+        &self,
+        documents: &DocumentBatch,
+        options: &Options,
+        out: &mut [u32],
+    ) -> PyResult<Vec<i64>> {
+        let (mut offsets, mut written) = (vec![0], 0);
+        self.with_encoder(|encoder, ids| {
+            let mut part = TokenBatch::from_values(std::mem::take(ids));
+            for range in parts(documents, PART_BYTES) {
+                part.clear();
+                let first = range.start;
+                encode_range(encoder, options, documents, range, &mut part)
+                    .map_err(|error| failed(first, error))?;
+                if let Some(place) = out.get_mut(written..written + part.num_tokens()) {
+                    place.copy_from_slice(part.values_mut());
+                }
+                offsets.extend(part.ends().iter().map(|end| (written + end) as i64));
+                written += part.num_tokens();
+            }
+            *ids = part.into_parts().0;
+            Ok(offsets)
+        })
     }
 
     /// The ids of `text`, with which `work` may do as it likes before their memory is used again.
@@ -134,16 +159,44 @@ fn encode(
     }
 }
 
+/// Refuses an array with `room` for fewer than `count` ids.
+fn fits(count: usize, room: usize) -> PyResult<()> {
+    if count <= room {
+        return Ok(());
+    }
+    let rule = format!("there are {count} tokens; pass a larger array");
+    Err(to_py(Error::config("out", format!("{room} ids"), rule)))
+}
+
+/// The error of a document of a part that begins with document `first`.
+fn failed(first: usize, error: DocumentError) -> PyErr {
+    to_py(error.error.at(&format!("texts[{}]", first + error.document)))
+}
+
+fn encode_range(
+    encoder: &mut Encoder,
+    options: &Options,
+    documents: &DocumentBatch,
+    range: Range<usize>,
+    out: &mut TokenBatch,
+) -> Result<(), DocumentError> {
+    match &options.allowed {
+        Some(allowed) => encode_range_with(encoder, allowed, documents, range, out),
+        None => encoder.encode_range(documents, range, out),
+    }
+}
+
 /// Encodes documents with special tokens that are asked for.
-fn encode_batch_with(
+fn encode_range_with(
     encoder: &mut Encoder,
     allowed: &Rewriter,
     documents: &DocumentBatch,
+    range: Range<usize>,
     out: &mut TokenBatch,
 ) -> Result<(), DocumentError> {
-    for (document, text) in documents.iter().enumerate() {
-        let text =
-            str::from_utf8(text).map_err(|error| EncodeError::InvalidUtf8 { byte: error.valid_up_to() });
+    for (document, index) in range.enumerate() {
+        let text = str::from_utf8(documents.document(index))
+            .map_err(|error| EncodeError::InvalidUtf8 { byte: error.valid_up_to() });
         let encoded = text.and_then(|text| encoder.encode_with(allowed, text, out.values_mut()));
         encoded.map_err(|error| DocumentError { document, error })?;
         out.end_document();
@@ -151,9 +204,8 @@ fn encode_batch_with(
     Ok(())
 }
 
-/// Ranges of documents with about equally many bytes, several a thread, since texts differ in length.
-fn parts(documents: &DocumentBatch, num_threads: usize) -> Vec<Range<usize>> {
-    let most = documents.num_bytes() / (4 * num_threads) + 1;
+/// Ranges of documents that have `most` bytes or little more.
+fn parts(documents: &DocumentBatch, most: usize) -> Vec<Range<usize>> {
     let (mut parts, mut start, mut num_bytes) = (Vec::new(), 0, 0);
     for (index, text) in documents.iter().enumerate() {
         num_bytes += text.len();
@@ -239,11 +291,25 @@ impl PyTokenizer {
             }
             ids.len()
         })?;
-        if count > room {
-            let rule = format!("the text has {count} tokens; pass a larger array");
-            return Err(to_py(Error::config("out", format!("{room} ids"), rule)));
-        }
+        fits(count, room)?;
         Ok(count)
+    }
+
+    /// Writes the ids of all texts to the front of `out`; returns where each text begins, and the end.
+    #[pyo3(signature = (texts, out, allowed_special = Vec::new(), replace_invalid = false))]
+    fn encode_batch_to<'py>(
+        &self,
+        texts: &Bound<'py, PyAny>,
+        mut out: PyReadwriteArray1<'_, u32>,
+        allowed_special: Vec<String>,
+        replace_invalid: bool,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let options = Options::new(&self.tokenizer, &allowed_special, replace_invalid)?;
+        let documents = texts::documents(texts, options.invalid)?;
+        let (py, out) = (texts.py(), out.as_slice_mut()?);
+        let offsets = py.detach(|| self.encode_all_to(&documents, &options, out))?;
+        fits(offsets.last().map_or(0, |&end| end as usize), out.len())?;
+        Ok(offsets.into_pyarray(py))
     }
 
     /// The ids, and first byte and end of each in the text.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Loader, Source, SourceShards};
 use crate::config::{DocumentName, LoaderConfig, Packing, PlanConfig};
 use crate::error::{Error, Result};
+use crate::floor::Floor;
 use crate::metrics::Metrics;
 use crate::piece::DocumentPlace;
 use crate::plan::{Plan, key_of};
@@ -72,6 +73,7 @@ impl Loader {
             shards: shards.iter().map(shard_identity).collect(),
         };
         let excluded = excluded(&config.exclude, &identity)?;
+        Floor::new(&config, &plans, &shards).require(config.memory_limit_bytes)?;
         let source = Source::Text { shards: Arc::new(shards), encoding };
         let mut loader = Self::over(config, plans, source, identity);
         loader.excluded = Arc::new(excluded);

@@ -3,6 +3,7 @@
 use super::{Loader, Source};
 use crate::config::LoaderConfig;
 use crate::error::{Error, Result};
+use crate::floor::Floor;
 use crate::state::{Address, Identity, LaneEntry, LoaderState};
 
 impl Loader {
@@ -103,6 +104,9 @@ impl Loader {
         }
         config.validate()?;
         self.require_length(sequence_length)?;
+        if let Source::Text { shards, .. } = &self.source {
+            Floor::new(&config, &self.plans, shards).require(config.memory_limit_bytes)?;
+        }
         self.rewind();
         if config.mixture != self.config.mixture {
             self.entries.iter_mut().for_each(count_anew);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{Loader, Source};
+use crate::account::Account;
 use crate::admission::Admission;
 use crate::config::{Overflow, Packing, TooLong};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::STEP_BYTES;
+use crate::floor::Floor;
 use crate::lane::LanePacker;
 use crate::packing::{Carry, Concat, Crop, Cut, OnePerRow, Packer, Pad};
 use crate::pipeline::{Batches, Ending, Lane, Pipeline, Work};
@@ -50,10 +52,19 @@ impl Loader {
             Lane { feeds, packer }
         });
         let lanes: Vec<_> = lanes.collect();
-        // A quarter of the limit for text read ahead (its tokens take about as much again), a quarter for shared row
-        // groups. Within that: four steps a thread over all lanes, so that none idles while another finishes what is
-        // next, and the text of two batches a lane (a token is about 4.5 bytes of English).
-        let share = self.config.memory_limit_bytes / 4;
+        let limit = self.config.memory_limit_bytes;
+        let floor = Floor::new(&self.config, &self.plans, &shards);
+        let (account, cache_bytes) = (Account::new(limit), floor.cache_bytes(limit));
+        let ahead = Account::new(floor.ahead_bytes(limit));
+        let reserved = account.charge(floor.reserved_bytes(limit)).map_err(|_| {
+            let rule = "the ring and the caches do not fit";
+            Error::config("memory_limit_bytes", limit, rule)
+        })?;
+        // Of what is left, a quarter for text read ahead (its tokens take about as much again), a quarter for shared row
+        // groups, and a quarter that reading ahead leaves alone. Within that: four steps a thread over all lanes, so that
+        // none idles while another finishes what is next, and the text of two batches a lane (a token is about 4.5 bytes
+        // of English).
+        let share = account.free() / 4;
         let busy = 4 * STEP_BYTES * self.config.num_threads / lanes.len();
         let read_ahead_bytes = busy.max(2 * slot_len * 9 / 2).min(share / lanes.len()).max(STEP_BYTES);
         let work = Work {
@@ -61,8 +72,13 @@ impl Loader {
             shards,
             encoding,
             ring,
-            cache: RowGroupCache::new(share),
-            tokens: Pool::new(),
+            cache: RowGroupCache::new(share, &Pool::with_ahead(&account, &ahead)),
+            tokens: Pool::within(&account),
+            account,
+            floor,
+            reserved,
+            spare_bytes: share,
+            cache_bytes,
             metrics: self.metrics.clone(),
             bad_data: self.config.bad_data,
             excluded: self.excluded.clone(),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Document;
 use crate::error::{Error, Result};
-use crate::ragged::TokenBatch;
 use crate::state::{PackerState, Waiting};
 
 /// A document and how many of its tokens are used (`concat` counts the BOS that it adds as one).
@@ -41,10 +40,11 @@ impl Held {
     }
 
     /// Copies the tokens out of the batch that they came in, so that a document that waits long keeps no others alive.
+    /// Where there is no memory for that, it stays there.
     pub(super) fn own(&mut self) {
-        let mut tokens = TokenBatch::new();
-        tokens.push(self.document.tokens());
-        (self.document.tokens, self.document.index) = (Arc::new(tokens), 0);
+        if let Ok(tokens) = self.document.tokens.copy_of(self.document.index) {
+            (self.document.tokens, self.document.index) = (Arc::new(tokens), 0);
+        }
     }
 
     /// The documents of `state`, taken up again; `added` is what a BOS that the packer adds makes of each length.

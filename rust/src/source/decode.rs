@@ -11,6 +11,7 @@ use super::Decoded;
 use super::delta::Deltas;
 use super::page::{PageHeader, PageKind};
 use super::runs::Runs;
+use crate::pool::Pooled;
 use crate::ragged::DocumentBatch;
 
 const PLAIN: i64 = 0;
@@ -18,7 +19,7 @@ const PLAIN_DICTIONARY: i64 = 2;
 const RLE: i64 = 3;
 const BIT_PACKED: i64 = 4;
 const DELTA_LENGTH_BYTE_ARRAY: i64 = 6;
-const DELTA_BYTE_ARRAY: i64 = 7;
+pub(super) const DELTA_BYTE_ARRAY: i64 = 7;
 const RLE_DICTIONARY: i64 = 8;
 
 /// A text's place in the page, the dictionary or the buffer of texts that lie in neither.
@@ -216,6 +217,16 @@ impl Page {
         Ok(Self { bytes, rows_left: header.num_values, levels, values })
     }
 
+    /// Bytes of the page.
+    pub(super) fn num_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether its texts lie nowhere in it and `read` writes them.
+    pub(super) fn writes_texts(&self) -> bool {
+        matches!(self.values, Values::Prefixes { .. })
+    }
+
     /// Rows that are not read yet.
     pub(super) fn rows_left(&self) -> u64 {
         self.rows_left
@@ -240,15 +251,17 @@ impl Page {
         }
     }
 
-    /// Adds up to `max_rows` rows to `batch`, nulls as empty texts, until it holds `enough_bytes`. On an error nothing
-    /// is added.
+    /// Adds up to `max_rows` rows to `batch`, nulls as empty texts, until it holds `enough_bytes`. Texts that lie nowhere
+    /// in the page go to `written`. On an error nothing is added.
     pub(super) fn read(
         &mut self,
         max_rows: u64,
         enough_bytes: usize,
+        mut written: Pooled<u8>,
         batch: &mut DocumentBatch,
     ) -> Decoded<()> {
-        let (mut spans, mut written) = (Vec::new(), Vec::new());
+        written.clear();
+        let mut spans = Vec::new();
         let mut num_bytes = batch.num_bytes();
         for _ in 0..max_rows.min(self.rows_left) {
             let (start, end) = self.next(&mut written)?;
@@ -261,7 +274,10 @@ impl Page {
         let buffer = batch.add_buffer(match &self.values {
             Values::Plain { .. } | Values::Lengths { .. } => self.bytes.clone(),
             Values::Dictionary { dictionary, .. } => dictionary.bytes.clone(),
-            Values::Prefixes { .. } => written.into(),
+            Values::Prefixes { .. } => {
+                written.settle(0).map_err(|_| "texts that are longer than their page".to_string())?;
+                Bytes::from_owner(written)
+            }
         });
         for (start, end) in spans {
             batch.push(buffer, start, end);

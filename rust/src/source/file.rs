@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::location::Location;
 use super::remote::Reader;
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::read_at::read_exact_at;
 
 /// Whether the thread's reads are wanted no longer.
@@ -93,14 +94,20 @@ impl ShardFile {
         Ok(Self { bytes: Source::File(file), location: location.clone(), stamp: stamp(&metadata) })
     }
 
+    /// The whole file, for messages.
+    pub(super) fn place(&self) -> Place {
+        Place::shard(self.location.path())
+    }
+
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    /// Tells that `range` will be read from front to back, so that what is not here can be on its way before.
-    pub(super) fn expect(&self, range: Range<u64>) {
+    /// Tells that `range` will be read from front to back, so that what is not here can be on its way before, in memory
+    /// that `pool` has for that.
+    pub(super) fn expect(&self, range: Range<u64>, pool: &Arc<Pool<u8>>) {
         if let Source::Object(reader) = &self.bytes {
-            reader.expect(range);
+            reader.expect(range, pool.ahead());
         }
     }
 

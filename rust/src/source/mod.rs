@@ -33,6 +33,7 @@ pub use conversations::{
 pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
 pub use file::{reading_until, take_time_reading};
 pub use find::find_shards;
+pub(crate) use location::BLOCK_BYTES;
 pub use location::{Location, Storage, StorageSettings};
 pub use remote::Object;
 pub use row_group::{Broken, RowGroupReader};

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::codec::Decompressor;
-use super::decode::{Dictionary, Page};
+use super::decode::{DELTA_BYTE_ARRAY, Dictionary, Page};
 use super::file::ShardFile;
 use super::page::{Chunk, PageHeader, PageKind, PageLocation, PageWalk, Stop};
+use crate::account::Refused;
 use crate::error::{Error, Place, Result};
 use crate::pool::{Pool, Pooled};
 use crate::ragged::DocumentBatch;
@@ -42,8 +43,6 @@ pub struct RowGroupReader {
     /// A page that is found and not yet read.
     location: Option<PageLocation>,
     page: Option<Page>,
-    /// Largest page that may be read, stored and decompressed bytes together.
-    page_limit: u64,
     next_row: u64,
     end_row: u64,
     /// Rows of the row group.
@@ -89,7 +88,7 @@ impl RowGroupReader {
             Broken { rows: rows.start..end_row, part: 0..chunk.num_rows, reason }
         });
         if outside.is_none() {
-            file.expect(chunk.bytes(size));
+            file.expect(chunk.bytes(size), &pool);
         }
         Self {
             path,
@@ -102,7 +101,6 @@ impl RowGroupReader {
             dictionary: None,
             location: None,
             page: None,
-            page_limit: u64::MAX,
             next_row: rows.start,
             end_row,
             num_rows: chunk.num_rows,
@@ -111,17 +109,11 @@ impl RowGroupReader {
         }
     }
 
-    /// Refuses pages that take more than `bytes`, stored and decompressed together, before reading them.
-    pub fn with_page_limit(mut self, bytes: u64) -> Self {
-        self.page_limit = bytes;
-        self
-    }
-
     /// The next consecutive documents (about 256 KiB of text) and the row of the first; `None` behind the last row.
     ///
     /// # Errors
     /// Bytes that cannot be decoded (`broken` tells which rows are lost; the next call goes on behind them), a
-    /// file that changed, or a failure of the system.
+    /// file that changed, memory that is refused, or a failure of the system (the next call tries the same again).
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
         self.broken = None;
         let (first_row, mut batch) = (self.next_row, DocumentBatch::new());
@@ -157,12 +149,25 @@ impl RowGroupReader {
         self.broken.as_ref()
     }
 
+    /// Where a row lies.
+    pub(super) fn place(&self, row: u64) -> Place {
+        Place::row(&self.path, self.row_group, row)
+    }
+
     /// Adds rows of the page at hand, or gets hold of the next page.
     fn read(&mut self, batch: &mut DocumentBatch) -> std::result::Result<(), Stop> {
+        let (path, row_group, next_row) = (&self.path, self.row_group, self.next_row);
+        let place = || Place::row(path, row_group, next_row);
         if let Some(page) = &mut self.page {
             let before = batch.len();
             let max_rows = (self.end_row - self.next_row).min(BATCH_ROWS - before as u64);
-            page.read(max_rows, BATCH_BYTES, batch)?;
+            let mut written = Pooled::default();
+            if page.writes_texts() {
+                written = self.pool.take(0).map_err(|refused| refused.at(place()))?;
+                let most = 2 * (BATCH_BYTES + page.num_bytes());
+                written.cover(most).map_err(|refused| refused.at(place()))?;
+            }
+            page.read(max_rows, BATCH_BYTES, written, batch)?;
             self.next_row += (batch.len() - before) as u64;
             if page.rows_left() == 0 {
                 self.page = None;
@@ -181,15 +186,8 @@ impl RowGroupReader {
         if !is_dictionary && page_end <= self.next_row {
             return Ok(());
         }
-        let stored = match self.stored(&location.header, location.offset) {
+        let (stored, room) = match self.stored(&location.header, location.offset) {
             Ok(stored) => stored,
-            Err(error) => {
-                self.location = Some(location);
-                return Err(error.into());
-            }
-        };
-        let room = match self.room(&location.header) {
-            Ok(room) => room,
             Err(error) => {
                 self.location = Some(location);
                 return Err(error.into());
@@ -206,33 +204,13 @@ impl RowGroupReader {
         Ok(())
     }
 
-    /// A page as it is stored.
-    fn stored(&self, header: &PageHeader, offset: u64) -> Result<bytes::Bytes> {
-        let (bytes, limit) = ((header.compressed_bytes + header.uncompressed_bytes) as u64, self.page_limit);
-        if bytes > limit {
-            let place = Place::row(&self.path, self.row_group, self.next_row);
-            let reason =
-                format!("a page in {place} takes {bytes} bytes, {limit} are allowed; allow at least {bytes}");
-            return Err(Error::Resource { what: "memory", reason });
-        }
-        let mut stored = self.pool.take();
+    /// A page as it is stored, and room for it decompressed.
+    fn stored(&self, header: &PageHeader, offset: u64) -> Result<(bytes::Bytes, Pooled<u8>)> {
+        let memory = PageMemory::take(&self.pool, header, self.decompressor.is_compressed());
+        let place = || Place::row(&self.path, self.row_group, self.next_row);
+        let PageMemory { mut stored, room } = memory.map_err(|refused| refused.at(place()))?;
         self.file.read_into(&mut stored, offset, header.compressed_bytes)?;
-        Ok(bytes::Bytes::from_owner(stored))
-    }
-
-    /// Memory for a decompressed page. That there is none is no fault of the page's.
-    fn room(&self, header: &PageHeader) -> Result<Pooled<u8>> {
-        let mut room = self.pool.take();
-        room.clear();
-        if !self.decompressor.is_compressed() {
-            return Ok(room);
-        }
-        room.try_reserve_exact(header.uncompressed_bytes).map_err(|source| {
-            let place = Place::row(&self.path, self.row_group, self.next_row);
-            let reason = format!("{} bytes for a page in {place}: {source}", header.uncompressed_bytes);
-            Error::Resource { what: "memory", reason }
-        })?;
-        Ok(room)
+        Ok((bytes::Bytes::from_owner(stored), room))
     }
 
     /// Makes a page or a dictionary of stored bytes. A panic in a codec is a page that cannot be decoded.
@@ -262,6 +240,63 @@ impl RowGroupReader {
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             Err(format!("a page that a decoder panics on: {message}"))
         })
+    }
+}
+
+/// Bytes of a text's span in a dictionary …
+const SPAN_BYTES: usize = 16;
+
+/// … and of a row's while a batch is made of it, and in the batch.
+const ROW_BYTES: usize = 28;
+
+/// Memory for one page, granted before anything of it is read.
+pub(super) struct PageMemory {
+    /// For the page as it is stored.
+    pub(super) stored: Pooled<u8>,
+    /// For the page decompressed, empty; nothing where pages are not compressed.
+    pub(super) room: Pooled<u8>,
+}
+
+impl PageMemory {
+    /// All that a page with this header takes, the spans of its texts included; or nothing, and what it would take, with
+    /// what is made of its texts.
+    pub(super) fn take(
+        pool: &Arc<Pool<u8>>,
+        header: &PageHeader,
+        is_compressed: bool,
+    ) -> std::result::Result<Self, Refused> {
+        let taken = Self::take_all(pool, header, is_compressed);
+        // Tokens: one for two bytes of text is much.
+        taken.map_err(|refused| refused.followed_by(2 * header.uncompressed_bytes))
+    }
+
+    fn take_all(
+        pool: &Arc<Pool<u8>>,
+        header: &PageHeader,
+        is_compressed: bool,
+    ) -> std::result::Result<Self, Refused> {
+        let spans = match header.kind {
+            // Each text has its length in front of it.
+            PageKind::Dictionary => {
+                header.num_values.min(header.uncompressed_bytes as u64 / 4) as usize * SPAN_BYTES
+            }
+            _ => header.num_values.min(BATCH_ROWS) as usize * ROW_BYTES,
+        };
+        // Where a text shares its front with the one before, two of them are kept apart from the page.
+        let texts = if header.encoding == DELTA_BYTE_ARRAY { 2 * header.uncompressed_bytes } else { 0 };
+        let mut stored = pool.take(header.compressed_bytes)?;
+        let mut room = Pooled::default();
+        let mut beside = spans.saturating_add(texts);
+        if is_compressed {
+            let granted = pool.take(header.uncompressed_bytes).and_then(|mut granted| {
+                granted.settle(std::mem::take(&mut beside))?;
+                Ok(granted)
+            });
+            room = granted.map_err(|refused| refused.with(stored.charged()))?;
+            room.clear();
+        }
+        stored.settle(beside)?;
+        Ok(Self { stored, room })
     }
 }
 

@@ -51,8 +51,6 @@ pub struct Shard {
     /// Whether no row can be null.
     pub(super) required: bool,
     pub(super) row_groups: Vec<RowGroup>,
-    /// Memory of pages, shared by the shards that were opened together.
-    pub(super) pool: Arc<Pool<u8>>,
     /// How its rows are conversations, where they are.
     pub(super) conversations: Option<Arc<Conversations>>,
 }
@@ -61,17 +59,14 @@ pub struct Shard {
 /// many at a time.
 pub fn open_shards<L: Clone + Into<Location>>(shards: &[L], column: &str) -> Result<Vec<Shard>> {
     let locations: Vec<Location> = shards.iter().cloned().map(Into::into).collect();
-    let pool = Pool::new();
-    let open = || {
+    planned(&locations, column, || {
         let mut tails = Tails::of(&locations);
         let shard = |location: &Location| {
             tails.next(location)?;
             open_shard(location.clone(), column)
         };
         locations.iter().map(shard).collect()
-    };
-    let shards = planned(&locations, column, open)?;
-    Ok(shards.into_iter().map(|shard| Shard { pool: pool.clone(), ..shard }).collect())
+    })
 }
 
 /// As `open_shards`, but files whose footer cannot be read are left out and come back beside the shards.
@@ -83,12 +78,11 @@ pub fn open_readable_shards<L: Clone + Into<Location>>(
     column: &str,
 ) -> Result<(Vec<Shard>, Vec<BadFile>)> {
     let locations: Vec<Location> = shards.iter().cloned().map(Into::into).collect();
-    let (pool, mut tails) = (Pool::new(), Tails::of(&locations));
-    let (mut shards, mut bad_files, mut first) = (Vec::new(), Vec::new(), None);
+    let (mut tails, mut shards, mut bad_files, mut first) = (Tails::of(&locations), vec![], vec![], None);
     for location in &locations {
         tails.next(location)?;
         match open_shard(location.clone(), column) {
-            Ok(shard) => shards.push(Shard { pool: pool.clone(), ..shard }),
+            Ok(shard) => shards.push(shard),
             Err(Error::Parquet { place, reason }) => {
                 bad_files.push(BadFile { name: name_of(location.path()), reason: reason.clone() });
                 first.get_or_insert(Error::Parquet { place, reason });
@@ -135,7 +129,6 @@ pub fn open_shard(location: impl Into<Location>, column: &str) -> Result<Shard> 
         required,
         row_groups,
         location,
-        pool: Pool::new(),
         conversations: None,
     })
 }
@@ -181,11 +174,11 @@ impl Shard {
         self.row_groups[row_group].num_rows
     }
 
-    /// A reader of `rows` of a row group.
+    /// A reader of `rows` of a row group, whose pages lie in memory of `pool`.
     ///
     /// # Errors
     /// The file is gone, cannot be opened, or is not the one whose footer was read.
-    pub fn reader(&self, row_group: usize, rows: Range<u64>) -> Result<RowGroupReader> {
+    pub fn reader(&self, row_group: usize, rows: Range<u64>, pool: &Arc<Pool<u8>>) -> Result<RowGroupReader> {
         let file = ShardFile::open(&self.location)?;
         self.check_unchanged(&file)?;
         let group = self.row_groups[row_group];
@@ -198,7 +191,7 @@ impl Shard {
         };
         let (path, required, codec) = (self.path().into(), self.required, group.codec);
         Ok(RowGroupReader::new(
-            Target { path, row_group, required, chunk, codec, pool: self.pool.clone() },
+            Target { path, row_group, required, chunk, codec, pool: pool.clone() },
             file,
             rows,
         ))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::location::{Location, StorageSettings};
 use super::shard::Shard;
 use crate::error::{Error, Result};
+use crate::pool::Pool;
 
 /// There is none.
 #[derive(Debug)]
@@ -34,11 +35,11 @@ impl Reader {
         Self(object)
     }
 
-    pub(super) fn expect(&self, _: Range<u64>) {
+    pub(super) fn expect(&self, _: Range<u64>, _: &Arc<Pool<u8>>) {
         match *self.0 {}
     }
 
-    pub(super) fn read_into(&self, _: &mut [u8], _: u64) -> Result<()> {
+    pub(super) fn read_into(&self, _: &mut Vec<u8>, _: u64) -> Result<()> {
         match *self.0 {}
     }
 }

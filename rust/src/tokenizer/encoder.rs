@@ -1,6 +1,7 @@
 //! Text → ids, one encoder per thread: it owns the buffers and caches, and shares the tables.
 
 use std::fmt;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,6 +27,8 @@ pub struct Encoder {
     splitter: Splitter,
     chunk: Chunk,
     caches: Caches,
+    /// What its caches take at most.
+    cache_bytes: usize,
     heap: HeapMerger,
 }
 
@@ -126,7 +129,12 @@ impl Encoder {
         let mut caches = Caches::new(cache_bytes);
         let splitter = tables.splitter.clone();
         let chunk = Chunk::new(Self::remember_vocabulary(&tables, &mut caches));
-        Self { splitter, chunk, caches, heap: HeapMerger::default(), tables }
+        Self { splitter, chunk, caches, cache_bytes, heap: HeapMerger::default(), tables }
+    }
+
+    /// What its caches take at most.
+    pub(super) fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     pub(super) fn tables(&self) -> Arc<Tables> {
@@ -268,7 +276,21 @@ impl Encoder {
         documents: &DocumentBatch,
         out: &mut TokenBatch,
     ) -> Result<(), DocumentError> {
-        self.encode_texts(documents.len(), |document| documents.document(document), out)
+        self.encode_range(documents, 0..documents.len(), out)
+    }
+
+    /// As [`encode_batch`](Self::encode_batch), for documents `range` alone; an error counts from its first.
+    ///
+    /// # Errors
+    /// As [`encode_batch`](Self::encode_batch).
+    pub fn encode_range(
+        &mut self,
+        documents: &DocumentBatch,
+        range: Range<usize>,
+        out: &mut TokenBatch,
+    ) -> Result<(), DocumentError> {
+        let text_of = |index| documents.document(range.start + index);
+        self.encode_texts(range.len(), text_of, out)
     }
 
     /// As [`encode_batch`](Self::encode_batch), for `num_texts` texts wherever they lie.

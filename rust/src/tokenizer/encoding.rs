@@ -41,11 +41,12 @@ impl Encoding {
         });
     }
 
-    /// An encoder: one per thread.
-    pub fn encoder(&self) -> DocumentEncoder {
+    /// An encoder whose caches take at most `cache_bytes`: one per thread.
+    pub fn encoder(&self, cache_bytes: usize) -> DocumentEncoder {
+        let encoder = self.tokenizer().take_encoder(cache_bytes);
         match self {
-            Self::Texts(tokenizer) => DocumentEncoder::Texts(Box::new(tokenizer.take_encoder())),
-            Self::Conversations(renderer) => DocumentEncoder::Conversations(Box::new(renderer.encoder())),
+            Self::Texts(_) => DocumentEncoder::Texts(Box::new(encoder)),
+            Self::Conversations(renderer) => DocumentEncoder::Conversations(Box::new(renderer.with(encoder))),
         }
     }
 }

@@ -285,9 +285,15 @@ impl Tokenizer {
         Ok(Self { tables: Arc::new(tables), idle: Arc::new(idle) })
     }
 
-    /// An encoder that was given back, with the caches that it filled, or a new one.
-    pub fn take_encoder(&self) -> Encoder {
-        self.idle().and_then(|mut idle| idle.pop()).unwrap_or_else(|| self.encoder())
+    /// An encoder whose caches take at most `cache_bytes`: one that was given back, with the caches that it filled, or a
+    /// new one, for which one with other caches goes.
+    pub fn take_encoder(&self, cache_bytes: usize) -> Encoder {
+        let fits = |encoder: &Encoder| encoder.cache_bytes() == cache_bytes;
+        let taken = self.idle().and_then(|mut idle| {
+            let index = idle.iter().rposition(fits).or(idle.len().checked_sub(1))?;
+            Some(idle.swap_remove(index))
+        });
+        taken.filter(fits).unwrap_or_else(|| self.encoder_with(cache_bytes))
     }
 
     /// Keeps an encoder for whoever takes one next.

@@ -195,16 +195,16 @@ impl ConversationReader {
     ///
     /// # Errors
     /// Pages that cannot be decoded: what follows in the row group is lost, since rows cannot be told any more. A file
-    /// that changed, or a failure of the system.
+    /// that changed, memory that is refused, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
-        let mut batch = Rows::pooled(&self.pool);
         let first_row = self.row.max(self.rows.start);
+        let mut batch = Rows::pooled(&self.pool, Place::row(&self.path, self.row_group, first_row))?;
         while self.broken.is_none() && self.row < self.rows.end && !batch.is_enough() {
             let mark = batch.bytes.len();
             let read = catch_unwind(AssertUnwindSafe(|| self.read(&mut batch.bytes)));
             let read = read.unwrap_or_else(|_| Err(Stop::Broken("a page that a decoder panics on".into())));
             match read {
-                Ok(()) if self.row >= self.rows.start => batch.end(),
+                Ok(()) if self.row >= self.rows.start => batch.end()?,
                 Ok(()) => batch.bytes.truncate(mark),
                 Err(Stop::Broken(reason)) => {
                     batch.bytes.truncate(mark);

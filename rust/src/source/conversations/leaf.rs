@@ -16,7 +16,7 @@ use crate::source::codec::Decompressor;
 use crate::source::decode::{Dictionary, Values};
 use crate::source::file::ShardFile;
 use crate::source::page::{Chunk, PageHeader, PageKind, PageWalk, Stop};
-use crate::source::row_group::decompress;
+use crate::source::row_group::{PageMemory, decompress};
 use crate::source::runs::Runs;
 
 /// A leaf of a file's schema.
@@ -102,11 +102,10 @@ impl LeafReader {
     fn next_page(&mut self) -> Result<bool, Stop> {
         self.page = None;
         while let Some(location) = self.walk.next(&self.file)? {
-            let mut stored = self.pool.take();
+            let memory = PageMemory::take(&self.pool, &location.header, self.decompressor.is_compressed());
+            let PageMemory { mut stored, room } = memory.map_err(|refused| refused.at(self.file.place()))?;
             self.file.read_into(&mut stored, location.offset, location.header.compressed_bytes)?;
             let stored = Bytes::from_owner(stored);
-            let mut room = self.pool.take();
-            room.clear();
             let bytes = decompress(&mut self.decompressor, room, &location.header, &stored)?;
             if location.header.kind == PageKind::Dictionary {
                 self.dictionary = Some(Arc::new(Dictionary::decode(&location.header, bytes)?));

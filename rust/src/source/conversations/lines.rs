@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::push_json;
 use super::layout::Layout;
+use crate::account::Charge;
 use crate::error::{Error, Place, Result};
 use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
@@ -92,7 +93,7 @@ impl LineIndex {
 
     fn build(file: &ShardFile) -> Result<Self> {
         let stamp = file.stamp();
-        file.expect(0..stamp.size_bytes);
+        file.expect(0..stamp.size_bytes, &Pool::new());
         let (mut starts, mut num_lines) = (vec![], 0);
         let (mut begun, mut has_text) = (0, false);
         let mut end_line = |begun: u64, has_text: bool| {
@@ -167,6 +168,8 @@ pub struct LineReader {
     /// What is read of the file and not yet used, from its `position` on.
     block: Bytes,
     position: usize,
+    /// Of the account, for the block.
+    charge: Option<Charge>,
     row: u64,
     rows: Range<u64>,
     pool: Arc<Pool<u8>>,
@@ -182,16 +185,21 @@ impl LineReader {
         rows: Range<u64>,
         pool: Arc<Pool<u8>>,
     ) -> Self {
-        Self { path, row_group, file, layout, bytes, block: Bytes::new(), position: 0, row: 0, rows, pool }
+        let (block, position, charge, row) = (Bytes::new(), 0, None, 0);
+        Self { path, row_group, file, layout, bytes, block, position, charge, row, rows, pool }
+    }
+
+    fn place(&self) -> Place {
+        Place::row(&self.path, self.row_group, self.row)
     }
 
     /// The next consecutive conversations and the row of the first; `None` behind the last row.
     ///
     /// # Errors
-    /// A file that changed, or a failure of the system.
+    /// A file that changed, memory that is refused, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
-        let mut batch = super::Rows::pooled(&self.pool);
         let first_row = self.row.max(self.rows.start);
+        let mut batch = super::Rows::pooled(&self.pool, self.place())?;
         while self.row < self.rows.end && !batch.is_enough() {
             let Some(line) = self.line()? else { break };
             let line = line.trim_ascii();
@@ -201,8 +209,9 @@ impl LineReader {
             let is_first = (self.row_group, self.row) == (0, 0);
             let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
             if self.row >= self.rows.start {
+                batch.cover(line)?;
                 push_json(&mut batch.bytes, line, &self.layout);
-                batch.end();
+                batch.end()?;
             }
             self.row += 1;
         }
@@ -226,10 +235,12 @@ impl LineReader {
             }
             let more = wanted.min(self.bytes.end - self.bytes.start);
             if left.len() as u64 + more > MAX_LINE_BYTES {
-                let place = Place::row(&self.path, self.row_group, self.row);
                 let reason = format!("a line of more than {MAX_LINE_BYTES} bytes");
-                return Err(Error::Parquet { place, reason });
+                return Err(Error::Parquet { place: self.place(), reason });
             }
+            // What is read, what is left, and both as one.
+            let charged = self.pool.account().charge(2 * (left.len() + more as usize));
+            self.charge = Some(charged.map_err(|refused| refused.at(self.place()))?);
             let read = self.file.read(self.bytes.start, more as usize)?;
             self.block = if left.is_empty() { read } else { [left, &read[..]].concat().into() };
             self.position = 0;

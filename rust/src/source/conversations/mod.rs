@@ -45,6 +45,9 @@ use crate::ragged::DocumentBatch;
 /// Bytes of a batch: as many as a batch of texts has (see `row_group`).
 const BATCH_BYTES: usize = 256 << 10;
 
+/// Bytes that a byte of stored text takes while a conversation is made of it: parsed, written, and room to grow.
+const MADE_OF_A_BYTE: usize = 3;
+
 /// How conversations are read.
 #[derive(Clone, Debug)]
 pub struct ConversationSource {
@@ -80,10 +83,10 @@ pub fn open_conversations<L: Clone + Into<Location>>(
     source: &ConversationSource,
 ) -> Result<Vec<Shard>> {
     let locations: Vec<Location> = shards.iter().cloned().map(Into::into).collect();
-    let (pool, mut tails) = (Pool::new(), Tails::of(&locations));
+    let mut tails = Tails::of(&locations);
     let shard = |location: &Location| {
         tails.next(location)?;
-        Ok(Shard { pool: pool.clone(), ..open(location, source)? })
+        open(location, source)
     };
     locations.iter().map(shard).collect()
 }
@@ -150,7 +153,6 @@ fn open(location: &Location, source: &ConversationSource) -> Result<Shard> {
         footer_hash: hash(&footer),
         required: false,
         row_groups,
-        pool: Pool::new(),
         conversations: conversations(Stored::Columns(Arc::new(columns), chunks)),
     })
 }
@@ -170,7 +172,6 @@ fn open_lines(location: &Location, source: &ConversationSource, layout: Arc<Layo
         footer_hash: index.hash.clone(),
         required: false,
         row_groups: row_groups.collect(),
-        pool: Pool::new(),
         conversations: Some(Arc::new(Conversations { layout, rows: Stored::Lines(index) })),
     })
 }
@@ -206,10 +207,15 @@ impl DocumentReader {
         }
     }
 
+    /// Whether it can be asked again after memory was refused: others may have lost rows by then.
+    pub fn resumes(&self) -> bool {
+        matches!(self, Self::Texts(_))
+    }
+
     /// The next consecutive documents and the row of the first; `None` behind the last row.
     ///
     /// # Errors
-    /// Bytes that cannot be decoded, a file that changed, or a failure of the system.
+    /// Bytes that cannot be decoded, a file that changed, memory that is refused, or a failure of the system.
     pub fn next_batch(&mut self) -> Result<Option<(u64, DocumentBatch)>> {
         match self {
             Self::Texts(reader) => reader.next_batch(),
@@ -217,13 +223,14 @@ impl DocumentReader {
             Self::Lines(reader) => reader.next_batch(),
             Self::Wrapped(reader, rows, pool) => {
                 let Some((first_row, texts)) = reader.next_batch()? else { return Ok(None) };
-                let mut batch = Rows::pooled(pool);
+                let mut batch = Rows::pooled(pool, reader.place(first_row))?;
                 for text in texts.iter() {
+                    batch.cover(text)?;
                     match rows {
                         WrappedRows::Json(layout) => push_json(&mut batch.bytes, text, layout),
                         WrappedRows::Texts => push_field(&mut batch.bytes, Field::Document, text),
                     }
-                    batch.end();
+                    batch.end()?;
                 }
                 Ok(batch.finish().map(|batch| (first_row, batch)))
             }
@@ -232,18 +239,23 @@ impl DocumentReader {
 }
 
 impl Shard {
-    /// A reader of the documents in `rows` of a row group.
+    /// A reader of the documents in `rows` of a row group, whose pages lie in memory of `pool`.
     ///
     /// # Errors
     /// The file is gone, cannot be opened, or is not the one that was opened first.
-    pub fn documents(&self, row_group: usize, rows: Range<u64>) -> Result<DocumentReader> {
+    pub fn documents(
+        &self,
+        row_group: usize,
+        rows: Range<u64>,
+        pool: &Arc<Pool<u8>>,
+    ) -> Result<DocumentReader> {
         let Some(conversations) = &self.conversations else {
-            return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows)?)));
+            return Ok(DocumentReader::Texts(Box::new(self.reader(row_group, rows, pool)?)));
         };
         let layout = conversations.layout.clone();
         let wrapped = |kind| {
-            let reader = Box::new(self.reader(row_group, rows.clone())?);
-            Ok(DocumentReader::Wrapped(reader, kind, self.pool.clone()))
+            let reader = Box::new(self.reader(row_group, rows.clone(), pool)?);
+            Ok(DocumentReader::Wrapped(reader, kind, pool.clone()))
         };
         match &conversations.rows {
             Stored::Json => wrapped(WrappedRows::Json(layout)),
@@ -262,8 +274,8 @@ impl Shard {
                         );
                         return Err(Error::Parquet { place, reason });
                     }
-                    file.expect(chunk.bytes(size));
-                    let (file, pool) = (file.clone(), self.pool.clone());
+                    file.expect(chunk.bytes(size), pool);
+                    let (file, pool) = (file.clone(), pool.clone());
                     leaves.push(LeafReader::new(leaf, file, chunk, Decompressor::new(codec), pool));
                 }
                 let num_rows = self.num_rows(row_group);
@@ -274,7 +286,7 @@ impl Shard {
                     leaves,
                     rows,
                     num_rows,
-                    self.pool.clone(),
+                    pool.clone(),
                 );
                 Ok(DocumentReader::Columns(Box::new(reader)))
             }
@@ -288,9 +300,8 @@ impl Shard {
                         return Err(Error::Changed { path, what: "content", expected, found });
                     }
                 }
-                let (path, bytes, pool) =
-                    (self.path().to_path_buf(), index.bytes_of(row_group), self.pool.clone());
-                file.expect(bytes.clone());
+                file.expect(index.bytes_of(row_group), pool);
+                let (path, bytes, pool) = (self.path().into(), index.bytes_of(row_group), pool.clone());
                 let reader = LineReader::new(path, row_group, file, layout, bytes, rows, pool);
                 Ok(DocumentReader::Lines(Box::new(reader)))
             }
@@ -303,23 +314,32 @@ impl Shard {
 struct Rows {
     bytes: Pooled<u8>,
     ends: Vec<usize>,
+    /// Where they lie, for messages.
+    place: Place,
 }
 
 impl Rows {
     /// None yet, with memory of `pool`.
-    fn pooled(pool: &Arc<Pool<u8>>) -> Self {
-        let mut bytes = pool.take();
+    fn pooled(pool: &Arc<Pool<u8>>, place: Place) -> Result<Self> {
+        let mut bytes = pool.take(2 * BATCH_BYTES).map_err(|refused| refused.at(place.clone()))?;
         bytes.clear();
-        Self { bytes, ends: Vec::new() }
+        Ok(Self { bytes, ends: Vec::new(), place })
+    }
+
+    /// Charges what a conversation may take that is made of `stored` bytes.
+    fn cover(&mut self, stored: &[u8]) -> Result<()> {
+        let bytes = self.bytes.len().saturating_add(stored.len().saturating_mul(MADE_OF_A_BYTE));
+        self.bytes.cover(bytes).map_err(|refused| refused.at(self.place.clone()))
     }
 
     fn is_enough(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES
     }
 
-    /// Ends the conversation at hand.
-    fn end(&mut self) {
+    /// Ends the conversation at hand; what it has grown to is charged.
+    fn end(&mut self) -> Result<()> {
         self.ends.push(self.bytes.len());
+        self.bytes.settle(0).map_err(|refused| refused.at(self.place.clone()))
     }
 
     /// What was collected; none where nothing was.

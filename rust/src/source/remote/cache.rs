@@ -14,11 +14,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::Object;
 use crate::error::{Error, Place, Result};
-use crate::pool::Pooled;
 use crate::source::shard::hash;
 
 /// Bytes behind the content: its checksum.
@@ -49,32 +46,32 @@ impl Cache {
         Ok(Self { folder, limit_bytes })
     }
 
-    /// What is kept under `name`, if it is whole, in the memory of `bytes`. It counts as used.
-    pub(super) fn get(&self, name: &str, length: usize, mut bytes: Pooled<u8>) -> Option<Bytes> {
+    /// Puts what is kept under `name` into `bytes`, if it is there and whole. It counts as used.
+    pub(super) fn get(&self, name: &str, length: usize, bytes: &mut Vec<u8>) -> bool {
         let path = self.folder.join(name);
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
-        bytes.clear();
-        bytes.reserve_exact(length + CHECKSUM_BYTES);
-        file.read_to_end(&mut bytes).ok()?;
-        let whole = bytes.split_last_chunk().is_some_and(|(content, checksum)| {
-            content.len() == length && crc32fast::hash(content).to_le_bytes() == *checksum
-        });
-        if !whole {
+        let Ok(mut file) = OpenOptions::new().read(true).write(true).open(&path) else { return false };
+        bytes.resize(length, 0);
+        let mut checksum = [0; CHECKSUM_BYTES];
+        let mut read = || {
+            file.read_exact(bytes)?;
+            file.read_exact(&mut checksum)?;
+            file.read(&mut [0])
+        };
+        if !matches!(read(), Ok(0)) || crc32fast::hash(bytes).to_le_bytes() != checksum {
             // A machine that lost its power may leave a name without content.
             let _ = fs::remove_file(&path);
-            return None;
+            return false;
         }
         let _ = file.set_modified(SystemTime::now());
-        bytes.truncate(length);
-        Some(Bytes::from_owner(bytes))
+        true
     }
 
     /// Keeps bytes under `name`, where there is room for them. A folder that refuses is no failure.
-    pub(super) fn put(&self, name: &str, bytes: &Bytes) {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         let _ = self.try_put(name, bytes);
     }
 
-    fn try_put(&self, name: &str, bytes: &Bytes) -> io::Result<()> {
+    fn try_put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let size = (bytes.len() + CHECKSUM_BYTES) as u64;
         if size > self.limit_bytes {
             return Ok(());
@@ -145,11 +142,16 @@ mod tests {
         blocks.map(|path| fs::metadata(path).unwrap().len()).sum()
     }
 
+    fn got(cache: &Cache, name: &str, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        cache.get(name, length, &mut bytes).then_some(bytes)
+    }
+
     #[test]
     fn the_least_recently_used_goes_first_and_the_limit_holds() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().into(), 1040).unwrap();
-        let bytes = |number: u8| Bytes::from(vec![number; 100]);
+        let bytes = |number: u8| vec![number; 100];
         for number in 0..10 {
             cache.put(&format!("{number}.block"), &bytes(number));
             let age = std::time::Duration::from_secs(100 - u64::from(number));
@@ -158,29 +160,29 @@ mod tests {
             file.set_modified(SystemTime::now() - age).unwrap();
         }
         assert_eq!(sizes(folder.path()), 1040);
-        assert_eq!(cache.get("0.block", 100, vec![].into()), Some(bytes(0))); // used: no longer the oldest
+        assert_eq!(got(&cache, "0.block", 100), Some(bytes(0))); // used: no longer the oldest
         cache.put("10.block", &bytes(10));
         assert!(sizes(folder.path()) <= 1040);
-        assert_eq!(cache.get("10.block", 100, vec![].into()), Some(bytes(10)));
-        assert_eq!(cache.get("0.block", 100, vec![].into()), Some(bytes(0)));
-        assert_eq!(cache.get("1.block", 100, vec![].into()), None);
-        cache.put("large.block", &Bytes::from(vec![0; 2000]));
-        assert_eq!(cache.get("large.block", 2000, vec![].into()), None);
+        assert_eq!(got(&cache, "10.block", 100), Some(bytes(10)));
+        assert_eq!(got(&cache, "0.block", 100), Some(bytes(0)));
+        assert_eq!(got(&cache, "1.block", 100), None);
+        cache.put("large.block", &vec![0; 2000]);
+        assert_eq!(got(&cache, "large.block", 2000), None);
     }
 
     #[test]
     fn a_broken_block_is_none_and_litter_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().into(), 250).unwrap();
-        cache.put("a.block", &Bytes::from(vec![1; 100]));
+        cache.put("a.block", &[1; 100]);
         let mut stored = fs::read(folder.path().join("a.block")).unwrap();
         stored[7] ^= 1;
         fs::write(folder.path().join("a.block"), &stored).unwrap();
-        assert_eq!(cache.get("a.block", 100, vec![].into()), None);
+        assert_eq!(got(&cache, "a.block", 100), None);
         assert!(!folder.path().join("a.block").exists());
         fs::write(folder.path().join("b.writing"), vec![0; 500]).unwrap();
         for name in ["c.block", "d.block", "e.block"] {
-            cache.put(name, &Bytes::from(vec![2; 100]));
+            cache.put(name, &[2; 100]);
         }
         assert!(sizes(folder.path()) <= 250);
         assert!(!folder.path().join("b.writing").exists());

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Object;
 use crate::error::Result;
-use crate::pool::Pool;
 use crate::source::file::{Stamp, Version};
 use crate::source::location::Location;
 use crate::source::shard::{RowGroup, Shard, hash};
@@ -102,7 +101,6 @@ fn shard_of(shard: KeptShard, object: &Arc<Object>) -> Option<Shard> {
         footer_hash: shard.footer,
         required: shard.required,
         row_groups: shard.row_groups.into_iter().map(row_group).collect::<Option<_>>()?,
-        pool: Pool::new(),
         conversations: None,
     })
 }

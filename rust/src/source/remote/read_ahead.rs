@@ -4,12 +4,11 @@
 //! range of a column   [ block ][ block ][ block ][ block ]…      2 MiB each, counted from the range's first byte
 //!                        held    coming   coming                 one that is read, two behind it
 //! ```
-//! All buffers are here. One block of each range that is being read is held whatever the limit says, since somebody waits
-//! for it; the others are charged to one `Budget`.
+//! Blocks lie in memory that is set aside for them. Where it has no room for one that somebody waits for, what is asked for
+//! comes straight into the memory of who asks: nobody waits for memory here, and nobody is refused.
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -19,12 +18,9 @@ use super::failure::Failure;
 use super::request::read;
 use super::runtime::Pending;
 use crate::error::Result;
-use crate::source::location::Location;
+use crate::pool::{Pool, Pooled};
+use crate::source::location::{BLOCK_BYTES, Location};
 use crate::sync::lock;
-
-/// Bytes of a request: at 50 MB/s a connection, as object stores give, the 40 ms that a block takes are about what they
-/// let wait for the first byte; three under way at once then give the whole of it. A terabyte is half a million requests.
-const BLOCK_BYTES: u64 = 2 << 20;
 
 /// Blocks under way behind the one that is read.
 const BLOCKS_AHEAD: usize = 2;
@@ -35,45 +31,10 @@ const TAIL_BYTES: u64 = 64 << 10;
 /// Footers under way at once.
 const TAILS_IN_FLIGHT: usize = 64;
 
-/// Bytes that may be held ahead of who reads.
-#[derive(Debug)]
-pub(super) struct Budget {
-    limit_bytes: usize,
-    held_bytes: AtomicUsize,
-}
-
-/// A part of a budget, given back when dropped.
-#[derive(Debug)]
-struct Charge {
-    budget: Arc<Budget>,
-    num_bytes: usize,
-}
-
-impl Budget {
-    pub(super) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, held_bytes: AtomicUsize::new(0) }
-    }
-
-    /// `num_bytes` of it; where they are not there, they are had all the same if they `must` be.
-    fn charge(self: &Arc<Self>, num_bytes: usize, must: bool) -> Option<Charge> {
-        // Relaxed: a number that is compared, and no memory depends on it.
-        let before = self.held_bytes.fetch_add(num_bytes, Ordering::Relaxed);
-        let charge = Charge { budget: self.clone(), num_bytes };
-        (must || before + num_bytes <= self.limit_bytes).then_some(charge)
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        // Relaxed: see `Budget::charge`.
-        self.budget.held_bytes.fetch_sub(self.num_bytes, Ordering::Relaxed);
-    }
-}
-
 #[derive(Debug)]
 enum Block {
-    Coming(Pending<Bytes>, Charge),
-    Here(Bytes, Charge),
+    Coming(Pending<Pooled<u8>>),
+    Here(Pooled<u8>),
 }
 
 /// A range that is read from front to back.
@@ -83,6 +44,7 @@ struct Stream {
     /// Number of the block at the front.
     first: u64,
     blocks: VecDeque<Block>,
+    memory: Arc<Pool<u8>>,
 }
 
 impl Stream {
@@ -97,8 +59,9 @@ impl Stream {
         length.saturating_sub(BLOCK_BYTES / 8).div_ceil(BLOCK_BYTES).max(1)
     }
 
-    /// Has block `index` come, and as many behind it as may.
-    fn ask(&mut self, object: &Arc<Object>, index: u64, must: bool) {
+    /// Has block `index` come, and those behind it, as far as there is memory: it may have all if it `is_awaited`, the
+    /// others leave a quarter to those that are.
+    fn ask(&mut self, object: &Arc<Object>, index: u64, is_awaited: bool) {
         while self.first < index && self.blocks.pop_front().is_some() {
             self.first += 1;
         }
@@ -109,57 +72,89 @@ impl Stream {
         let end = (index + 1 + BLOCKS_AHEAD as u64).min(self.num_blocks());
         for next in self.first + self.blocks.len() as u64..end {
             let range = self.block_range(next);
-            let num_bytes = (range.end - range.start) as usize;
-            let budget = &object.store.shared.budget;
-            let Some(charge) = budget.charge(num_bytes, must && next == index) else { return };
-            let pending = object.store.shared.threads.begin(cached(object.clone(), range));
-            self.blocks.push_back(Block::Coming(pending, charge));
+            let length = (range.end - range.start) as usize;
+            let left_alone = if is_awaited && next == index { 0 } else { self.memory.account().limit() / 4 };
+            let Some(memory) = memory_of(&self.memory, length, left_alone) else { return };
+            let pending = object.store.shared.threads.begin(cached(object.clone(), range, memory));
+            self.blocks.push_back(Block::Coming(pending));
         }
     }
 
+    /// Fills `bytes` from `offset` on.
     fn read(
         &mut self,
         object: &Arc<Object>,
-        mut bytes: &mut [u8],
-        mut offset: u64,
+        bytes: &mut Vec<u8>,
+        offset: u64,
     ) -> std::result::Result<(), Failure> {
-        while !bytes.is_empty() {
-            let index = ((offset - self.range.start) / BLOCK_BYTES).min(self.num_blocks() - 1);
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            let index = ((at - self.range.start) / BLOCK_BYTES).min(self.num_blocks() - 1);
             self.ask(object, index, true);
-            let start = (offset - self.block_range(index).start) as usize;
-            let Some(block) = self.blocks.pop_front() else { return Err(Failure::GivenUp) };
-            self.first += 1;
-            let (block, charge) = match block {
-                Block::Here(block, charge) => (block, charge),
-                Block::Coming(pending, charge) => (pending.wait()?, charge),
+            if let Some(Block::Coming(pending)) = self.blocks.front() {
+                let come = pending.wait();
+                self.blocks.pop_front();
+                // A block that failed is asked for again, with those behind it, by whoever tries again.
+                let block = come.inspect_err(|_| self.blocks.clear())?;
+                self.blocks.push_front(Block::Here(block));
+            }
+            let start = (at - self.block_range(index).start) as usize;
+            let Some(Block::Here(block)) = self.blocks.front() else {
+                return read_straight(object, bytes, offset);
             };
-            let count = bytes.len().min(block.len() - start);
-            bytes[..count].copy_from_slice(&block[start..start + count]);
-            self.blocks.push_front(Block::Here(block, charge));
-            self.first -= 1;
-            (bytes, offset) = (&mut bytes[count..], offset + count as u64);
+            let count = (bytes.len() - done).min(block.len() - start);
+            bytes[done..done + count].copy_from_slice(&block[start..start + count]);
+            done += count;
         }
         Ok(())
     }
 }
 
-/// Bytes of an object, from the cache folder where they are there.
-async fn cached(object: Arc<Object>, range: Range<u64>) -> std::result::Result<Bytes, Failure> {
-    let Some(cache) = object.store.shared.cache.clone() else { return read(&object, range).await };
+/// Memory for `length` bytes, where as much as `left_alone` is left.
+fn memory_of(pool: &Arc<Pool<u8>>, length: usize, left_alone: usize) -> Option<Pooled<u8>> {
+    if pool.num_bytes_left() < length.saturating_add(left_alone) {
+        return None;
+    }
+    pool.take(length).ok().or_else(|| {
+        pool.clear(); // what is free may be of other sizes
+        pool.take(length).ok()
+    })
+}
+
+/// Fills `bytes` from `offset` on, without a block between.
+fn read_straight(object: &Arc<Object>, bytes: &mut Vec<u8>, offset: u64) -> std::result::Result<(), Failure> {
+    let range = offset..offset + bytes.len() as u64;
+    let memory = std::mem::take(bytes).into();
+    let pending = object.store.shared.threads.begin(cached(object.clone(), range, memory));
+    *bytes = pending.wait()?.into_inner();
+    Ok(())
+}
+
+/// Bytes of an object in `memory`, from the cache folder where they are there.
+async fn cached(
+    object: Arc<Object>,
+    range: Range<u64>,
+    mut memory: Pooled<u8>,
+) -> std::result::Result<Pooled<u8>, Failure> {
+    let Some(cache) = object.store.shared.cache.clone() else { return read(&object, range, memory).await };
     let name = super::cache::name_of(&object, &range);
     let length = (range.end - range.start) as usize;
     let kept = {
-        let (cache, name, memory) = (cache.clone(), name.clone(), object.store.shared.pool.take());
-        tokio::task::spawn_blocking(move || cache.get(&name, length, memory)).await
+        let (cache, name) = (cache.clone(), name.clone());
+        let get = move || (cache.get(&name, length, &mut memory), memory);
+        tokio::task::spawn_blocking(get).await
     };
-    if let Ok(Some(kept)) = kept {
-        return Ok(kept);
+    let (is_kept, memory) = kept.map_err(|_| Failure::GivenUp)?;
+    if is_kept {
+        return Ok(memory);
     }
-    let bytes = read(&object, range).await?;
-    let keeping = bytes.clone();
-    // Kept or not, the bytes are here.
-    let _ = tokio::task::spawn_blocking(move || cache.put(&name, &keeping)).await;
-    Ok(bytes)
+    let bytes = read(&object, range, memory).await?;
+    let put = move || {
+        cache.put(&name, &bytes); // kept or not, the bytes are here
+        bytes
+    };
+    tokio::task::spawn_blocking(put).await.map_err(|_| Failure::GivenUp)
 }
 
 /// An object's bytes by position.
@@ -174,37 +169,30 @@ impl Reader {
         Self { object, streams: Mutex::default() }
     }
 
-    /// Tells that `range` will be read from front to back; its first blocks are asked for.
-    pub(in crate::source) fn expect(&self, range: Range<u64>) {
+    /// Tells that `range` will be read from front to back; its first blocks are asked for, in memory of `pool`.
+    pub(in crate::source) fn expect(&self, range: Range<u64>, pool: &Arc<Pool<u8>>) {
         if range.is_empty() || range.end > self.object.size_bytes {
             return;
         }
-        let mut stream = Stream { range, first: 0, blocks: VecDeque::new() };
+        let mut stream = Stream { range, first: 0, blocks: VecDeque::new(), memory: pool.clone() };
         stream.ask(&self.object, 0, false);
         lock(&self.streams).push(stream);
     }
 
     /// Fills `bytes` from `offset` on.
-    pub(in crate::source) fn read_into(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+    pub(in crate::source) fn read_into(&self, bytes: &mut Vec<u8>, offset: u64) -> Result<()> {
+        if let Some(found) = self.object.in_tail(offset, bytes.len()) {
+            bytes.copy_from_slice(&found);
+            return Ok(());
+        }
         let end = offset + bytes.len() as u64;
-        let read = match self.object.in_tail(offset, bytes.len()) {
-            Some(found) => {
-                bytes.copy_from_slice(&found);
-                Ok(())
-            }
+        let mut streams = lock(&self.streams);
+        let holds = |stream: &&mut Stream| stream.range.start <= offset && end <= stream.range.end;
+        let read = match streams.iter_mut().find(holds) {
+            Some(stream) => stream.read(&self.object, bytes, offset),
             None => {
-                let mut streams = lock(&self.streams);
-                let stream =
-                    streams.iter_mut().find(|stream| stream.range.start <= offset && end <= stream.range.end);
-                match stream {
-                    Some(stream) => stream.read(&self.object, bytes, offset),
-                    None => {
-                        drop(streams);
-                        let pending =
-                            self.object.store.shared.threads.begin(cached(self.object.clone(), offset..end));
-                        pending.wait().map(|found| bytes.copy_from_slice(&found))
-                    }
-                }
+                drop(streams);
+                read_straight(&self.object, bytes, offset)
             }
         };
         read.map_err(|failure| failure.at(&self.object.path, self.object.store.url.scheme))
@@ -242,7 +230,7 @@ impl Tails {
             self.coming.push_back(threads.begin(async move {
                 match next.size_bytes {
                     0 => Ok(Bytes::new()),
-                    end => read(&next, start..end).await,
+                    end => Ok(read(&next, start..end, Pooled::default()).await?.into_inner().into()),
                 }
             }));
         }

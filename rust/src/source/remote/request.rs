@@ -7,22 +7,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Object;
 use super::cache::Cache;
 use super::failure::Failure;
 use super::http::Http;
-use super::read_ahead::Budget;
 use super::runtime::{Pending, Threads};
 use super::store::Store;
 use super::url::Scheme;
 use crate::error::Result;
-use crate::pool::Pool;
+use crate::pool::Pooled;
 use crate::source::location::StorageSettings;
 
 /// The first wait before another try; each is twice the one before, and a random part of it.
@@ -44,9 +43,6 @@ pub(super) struct Shared {
     pub(super) http: Http,
     pub(super) cache: Option<Arc<Cache>>,
     pub(super) plan_folder: Option<PathBuf>,
-    pub(super) budget: Arc<Budget>,
-    /// Memory of blocks.
-    pub(super) pool: Arc<Pool<u8>>,
     time: Duration,
     stall: Duration,
 }
@@ -62,8 +58,6 @@ impl Shared {
             http: Http::default(),
             cache: cache.transpose()?,
             plan_folder: settings.plan_folder.clone(),
-            budget: Arc::new(Budget::new(settings.read_ahead_bytes)),
-            pool: Pool::new(),
             time: Duration::from_secs_f64(settings.timeout_seconds),
             stall: Duration::from_secs_f64(settings.stall_seconds),
         })
@@ -168,13 +162,23 @@ async fn answer(store: &Store, key: &Key, options: GetOptions) -> std::result::R
     answer.map_err(|_| Failure::Stalled(stall))?.map_err(|error| Failure::of(&error))
 }
 
-/// Bytes of an object, of the very one that was found.
-pub(super) async fn read(object: &Object, range: Range<u64>) -> std::result::Result<Bytes, Failure> {
-    let time = object.store.shared.time;
-    patiently(Some(time), || read_once(object, range.clone())).await
+/// Bytes of an object, of the very one that was found, in `memory`.
+pub(super) async fn read(
+    object: &Object,
+    range: Range<u64>,
+    memory: Pooled<u8>,
+) -> std::result::Result<Pooled<u8>, Failure> {
+    // An attempt that is broken off leaves it for the next one.
+    let memory = Mutex::new(memory);
+    patiently(Some(object.store.shared.time), || read_once(object, range.clone(), &memory)).await?;
+    Ok(memory.into_inner())
 }
 
-async fn read_once(object: &Object, range: Range<u64>) -> std::result::Result<Bytes, Failure> {
+async fn read_once(
+    object: &Object,
+    range: Range<u64>,
+    memory: &Mutex<Pooled<u8>>,
+) -> std::result::Result<(), Failure> {
     let (store, length) = (&object.store, range.end - range.start);
     // A commit of the hub does not change, and its storage has ETags of its own.
     let expected = object.version.as_ref().filter(|_| store.url.scheme != Scheme::Hub);
@@ -201,7 +205,7 @@ async fn read_once(object: &Object, range: Range<u64>) -> std::result::Result<By
     }
     let stall = store.shared.stall;
     let end = Instant::now() + 2 * stall + Duration::from_secs(length / LEAST_BYTES_PER_SECOND);
-    let mut bytes = store.shared.pool.take();
+    let mut bytes = memory.lock().await;
     bytes.clear();
     bytes.reserve_exact(length as usize);
     let mut body = found.into_stream();
@@ -209,16 +213,16 @@ async fn read_once(object: &Object, range: Range<u64>) -> std::result::Result<By
         let next = timeout(stall, timeout_at(end, body.next())).await;
         let Ok(Ok(next)) = next else { return Err(Failure::Stalled(stall)) };
         match next {
+            Some(Ok(part)) if bytes.len() + part.len() > length as usize => {
+                return Err(Failure::Short(length, (bytes.len() + part.len()) as u64));
+            }
             Some(Ok(part)) => bytes.extend_from_slice(&part),
             Some(Err(error)) => return Err(Failure::of(&error)),
             None => break,
         }
-        if bytes.len() as u64 > length {
-            break;
-        }
     }
     match bytes.len() as u64 {
-        found if found == length => Ok(Bytes::from_owner(bytes)),
+        found if found == length => Ok(()),
         found => Err(Failure::Short(length, found)),
     }
 }

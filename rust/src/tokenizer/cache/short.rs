@@ -65,6 +65,7 @@ pub(crate) struct ShortCache {
     entries: Table<Entry>,
     shift: u32,
     aes: bool,
+    vaes: bool,
 }
 
 /// For each length, ones where the pretoken has bytes; none for longer pretokens.
@@ -100,9 +101,28 @@ impl ShortCache {
         let bits = bits.max(2);
         #[cfg(target_arch = "x86_64")]
         let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx2");
+        #[cfg(target_arch = "x86_64")]
+        let vaes = aes
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi");
         #[cfg(not(target_arch = "x86_64"))]
-        let aes = false;
-        Self { entries: Table::new(1 << bits), shift: 64 - bits, aes }
+        let (aes, vaes) = (false, false);
+        Self { entries: Table::new(1 << bits), shift: 64 - bits, aes, vaes }
+    }
+
+    /// As on a processor that hashes one key at a time.
+    #[cfg(test)]
+    pub(super) fn without_vaes(self) -> Self {
+        Self { vaes: false, ..self }
+    }
+
+    /// As on a processor without AES instructions.
+    #[cfg(test)]
+    pub(super) fn without_aes(self) -> Self {
+        Self { aes: false, vaes: false, ..self }
     }
 
     /// Bytes of an entry.
@@ -132,6 +152,11 @@ impl ShortCache {
     /// Whether homes come from AES rounds; else from multiplications.
     pub(super) fn hashes_with_aes(&self) -> bool {
         self.aes
+    }
+
+    /// Whether the processor makes four such homes at once.
+    pub(super) fn hashes_four(&self) -> bool {
+        self.vaes
     }
 
     pub(super) fn shift(&self) -> u32 {

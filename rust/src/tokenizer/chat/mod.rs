@@ -21,7 +21,7 @@ use scribe::Scribe;
 use sheet::{Place, Sheet};
 pub use template::{ChatTemplate, Part, Turn};
 
-use super::{DocumentError, EncodeError, Encoder, Tokenizer};
+use super::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder, Tokenizer};
 use crate::error::Result;
 use crate::ragged::{DocumentBatch, TokenBatch};
 
@@ -71,11 +71,12 @@ impl Renderer {
 
     /// An encoder: one per thread.
     pub fn encoder(&self) -> ChatEncoder {
-        ChatEncoder {
-            renderer: self.clone(),
-            encoder: self.tokenizer.take_encoder(),
-            scratch: Scratch::default(),
-        }
+        self.with(self.tokenizer.take_encoder(DEFAULT_CACHE_BYTES))
+    }
+
+    /// The same around an encoder of the vocabulary.
+    pub(super) fn with(&self, encoder: Encoder) -> ChatEncoder {
+        ChatEncoder { renderer: self.clone(), encoder, scratch: Scratch::default() }
     }
 
     /// The ids of one conversation with an encoder of the same vocabulary; tokens that are not learned carry

@@ -13,7 +13,7 @@ pub(super) trait Isa: Copy {
     type Bytes: Copy;
 
     unsafe fn load(bytes: &[u8; 64]) -> Self::Bytes;
-    /// Fewer than 64 bytes, then zeros.
+    /// At most 64 bytes and at least one, then zeros.
     #[inline(always)]
     unsafe fn load_part(bytes: &[u8]) -> Self::Bytes {
         let mut copy = [0; 64];
@@ -21,7 +21,8 @@ pub(super) trait Isa: Copy {
         // SAFETY: the caller's.
         unsafe { Self::load(&copy) }
     }
-    unsafe fn store(bytes: Self::Bytes) -> [u8; 64];
+    /// `bytes`, but `value` at place `at`, which is below 64.
+    unsafe fn with(bytes: Self::Bytes, at: u32, value: u8) -> Self::Bytes;
     /// The classes of ASCII bytes; 0 for all others.
     unsafe fn classes(bytes: Self::Bytes, classes: &Classes) -> Self::Bytes;
     /// Which bytes have one of the bits of `bits`.
@@ -50,7 +51,8 @@ impl Isa for Portable {
         *bytes
     }
 
-    unsafe fn store(bytes: [u8; 64]) -> [u8; 64] {
+    unsafe fn with(mut bytes: [u8; 64], at: u32, value: u8) -> [u8; 64] {
+        bytes[at as usize] = value;
         bytes
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Decision {
 }
 
 #[inline(always)]
-fn low_bits(count: u32) -> u64 {
+pub(super) fn low_bits(count: u32) -> u64 {
     if count >= 64 { !0 } else { (1 << count) - 1 }
 }
 
@@ -62,18 +62,22 @@ impl Window {
         if family == Family::Gpt4o {
             self.leave_out_mixed_scripts();
         }
+        let decision = self.decide_ascii(family, false);
+        Decision { is_whole: self.num_chars == num_chars, ..decision }
+    }
+
+    /// As `decide` for a window of ASCII, which has no mixed scripts. `with_end`: starts at the window's end that are not
+    /// certain may be among them.
+    #[inline(always)]
+    pub(super) fn decide_ascii(&self, family: Family, with_end: bool) -> Decision {
         let (starts, apostrophes) = match family {
             Family::Gpt2 => self.gpt2(),
             Family::Gpt4 { digits, whole_tail } => self.gpt4(digits, whole_tail),
             Family::Gpt4o => self.gpt4o(),
             Family::DeepSeek => unreachable!("it is split character by character"),
         };
-        Decision {
-            starts: starts & self.certain() | 1,
-            apostrophes,
-            is_whole: self.num_chars == num_chars,
-            is_last: self.is_last,
-        }
+        let starts = if with_end { starts } else { starts & self.certain() };
+        Decision { starts: starts | 1, apostrophes, is_whole: true, is_last: self.is_last }
     }
 
     /// All of the window but a whitespace run that reaches its end, whose first character is still certain to be a start.

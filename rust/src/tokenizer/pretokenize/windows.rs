@@ -4,7 +4,7 @@ use super::classes::{Classes, LETTER, LOWER, MARK, NEWLINE, NUMBER, SPACE, UPPER
 use super::family::Family;
 use super::isa::Isa;
 use super::scalar;
-use super::window::{Window, with_contractions};
+use super::window::{Window, low_bits, with_contractions};
 
 const WIDTH: usize = 64;
 
@@ -24,20 +24,19 @@ pub(super) unsafe fn fill<I: Isa>(
     let classes = Classes::get();
     let mut at = from;
     while at < text.len() {
-        let base = (at - from) as u32;
         let Some(room) = starts.room() else { return at };
-        let rest = &text[at..];
-        let length = rest.len().min(WIDTH);
+        let (base, rest) = ((at - from) as u32, &text[at..]);
+        // Windows with text behind them are the common ones: compiled by themselves, with what they know as constants.
         // SAFETY: the caller's.
-        let bytes = unsafe {
+        let decided = unsafe {
             match rest.first_chunk() {
-                Some(bytes) => I::load(bytes),
-                None => I::load_part(rest),
+                Some(bytes) if rest.len() > WIDTH => {
+                    starts_in::<I, false>(family, classes, text, at, I::load(bytes), WIDTH)
+                }
+                _ => starts_in::<I, true>(family, classes, text, at, I::load_part(rest), rest.len()),
             }
         };
-        // SAFETY: the caller's.
-        let decided = unsafe { starts_in::<I>(family, classes, text, at, bytes, length) };
-        if at + length == text.len() && decided.is_last {
+        if decided.is_last {
             // SAFETY: the caller's.
             unsafe { I::positions(decided.starts, base, room) };
             starts.advance(decided.starts.count_ones() as usize);
@@ -63,7 +62,7 @@ pub(super) unsafe fn fill<I: Isa>(
 }
 
 struct Decided {
-    /// One bit a byte of the window.
+    /// One bit a byte of the window; behind the last border they may be wrong, if there is one.
     starts: u64,
     /// Some of the starts, known at once; what lies before them is decided.
     borders: u64,
@@ -71,11 +70,13 @@ struct Decided {
     is_last: bool,
 }
 
+/// `ENDS`: whether the text ends with the window.
+///
 /// # Safety
-/// As [`fill`]; `vector` has the `length` bytes of `text` from `at`, then zeros.
+/// As [`fill`]; `vector` has the `length` bytes of `text` from `at`, then zeros; all 64, if not `ENDS`.
 #[inline(always)]
 #[expect(unsafe_code, reason = "calls the operations of one processor family")]
-unsafe fn starts_in<I: Isa>(
+unsafe fn starts_in<I: Isa, const ENDS: bool>(
     family: Family,
     classes: &Classes,
     text: &[u8],
@@ -83,8 +84,8 @@ unsafe fn starts_in<I: Isa>(
     vector: I::Bytes,
     length: usize,
 ) -> Decided {
-    let valid = if length == WIDTH { !0 } else { (1 << length) - 1 };
-    let is_last = at + length == text.len();
+    let length = if ENDS { length } else { WIDTH };
+    let valid = low_bits(length as u32);
     // SAFETY: the caller's, here and below.
     let high = unsafe { I::at_least(vector, 0x80) };
     // A blank behind a character that is no whitespace: no pattern takes it into the pretoken before.
@@ -92,39 +93,36 @@ unsafe fn starts_in<I: Isa>(
     let (blanks, text_bytes) = unsafe { (I::equal(vector, b' '), I::at_least(vector, b' ' + 1)) };
     let borders = blanks & (text_bytes & !high) << 1;
     // SAFETY: as above.
-    let mut class = unsafe { I::classes(vector, classes) };
+    let class = unsafe { I::classes(vector, classes) };
     if high == 0 {
         // SAFETY: as above.
-        let window = unsafe { window_of::<I>(vector, class, |mask| mask & valid, length as u32, is_last) };
-        let decision = window.decide(family);
+        let window = unsafe { window_of::<I>(vector, class, |mask| mask & valid, length as u32, ENDS) };
+        let decision = window.decide_ascii(family, borders != 0);
         let starts =
             with_contractions(family, text, at, decision.starts, decision.apostrophes & valid) & valid;
-        return Decided { starts, borders, is_last: is_last && decision.is_last };
+        return Decided { starts, borders, is_last: decision.is_last };
     }
     // SAFETY: as above.
     let leads = unsafe { I::at_least(vector, 0xc0) };
     let heads = (!high | leads) & valid;
-    // SAFETY: as above.
-    class = unsafe {
-        let mut patched = I::store(class);
-        let mut rest = leads & valid;
-        while rest != 0 {
-            let byte = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            patched[byte % WIDTH] = classes.of(decode(text, at + byte).0);
-        }
-        I::load(&patched)
-    };
+    let mut class = class;
+    let mut rest = leads & valid;
+    while rest != 0 {
+        let byte = rest.trailing_zeros();
+        rest &= rest - 1;
+        // SAFETY: as above.
+        class = unsafe { I::with(class, byte, classes.of(decode(text, at + byte as usize).0)) };
+    }
     // SAFETY: as above.
     let window =
-        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), is_last) };
+        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), ENDS) };
     let decision = window.decide(family);
     // SAFETY: as above.
     let (starts, apostrophes) =
         unsafe { (I::deposit(decision.starts, heads), I::deposit(decision.apostrophes, heads)) };
-    let is_last = is_last && decision.is_last;
     let borders = if decision.is_whole { borders } else { 0 };
-    Decided { starts: with_contractions(family, text, at, starts, apostrophes) & valid, borders, is_last }
+    let starts = with_contractions(family, text, at, starts, apostrophes) & valid;
+    Decided { starts, borders, is_last: decision.is_last }
 }
 
 /// # Safety

@@ -61,17 +61,15 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     unsafe fn load_part(bytes: &[u8]) -> __m512i {
-        let mask = (1 << bytes.len().min(63)) - 1;
+        let mask = u64::MAX >> (64 - bytes.len().clamp(1, 64));
         // SAFETY: see the impl; the instruction touches the bytes of the mask alone, which `bytes` has.
         unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
     }
 
     #[inline(always)]
-    unsafe fn store(bytes: __m512i) -> [u8; 64] {
-        let mut out = [0; 64];
+    unsafe fn with(bytes: __m512i, at: u32, value: u8) -> __m512i {
         // SAFETY: see the impl.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes) };
-        out
+        unsafe { _mm512_mask_set1_epi8(bytes, 1 << at, value as i8) }
     }
 
     #[inline(always)]
@@ -146,14 +144,18 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store(bytes: [__m256i; 2]) -> [u8; 64] {
-        let mut out = [0; 64];
+    unsafe fn with(bytes: [__m256i; 2], at: u32, value: u8) -> [__m256i; 2] {
         // SAFETY: see the impl above.
         unsafe {
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes[0]);
-            _mm256_storeu_si256(out.as_mut_ptr().add(32).cast(), bytes[1]);
+            let place = _mm256_set1_epi8(at as i8);
+            let value = _mm256_set1_epi8(value as i8);
+            let iota: [__m256i; 2] =
+                [_mm256_loadu_si256(IOTA.as_ptr().cast()), _mm256_loadu_si256(IOTA.as_ptr().add(32).cast())];
+            [
+                _mm256_blendv_epi8(bytes[0], value, _mm256_cmpeq_epi8(iota[0], place)),
+                _mm256_blendv_epi8(bytes[1], value, _mm256_cmpeq_epi8(iota[1], place)),
+            ]
         }
-        out
     }
 
     #[inline(always)]
