@@ -7,6 +7,8 @@
 Batches are asserted to be the same. Each is then timed in fresh processes that take turns: seconds until the loader is
 there (with a plan of an earlier run), and tokens a second of a whole epoch from then on, with the wait for the first
 blocks. The server runs on the same cores and takes from them what sending costs: the last column.
+
+Then the plan of 10,000 objects of 100 row groups each (bench_plan.py): with none kept, and with the one kept then.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import bench_plan
 from corpus import SHARED, find_corpus
 from range_server import RangeServer
 
@@ -33,6 +36,7 @@ SHARDS = 8
 # The corpus so many times, so that an epoch takes seconds. Its words are known soon: the tokenizer is at its fastest.
 TIMES = 24
 NUM_THREADS = 2
+OBJECTS = 10_000
 
 
 def run(url: str, cache_folder: Path | None, units: str, wants_digest: bool = False) -> dict[str, Any]:
@@ -110,3 +114,21 @@ def test_a_server_far_away(
                 f"{opened:10.3f} {first:9.3f} {requests:10.0f} {processor:13.2f} {serving:10.2f}"
             )
     shutil.rmtree(kept, ignore_errors=True)
+
+
+@pytest.mark.timeout(3600)
+def test_a_plan_of_many_objects(
+    smoke: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    num_objects, num_row_groups = (40, 5) if smoke else (OBJECTS, bench_plan.ROW_GROUPS)
+    (tmp_path / "shards").mkdir()
+    bench_plan.write_links(tmp_path / "shards", num_objects, num_row_groups)
+    monkeypatch.setenv("NANOFAST_HOME", str(tmp_path / "home"))
+    with RangeServer(tmp_path) as server:
+        for plan in ("none kept", "kept"):
+            command = [sys.executable, bench_plan.__file__, f"{server.url}/shards/", "0"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+            assert done.returncode == 0, done.stderr
+            with capsys.disabled():
+                about = f"{num_objects:,} objects of {num_row_groups} row groups, plan {plan}"
+                print(f"\n  {about}: {len(server.seen()):,} requests; {done.stdout.strip()}")

@@ -56,13 +56,12 @@ class TokenLoader(BatchLoader):
             process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: what the loader may hold at any moment, 1 GiB by default: the ring, its threads' caches of
-            the tokenizer (48 MiB each, less where that is more than half of what is left), pages, texts, tokens, what is
-            asked of servers before it is needed, and the
-            documents that wait for a row. The batches are the same at every limit. One that cannot do by what the
-            footers tell is refused with the least that does; a page or a document that is larger than they let expect
-            is a MemoryError of `next()`, with the number that would do. Beside it come batches that were handed over or
-            copied to a device, footers, the tokenizer's own tables, and some 64 MB at most for stacks, fragments and
-            what is too small to count.
+            the tokenizer (48 MiB each, less where that is more than half of what is left), pages, texts, tokens, what
+            is asked of servers ahead, and the documents that wait for a row. The batches are the same at every limit.
+            One that cannot do by what the footers tell is refused with the least that does; a page or a document that
+            is larger than they let expect is a MemoryError of `next()`, with the number that would do. Beside it come
+            batches that were handed over or copied to a device, footers, the tokenizer's own tables, and some 64 MB at
+            most for stacks, fragments and what is too small to count.
         on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
             part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
             and lists it in `metrics()` and in the state.

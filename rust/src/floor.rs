@@ -1,8 +1,8 @@
 //! How a loader's memory limit is divided, and the least limit with which it can be made.
 //!
 //! ```text
-//! limit   [ring][threads: caches, scratch] | lanes: a page, a step, what packers hold, windows | read ahead, shared row groups
-//!         set aside when threads start     | at least so much, by what footers tell            | what is left
+//! limit   [ring][threads: caches, scratch][asked of servers] | lanes: a page, a step, what packers hold, windows | the rest
+//!         set aside when threads start                       | at least so much, by what footers tell            |
 //! ```
 //! Footers tell how many rows and bytes a row group has, not how large its pages and its largest document are: those
 //! are taken to be usual. Where they are not, the step that meets them is refused with the number that would do.
