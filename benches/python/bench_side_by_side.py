@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contenders import BATCHES, ENTRIES, Task
+from contenders import Task
 from corpus import Corpus, find_corpus, row_groups
+from entries import BATCHES, ENTRIES, Entry
 from rounds import Samples, run_process, timed
 from table import as_markdown, circumstances, make_rows, store
 from vocabularies import NAMES, tiktoken_encoding, write_vocabulary
@@ -48,8 +50,8 @@ def test_side_by_side(
     for vocabulary in vocabularies:
         write_vocabulary(vocabulary, tmp_path)
         task = replace(common_task(corpus, vocabulary, tmp_path, smoke), num_threads=threads[-1])
-        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], say)
-        for name in (name for name, entry in ENTRIES.items() if entry.is_timed):
+        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], cores, say)
+        for name in (name for name, entry in present() if entry.is_timed):
             if ENTRIES[name].has_vocabulary or vocabulary == vocabularies[0]:
                 tasks += [replace(task, contender=name, num_threads=count) for count in threads]
                 once.append((tasks[-1], reports[name]))
@@ -81,13 +83,28 @@ def common_task(corpus: Corpus, vocabulary: str, folder: Path, smoke: bool) -> T
     return Task("", vocabulary, 1, corpus.paths, folder, batch_size, sequence_length, num_batches, bytes_per_token)
 
 
-def check_answers(task: Task, actions: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def present() -> list[tuple[str, Entry]]:
+    """Those who are timed here, and whose answers they must give."""
+    timed_here = {name: entry for name, entry in ENTRIES.items() if entry.is_there and entry.is_timed}
+    wanted = {*timed_here, *(entry.same_as for entry in timed_here.values())}
+    return [(name, entry) for name, entry in ENTRIES.items() if name in wanted]
+
+
+def check_answers(
+    task: Task, actions: Sequence[str], num_processes: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
     """Every contender gives the ids of tiktoken, or the batches that the rule says; returns what they report."""
+
     reports = {}
-    for name, entry in ENTRIES.items():
-        say(f"{task.vocabulary}: the answer of {entry.name}")
-        reports[name] = run_process(replace(task, contender=name), actions if entry.is_timed else ["answer"])
-    for name, entry in ENTRIES.items():
+    with ThreadPoolExecutor(num_processes) as pool:
+        answers = {}
+        for number, (name, entry) in enumerate(present()):
+            own = replace(task, contender=name, first_core=number * task.num_threads)
+            answers[name] = pool.submit(run_process, own, actions if entry.is_timed else ["answer"])
+        for name, entry in present():
+            say(f"{task.vocabulary}: the answer of {entry.name}")
+            reports[name] = answers[name].result()
+    for name, entry in present():
         if entry.same_as is not None:
             same = reports[name]["answer"] == reports[entry.same_as]["answer"]
             assert same, f"{name} and {entry.same_as} differ ({task.vocabulary})"

@@ -8,10 +8,10 @@ pause, so that what a loader reads ahead of one pass is not a present to the nex
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,7 @@ class Task:
     sequence_length: int
     num_batches: int  # of a loader's pass
     bytes_per_token: float  # of the corpus, BOS counted as a token
+    first_core: int = 0  # of those that it is held to
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Contender:
 
     def answer(self) -> str:
         raise NotImplementedError
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time until now, of other processes that work for this one too; None where nobody tells."""
+        return time.process_time()
 
     def stages(self) -> dict[str, float]:
         return {}
@@ -210,11 +215,20 @@ class Loader(Contender):
     def run(self) -> Pass:
         before = self.num_bytes_read()
         num_tokens = sum(inputs.numel() for inputs, _ in islice(self.batches, self.task.num_batches))
-        read = self.num_bytes_read() - before
+        after = self.num_bytes_read()
+        read = None if before is None or after is None else after - before
         return Pass(round(num_tokens * self.task.bytes_per_token), num_tokens, read)
 
-    def num_bytes_read(self) -> int:
-        """Text of all documents taken in since the start."""
+    def num_bytes_read(self) -> int | None:
+        """Text of all documents taken in since the start; None where the loader does not tell."""
+        return None
+
+    def state(self) -> Any:
+        """What a checkpoint would keep of it."""
+        raise NotImplementedError
+
+    def restore(self, state: Any) -> None:
+        """Go on from such a state; before the first batch."""
         raise NotImplementedError
 
     def answer(self) -> str:
@@ -244,6 +258,12 @@ class NanofastLoader(Loader):
 
     def num_bytes_read(self) -> int:
         return int(self.loader.metrics()["ledger"]["bytes"])
+
+    def state(self) -> Any:
+        return self.loader.state_dict()
+
+    def restore(self, state: Any) -> None:
+        self.loader.load_state_dict(state)
 
     def stages(self) -> dict[str, float]:
         seconds: dict[str, float] = self.loader.metrics()["stage_seconds"]
@@ -280,6 +300,26 @@ class Plain(Loader):
         return epochs * self.ends[-1] + self.ends[documents]
 
 
+class PlainTokens(Loader):
+    """The plain loader that cuts one stream of tokens, with the state that nanochat saves."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from plain_loader import PlainStream
+        from vocabularies import tiktoken_encoding
+
+        encoding = tiktoken_encoding(task.vocabulary, task.folder)
+        sizes = (task.batch_size, task.sequence_length)
+        self.loader = PlainStream(task.paths, encoding, *sizes, task.num_threads)
+        self.batches = iter(self.loader)
+
+    def state(self) -> Any:
+        return self.loader.state
+
+    def restore(self, state: Any) -> None:
+        self.loader.resumes_behind = state
+
+
 class Twin(Loader):
     """The tests' twin of the stream over tiktoken's ids: only its answer is of use."""
 
@@ -295,11 +335,22 @@ class Twin(Loader):
         encode: Callable[[Sequence[str]], Any] = encoding.encode_ordinary_batch
         shards = [[encode(texts) for texts in shard] for shard in row_groups(task.paths)]
         sizes = (task.batch_size, task.sequence_length)
-        self.batches = Stream(shards, *sizes, bos=encoding.eot_token, packing=self.packing, **ONE_LANE).batches()
+        settings = {"packing": self.packing, "lanes": self.num_lanes(), "unit_documents": 0}
+        self.batches = Stream(shards, *sizes, bos=encoding.eot_token, **settings).batches()
+
+    def num_lanes(self) -> int:
+        return 1
 
 
 class TwinConcat(Twin):
     packing = "concat"
+
+
+class TwinLanes(TwinConcat):
+    """A lane for each worker process."""
+
+    def num_lanes(self) -> int:
+        return self.task.num_threads
 
 
 class TwinCarry(Twin):
@@ -330,49 +381,3 @@ def digest_of_batches(batches: Iterable[tuple[Any, Any]]) -> str:
         digest.update(np.asarray(inputs, np.int32).tobytes() + np.asarray(targets, np.int64).tobytes())
         count += 1
     return f"{count} batches, {digest.hexdigest()}"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the table: who, from what to what, whose answer it must give, and what is unfair about it."""
-
-    make: type[Contender]
-    name: str
-    path: str
-    same_as: str | None = None
-    reference: str = "nanofast_carry"  # whom ratios are to
-    note: str = ""
-    has_vocabulary: bool = True
-
-    @cached_property
-    def is_timed(self) -> bool:
-        return not issubclass(self.make, Twin)
-
-
-BATCHES, IDS = "parquet → batches", "text → ids"
-ENTRIES = {
-    "twin_concat": Entry(TwinConcat, "the tests' twin", BATCHES),
-    "twin_carry": Entry(TwinCarry, "the tests' twin", BATCHES),
-    "nanofast_concat": Entry(NanofastConcat, "nanofast, concat", BATCHES, "twin_concat"),
-    "nanofast_carry": Entry(NanofastCarry, "nanofast, best_fit", BATCHES, "twin_carry", note="what ratios are to"),
-    "nanofast_crop": Entry(
-        NanofastCrop, "nanofast, best_fit, crop", BATCHES, "plain", note="the batches of the plain-Python loader"
-    ),
-    "plain": Entry(
-        Plain, "plain Python loader", BATCHES, note="nanochat's way: pyarrow, tiktoken, a list of 1,000 documents, crop"
-    ),
-    "gigatoken_parquet": Entry(
-        GigatokenParquet,
-        "gigatoken, from parquet",
-        "parquet → ids",
-        "tiktoken",
-        note="packs nothing; gives all ids at once, as one array in fresh memory",
-    ),
-    "nanofast_tokenizer": Entry(NanofastTokenizer, "nanofast, tokenizer", IDS, "tiktoken", "nanofast_tokenizer"),
-    "gigatoken": Entry(Gigatoken, "gigatoken", IDS, "tiktoken", "nanofast_tokenizer"),
-    "tiktoken": Entry(Tiktoken, "tiktoken", IDS, None, "nanofast_tokenizer", "makes lists of Python integers"),
-    "hugging_face": Entry(
-        HuggingFace, "HF tokenizers", IDS, "tiktoken", "nanofast_tokenizer", "makes lists of Python integers"
-    ),
-    "pyarrow": Entry(PyarrowDecode, "pyarrow", "parquet → text", note="the floor: no tokens", has_vocabulary=False),
-}

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contenders import ENTRIES, Task
+from contenders import Task
+from entries import ENTRIES
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parents[1] / "tests" / "python"
@@ -37,6 +38,22 @@ class Samples:
         self.stages.append(report["stages"])
 
 
+def environment_of(task: Task) -> dict[str, str]:
+    """What a contender's process finds: the tests' modules, and as many threads as it is given."""
+    threads = str(task.num_threads)
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAYON_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "true" if task.num_threads > 1 else "false",
+        # datasets keeps what it makes of a builder; nothing is asked of the network.
+        "HF_HOME": str(task.folder),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
 def run_process(task: Task, actions: Sequence[str]) -> dict[str, Any]:
     """One fresh process.
 
@@ -45,19 +62,10 @@ def run_process(task: Task, actions: Sequence[str]) -> dict[str, Any]:
     """
     fields = asdict(task)
     fields.update(paths=[str(path) for path in task.paths], folder=str(task.folder))
-    threads = str(task.num_threads)
-    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "RAYON_NUM_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "true" if task.num_threads > 1 else "false",
-    }
     command = [sys.executable, str(HERE / "worker.py"), json.dumps(fields), *actions]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    done = subprocess.run(command, env=environment_of(task), capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     if done.returncode != 0:
-        raise RuntimeError(f"{task.contender} ({task.vocabulary}, {threads} threads) failed:\n{done.stderr}")
+        raise RuntimeError(f"{task.contender} ({task.vocabulary}, {task.num_threads} threads) failed:\n{done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout)
     return report
 

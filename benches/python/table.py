@@ -17,11 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from contenders import ENTRIES
 from corpus import Corpus
+from entries import ENTRIES
 from rounds import Samples
 
-PACKAGES = ("nanofast", "gigatoken", "tiktoken", "tokenizers", "pyarrow", "torch", "numpy")
+PACKAGES = (
+    *("nanofast", "gigatoken", "tiktoken", "tokenizers", "pyarrow", "torch", "torchdata", "grain", "datasets"),
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Row:
     cold_mb_per_second: Spread
     warm_mb_per_second: Spread
     warm_mtok_per_second: float | None
-    warm_mb_per_cpu_second: float
+    warm_mb_per_cpu_second: float | None
     cold_ratio: float
     warm_ratio: float
     setup_seconds: float
@@ -61,6 +64,13 @@ def shown(number: float) -> str:
 def rates(passes: Sequence[dict[str, float]], unit: str, clock: str = "seconds") -> list[float]:
     """Millions of `unit` a second."""
     return [one[unit] / one[clock] / 1e6 for one in passes]
+
+
+def processor_rate(passes: Sequence[dict[str, float]]) -> float | None:
+    """Median of MB a second of processor time; None where a pass does not tell it."""
+    if any(one["cpu_seconds"] is None for one in passes):
+        return None
+    return median(rates(passes, "num_bytes", "cpu_seconds"))
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -88,7 +98,7 @@ def make_rows(samples: Sequence[Samples]) -> list[Row]:
                 cold_mb_per_second=spread(rates(sample.cold, "num_bytes")),
                 warm_mb_per_second=spread(rates(sample.warm, "num_bytes")),
                 warm_mtok_per_second=median(rates(sample.warm, "num_tokens")) if entry.has_vocabulary else None,
-                warm_mb_per_cpu_second=median(rates(sample.warm, "num_bytes", "cpu_seconds")),
+                warm_mb_per_cpu_second=processor_rate(sample.warm),
                 cold_ratio=ratio("cold"),
                 warm_ratio=ratio("warm"),
                 setup_seconds=median(sample.setup_seconds),
@@ -172,7 +182,7 @@ def as_markdown(rows: Sequence[Row], facts: dict[str, Any]) -> str:
             str(row.cold_mb_per_second),
             str(row.warm_mb_per_second),
             "–" if row.warm_mtok_per_second is None else shown(row.warm_mtok_per_second),
-            shown(row.warm_mb_per_cpu_second),
+            "–" if row.warm_mb_per_cpu_second is None else shown(row.warm_mb_per_cpu_second),
             shown(row.cold_ratio),
             shown(row.warm_ratio),
         )
@@ -185,7 +195,11 @@ def as_markdown(rows: Sequence[Row], facts: dict[str, Any]) -> str:
 
     machine, corpus = facts["machine"], facts["corpus"]
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
-    notes = [f"- {entry.name}: {entry.note}" for entry in ENTRIES.values() if entry.is_timed and entry.note]
+    entries = [entry for entry in ENTRIES.values() if entry.is_timed]
+    notes = [f"- {entry.name}: {entry.note}" for entry in entries if entry.is_there and entry.note]
+    notes += [
+        f"- {entry.name}: not measured, `{entry.package}` is not there" for entry in entries if not entry.is_there
+    ]
     return "\n".join(
         [
             line(HEADER),

@@ -19,8 +19,10 @@ def main() -> None:
     fields = json.loads(sys.argv[1])
     # Before anything counts the cores to size its pools: all of a contender's threads share what it is allowed.
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: fields["num_threads"]])
-    from contenders import ENTRIES, Task
+        cores, first = sorted(os.sched_getaffinity(0)), fields["first_core"]
+        os.sched_setaffinity(0, {cores[(first + i) % len(cores)] for i in range(fields["num_threads"])})
+    from contenders import Task
+    from entries import ENTRIES
 
     fields.update(paths=tuple(map(Path, fields["paths"])), folder=Path(fields["folder"]))
     contender = ENTRIES[fields["contender"]].make(Task(**fields))
@@ -30,9 +32,10 @@ def main() -> None:
         if action == "answer":
             report["answer"] = contender.answer()
             continue
-        start, cpu = time.perf_counter(), time.process_time()
+        cpu, start = contender.cpu_seconds(), time.perf_counter()
         done = contender.run()
-        cpu_seconds, seconds = time.process_time() - cpu, time.perf_counter() - start
+        seconds, cpu_then = time.perf_counter() - start, contender.cpu_seconds()
+        cpu_seconds = None if cpu is None or cpu_then is None else cpu_then - cpu
         passes.append({"seconds": seconds, "cpu_seconds": cpu_seconds, **asdict(done)})
     report.update(passes=passes, stages=contender.stages())
     print(json.dumps(report))

@@ -22,6 +22,14 @@ def prompt_ids(tokenizer: Any, template: ChatTemplate, messages: Messages) -> li
     return [int(token) for token in ids]
 
 
+def end_tokens(tokenizer: Any, template: ChatTemplate) -> set[int]:
+    """Ids that end an answer: every special token but those around the parts of one.
+
+    A small model does not always close its message; when it goes on with another's turn, the answer is over too.
+    """
+    return {number for token, number in tokenizer.special_tokens.items() if token not in template.part_tokens}
+
+
 def answer(
     model: GPT,
     tokenizer: Any,
@@ -34,7 +42,9 @@ def answer(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Yield the answer's tokens until the model ends its message; at most `num_tokens`, and what its context holds.
+    """Yield the answer's tokens until the model ends its message (see `end_tokens`).
+
+    There are at most `num_tokens`, and no more than the model's context holds.
 
     Raises ConfigError when the conversation alone is longer than the context.
     """
@@ -44,7 +54,7 @@ def answer(
             f"the conversation has {len(ids)} tokens; the model's context holds {model.config.sequence_length}; begin "
             "another one"
         )
-    ends = {tokenizer.special_tokens[token] for token in (*template.stop_tokens, template.bos) if token}
+    ends = end_tokens(tokenizer, template)
     for ids_B in sample(model, ids, num_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed):
         token = int(ids_B[0])
         if token in ends:

@@ -63,16 +63,22 @@ def thinned(steps: Sequence[float], values: Sequence[float | None]) -> tuple[Flo
 
 
 def line_chart(
-    curves: Sequence[Curve], label: str, *, log_scale: bool = False, from_zero: bool = False, percent: bool = False
+    curves: Sequence[Curve],
+    label: str,
+    *,
+    over: str = "step",
+    log_scale: bool = False,
+    from_zero: bool = False,
+    percent: bool = False,
 ) -> str:
-    """Curves over training steps; empty where no curve has a point."""
+    """Curves over training steps, or what `over` names; empty where no curve has a point."""
     from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
     drawn = [(curve, *thinned(curve.steps, curve.values)) for curve in curves]
     drawn = [entry for entry in drawn if len(entry[1])]
     if not drawn:
         return ""
-    figure, axes = _figure(label)
+    figure, axes = _figure(label, over)
     for curve, x, mean, low, high in drawn:
         colour = list(_COLOURS)[curve.colour % len(_COLOURS)]
         if low is not mean and not curve.faint:
@@ -107,7 +113,7 @@ def stacked_chart(
     """Layers on top of each other over training steps; empty where there is no step."""
     if not steps or not labels:
         return ""
-    figure, axes = _figure(label)
+    figure, axes = _figure(label, "step")
     thin = [thinned(steps, [value or 0.0 for value in layer]) for layer in layers]
     axes.stackplot(
         thin[0][0],
@@ -121,6 +127,21 @@ def stacked_chart(
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_short_formatter())
     _legend(axes)
+    return _svg(figure, label)
+
+
+def bar_chart(labels: Sequence[str], values: Sequence[float], label: str, *, colours: Sequence[int]) -> str:
+    """Bars from top to bottom, their values beside them; empty where there are none."""
+    if not values:
+        return ""
+    figure, axes = _figure(label, "")
+    names = list(_COLOURS)
+    bars = axes.barh(labels, values, color=[names[colour % len(names)] for colour in colours], height=0.7)
+    axes.bar_label(bars, [short_number(value) for value in values], padding=3, fontsize=9, color=_INK)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.set_xlim(0, 1.12 * max(values) or 1)
+    axes.set_xticks([])
     return _svg(figure, label)
 
 
@@ -152,7 +173,7 @@ def _legend(axes: Axes) -> None:
     axes.legend(**style)
 
 
-def _figure(label: str) -> tuple[Figure, Axes]:
+def _figure(label: str, over: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
@@ -160,7 +181,7 @@ def _figure(label: str) -> tuple[Figure, Axes]:
     axes.margins(x=0.01)
     axes.set_axisbelow(True)
     axes.set_title(label, loc="left", fontsize=10, color=_INK)
-    axes.set_xlabel("step", fontsize=9, color=_INK)
+    axes.set_xlabel(over, fontsize=9, color=_INK)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.tick_params(colors=_INK, which="both", labelsize=9, length=0)
     for spine in axes.spines.values():

@@ -92,9 +92,10 @@ class ChatTemplate:
         return json.dumps(arguments)
 
     @property
-    def stop_tokens(self) -> tuple[str, ...]:
-        """Special tokens that end an assistant's message."""
-        return tuple(token for token in self.special_tokens if self.turns["assistant"].end.startswith(token))
+    def part_tokens(self) -> tuple[str, ...]:
+        """Special tokens that may stand within an assistant's message; any other ends it."""
+        around = [text for part in self.parts.values() for text in (part.start, part.end)]
+        return tuple(token for token in self.special_tokens if any(token in text for text in around))
 
 
 NANOCHAT = ChatTemplate(

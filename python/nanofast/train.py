@@ -43,6 +43,8 @@ def run(words: list[str]) -> int:
             raise ConfigError(
                 f"--from is for midtrain and sft; put the stage first: midtrain --from {config.run.from_run}"
             )
+        if not stage.continues and config.run.warm_optimizer:
+            raise ConfigError("--warm-optimizer is for midtrain and sft, which begin --from a checkpoint")
         # torch is imported only from here on: a wrong flag is refused at once
         from nanofast.build import announce, build, prepare
         from nanofast.resume import find, home_folder

@@ -14,6 +14,7 @@ import pytest
 import nanofast
 from chat_shards import write_jsonl
 from chat_twin import nanochat_tokenizer, random_conversations, render
+from nanofast.answering import end_tokens
 from nanofast.chat_template import CHATML, LLAMA3, NANOCHAT, TEMPLATES, ChatTemplate
 from nanofast.data import inspect, inspect_chat
 
@@ -84,6 +85,16 @@ def test_a_generation_prompt_ends_where_an_answer_begins(chat_tokenizer: nanofas
     assert whole[: len(prompt)].tolist() == prompt.tolist()
     assert chat_tokenizer.decode(prompt).endswith("<|assistant_start|>")
     assert not mask.any()
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=lambda template: template.name)
+def test_an_answer_ends_at_every_special_token_but_those_around_its_parts(template: ChatTemplate):
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base").with_special_tokens(template.special_tokens)
+    special = tokenizer.special_tokens
+    goes_on = {token for token in special if special[token] not in end_tokens(tokenizer, template)}
+    around = {"<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"}
+    assert goes_on == (around if template.parts else set())
+    assert special["<|endoftext|>"] in end_tokens(tokenizer, template), "one that the template does not know"
 
 
 @pytest.mark.parametrize("base", ["r50k_base", "o200k_base"])

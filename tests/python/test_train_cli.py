@@ -294,6 +294,7 @@ def test_and_so_is_each_of_its_own(
         (["--device", "mps"], {}, "sees no MPS device"),
         (["--device", "xla"], {}, "device `xla` is none that nanofast trains on"),
         (["--from", "somewhere"], {}, "--from is for midtrain and sft"),
+        (["--warm-optimizer"], {}, "--warm-optimizer is for midtrain and sft"),
         (["--data=~/no such folder", "--tokenizer=r50k_base"], {"HOME": "{folder}"}, "`{folder}/no such folder`"),
         (["--n-embd=1073741824", "--n-head=1", "--dtype=auto"], {}, "out of memory"),
         ([], {"RANK": "first"}, "environment variable RANK must be a number; found `first`"),

@@ -284,13 +284,9 @@ impl Loader {
         let rows = tokens.chunks_exact(row_length);
         let places = inputs.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
         for (row, (inputs, targets)) in rows.zip(places) {
-            inputs.copy_from_slice(&row[..length]);
-            for (target, &token) in targets.iter_mut().zip(&row[1..]) {
-                *target = token as i64;
-            }
-            if shape.masked {
-                inputs.iter_mut().for_each(|token| *token &= !NOT_LEARNED as i32);
-                targets.iter_mut().for_each(|target| *target = (*target).max(-1));
+            for ((input, target), pair) in inputs.iter_mut().zip(targets).zip(row.windows(2)) {
+                *input = pair[0] & !NOT_LEARNED as i32;
+                *target = i64::from(pair[1].max(-1)); // negative is not learned
             }
         }
         Ok(())

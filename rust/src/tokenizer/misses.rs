@@ -129,12 +129,10 @@ impl Misses {
             } else if pretoken.len() <= Group::<4>::MAX_BYTES {
                 self.long.push(at, pretoken, &mut store);
             } else {
-                let mut ids = Vec::new();
                 match store.whole_id(at) {
-                    Some(id) => ids.push(id),
-                    None => tables.merge_long(heap, pretoken, &mut ids),
+                    Some(id) => store.remember(at, &[id]),
+                    None => store.put(at, |ids| tables.merge_long(heap, pretoken, ids)),
                 }
-                store.remember(at, &ids);
             }
         }
         self.short.merge(&mut store);
@@ -208,12 +206,17 @@ impl<'a, F: Fn(usize) -> &'a [u8]> Store<'_, F> {
         if self.knows_tokens { None } else { self.tables.whole_id(self.pretoken(at)) }
     }
 
-    /// Puts the ids of a word into the caches.
+    /// Takes the ids of a word, for the caches too.
     fn remember(&mut self, at: usize, ids: &[u32]) {
+        self.put(at, |pool| pool.extend_from_slice(ids));
+    }
+
+    /// The same where `append` makes them.
+    fn put(&mut self, at: usize, append: impl FnOnce(&mut Vec<u32>)) {
         let Word { key, home, .. } = self.words[at];
-        self.caches.remember((key, home), self.pretoken(at), ids);
         let first = self.found.pool.len();
-        self.found.pool.extend_from_slice(ids);
+        append(&mut self.found.pool);
+        self.caches.remember((key, home), self.pretoken(at), &self.found.pool[first..]);
         self.found.end_word(at, first);
     }
 }

@@ -42,8 +42,8 @@ use crate::error::{Error, Place, Result};
 use crate::pool::{Pool, Pooled};
 use crate::ragged::DocumentBatch;
 
-/// Bytes of a batch: as many as a batch of texts has (see `row_group`).
-const BATCH_BYTES: usize = 256 << 10;
+/// Bytes of a batch: what is made of it, copied and then encoded, stays in a core's second-level cache.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Bytes that a byte of stored text takes while a conversation is made of it: parsed, written, and room to grow.
 const MADE_OF_A_BYTE: usize = 3;

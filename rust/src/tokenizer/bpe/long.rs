@@ -8,7 +8,10 @@
 //! the two. (No merge that crosses a border can be the first to do so, since the bytes beside that border would then cross it
 //! by themselves. The idea is that of the crate `bpe` of rust-gems.) Within a window neighbours fit, so what is left to see is
 //! whether the window's first token fits the one before it. Where it does not, the window begins further back; where it would
-//! begin too far back, larger windows are tried, then the whole.
+//! begin too far back, larger windows are tried, then the whole. Of a run of one letter or of spaces every window is the same:
+//! one that is like the last is not merged again, nor are two neighbours like the last.
+
+use std::ops::Range;
 
 use super::heap::HeapMerger;
 use super::{PairTable, medium};
@@ -30,7 +33,8 @@ pub fn merge(
     out: &mut Vec<u32>,
 ) {
     let before = out.len();
-    let mut merger = Windows { pairs, heap, length, ids: Vec::new() };
+    let (ids, two) = (Vec::new(), Vec::new());
+    let mut merger = Windows { pairs, heap, length, window: 0..0, ids, fitting: None, two };
     for &size in sizes.iter().take_while(|&&size| size < pretoken.len()) {
         if merger.merge(size, pretoken, before, out) {
             return;
@@ -44,7 +48,14 @@ struct Windows<'a, L> {
     pairs: &'a PairTable,
     heap: &'a mut HeapMerger,
     length: L,
+    /// Bytes of the pretoken that were merged last …
+    window: Range<usize>,
+    /// … and what came out.
     ids: Vec<u32>,
+    /// The neighbours that were last seen to fit.
+    fitting: Option<(u32, u32)>,
+    /// What merging two neighbours gave.
+    two: Vec<u32>,
 }
 
 impl<L: Fn(u32) -> usize> Windows<'_, L> {
@@ -58,37 +69,42 @@ impl<L: Fn(u32) -> usize> Windows<'_, L> {
                 return false;
             }
             let end = pretoken.len().min(start + size);
-            self.merge_whole(&pretoken[start..end]);
-            let window = std::mem::take(&mut self.ids);
-            let fits = keep == before || self.fits(out[keep - 1], window[0], pretoken, start);
-            if fits {
+            if pretoken[start..end] != pretoken[self.window.clone()] {
+                merge_whole(self.pairs, self.heap, &pretoken[start..end], &mut self.ids);
+            }
+            self.window = start..end;
+            if keep == before || self.fits((out[keep - 1], self.ids[0]), pretoken, start) {
                 out.truncate(keep);
-                out.extend_from_slice(&window);
+                out.extend_from_slice(&self.ids);
                 (done, taken_back) = (end, TAKEN_BACK);
             } else {
                 taken_back *= 2;
             }
-            self.ids = window;
         }
         true
     }
 
-    /// Puts the ids of `bytes` into `ids`.
-    fn merge_whole(&mut self, bytes: &[u8]) {
-        self.ids.clear();
-        if bytes.len() <= medium::MAX_BYTES {
-            self.ids.resize(bytes.len(), 0);
-            let count = medium::merge(self.pairs, bytes, &mut self.ids);
-            self.ids.truncate(count);
-        } else {
-            self.heap.merge(self.pairs, bytes, &mut self.ids);
-        }
-    }
-
     /// Whether merging the bytes of two neighbours, whose border is at byte `at`, gives the two.
-    fn fits(&mut self, left: u32, right: u32, pretoken: &[u8], at: usize) -> bool {
+    fn fits(&mut self, (left, right): (u32, u32), pretoken: &[u8], at: usize) -> bool {
+        if self.fitting == Some((left, right)) {
+            return true;
+        }
         let (start, end) = (at - (self.length)(left), at + (self.length)(right));
-        self.merge_whole(&pretoken[start..end]);
-        self.ids == [left, right]
+        merge_whole(self.pairs, self.heap, &pretoken[start..end], &mut self.two);
+        let fits = self.two == [left, right];
+        self.fitting = fits.then_some((left, right)).or(self.fitting);
+        fits
+    }
+}
+
+/// Puts the ids of `bytes` into `ids`.
+fn merge_whole(pairs: &PairTable, heap: &mut HeapMerger, bytes: &[u8], ids: &mut Vec<u32>) {
+    ids.clear();
+    if bytes.len() <= medium::MAX_BYTES {
+        ids.resize(bytes.len(), 0);
+        let count = medium::merge(pairs, bytes, ids);
+        ids.truncate(count);
+    } else {
+        heap.merge(pairs, bytes, ids);
     }
 }
