@@ -35,6 +35,7 @@ test-long: setup-long
 test-long: export NANOFAST_TEST_LONG = 1
 test-long: export PROPTEST_CASES = 4096
 test-long: test
+	cargo test --locked --features remote --lib remote
 
 bench: setup-bench
 	$(PYTHON_HERE) -m pytest benches $(ARGS)
@@ -47,8 +48,8 @@ docs: setup-docs
 
 lint: setup-dev
 	cargo fmt --check
-	cargo clippy --locked --all-targets --features python -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	cargo clippy --locked --all-targets --features python,remote -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --features remote --document-private-items
 	$(PYTHON_HERE) -m ruff format --check
 	$(PYTHON_HERE) -m ruff check
 	$(PYTHON_HERE) -m mypy

@@ -21,6 +21,7 @@ from nanofast.errors import (
 )
 from nanofast.loader import TokenLoader
 from nanofast.mixture import Mixture
+from nanofast.remote import Remote
 from nanofast.token_files import TokenDataset, TokenFileLoader
 from nanofast.tokenizer import Tokenizer
 
@@ -34,6 +35,7 @@ __all__ = [
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",
+    "Remote",
     "TokenDataset",
     "TokenFileLoader",
     "TokenLoader",

@@ -329,7 +329,8 @@ class BatchLoader:
         `tokens_per_second`: since the first `next()`. `cache_hit_rate`: the part of all pretokens that a cache of the
         tokenizer knew. `ready_batches`, `read_ahead_bytes`, `shared_row_group_bytes`: what lies in the queues.
         `memory`: `limit_bytes`; `used_bytes` of it at the moment and `peak_bytes` since the threads started, never more
-        than the limit; `reserved_bytes`, of these, for the ring and the caches (zeros for token files).
+        than the limit; `reserved_bytes`, of these, for the ring, the caches and what is asked of
+        servers ahead (zeros for token files).
         `quarantine`: what was left out up to the last batch, each part with its file, row group, rows (first, behind
         the last) and reason. `shares`: for each source of a mixture the tokens admitted (BOS included) and trained, and
         what share of all sources' they are. `bottleneck`: the stage that kept batches from coming faster; "ring_full"

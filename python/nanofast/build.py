@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import math
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from nanofast.peak import peak_flops
 from nanofast.plan import Plan, describe, with_horizon
 from nanofast.precision import choose_dtype
 from nanofast.progress import Progress
+from nanofast.remote import has_secrets, remote_of
 from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
 from nanofast.run_folder import open_run
 from nanofast.runlog import RunLog
@@ -107,6 +109,11 @@ def _data_and_tokenizer(config: Config, home: Path, world: World) -> tuple[str, 
         text and os.path.expanduser(text)  # noqa: PTH111  # a glob is no Path
         for text in (config.data.data, config.data.tokenizer)
     )
+    if data is not None and any(map(has_secrets, re.split(r"[,=]", data))):
+        raise ConfigError(
+            "data holds a URL with a user name, a password or a query, and the configuration is kept with every "
+            "checkpoint; give credentials in the environment, or fetch the files first"
+        )
     if config.data.documents == "conversations" and data is None:
         raise ConfigError("no conversations are named; pass --data PATH[:COUNT],… (parquet or JSONL)")
     if data is not None and is_token_data(data):
@@ -192,6 +199,7 @@ def open_loader(
         on_bad_data=config.data.on_bad_data,
         invalid_utf8=config.data.invalid_utf8,
         return_documents=return_documents,
+        remote=remote_of(config.data),
     )
 
 

@@ -18,6 +18,7 @@ from nanofast.errors import InvalidError, WrongTypeError
 from nanofast.home import home_folder
 from nanofast.loader import TokenLoader
 from nanofast.mixture import Data, Mixture
+from nanofast.remote import Remote, remote_json
 
 if TYPE_CHECKING:
     from nanofast.tokenizer import Tokenizer
@@ -84,7 +85,7 @@ class ChatLoader(TokenLoader):
             too_long=too_long,
             index_folder=folder,
         )
-        paths, split = _listed(data, split)
+        paths, split = _listed(data, split, options.get("remote"))
         super().__init__(
             paths,
             tokenizer,
@@ -118,7 +119,7 @@ class ChatLoader(TokenLoader):
         return metrics
 
 
-def _listed(data: ChatData, split: str | None) -> tuple[list[str] | Mixture, str | None]:
+def _listed(data: ChatData, split: str | None, remote: Remote | None) -> tuple[list[str] | Mixture, str | None]:
     """Every shard as often as it counts, and the split that is left for the plan to make.
 
     The last shard is the validation split, so it is counted once and is in no other.
@@ -134,7 +135,8 @@ def _listed(data: ChatData, split: str | None) -> tuple[list[str] | Mixture, str
             raise WrongTypeError(f"data[{path!r}] = {count!r}: expected how often it is listed, a whole number")
         if count < 1:
             raise InvalidError(f"data[{path!r}] = {count}: must be at least 1; leave the data set out instead")
-        counted += [(str(shard), count) for shard in _nanofast.find_conversations(os.fspath(path))]
+        found = _nanofast.find_conversations(os.fspath(path), remote_json([os.fspath(path)], remote))
+        counted += [(str(shard), count) for shard in found]
     if split is not None and len(counted) == 1 and counted[0][1] > 1:
         raise InvalidError(
             f"split = `{split}`: a single shard that is listed {counted[0][1]} times cannot be split; list it once, or "

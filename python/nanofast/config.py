@@ -45,7 +45,8 @@ class DataSettings:
     """Where text comes from and how it becomes rows."""
 
     data: str | None = None
-    """Parquet or token files: a file, folder or glob. Derived: a sample corpus made from this Python's library.
+    """Parquet or token files: a file, folder or glob; of parquet also a URL (s3, gs, az, http, https, hf). Derived: a
+    sample corpus made from this Python's library.
     A mixture: NAME=PATH:WEIGHT,…, read in shares of tokens. Conversations: PATH[:COUNT],… of parquet or JSONL, each
     listed COUNT times in a pass."""
     documents: Literal["text", "conversations"] = "text"
@@ -55,6 +56,12 @@ class DataSettings:
     trained on the sample corpus."""
     text_column: str = "text"
     """Column that holds the text."""
+    cache_folder: str | None = None
+    """Folder that keeps what is read from URLs, for later epochs, runs and the other processes of the machine."""
+    cache_limit_bytes: int = 50_000_000_000
+    """Most bytes in that folder; what was not used for longest goes first."""
+    remote_timeout_seconds: float = 120.0
+    """Seconds after which a read from a URL that does not succeed ends the run, retries included."""
     packing: Literal["best_fit", "concat", "one_per_row"] = "best_fit"
     """How documents become rows."""
     overflow: Literal["carry", "crop", "pad"] = "carry"

@@ -17,6 +17,7 @@ from nanofast.chat_template import ChatTemplate
 from nanofast.config import ChatSettings, Config, ConfigError
 from nanofast.distributed import World
 from nanofast.mixture import Mixture
+from nanofast.remote import is_remote, remote_json, remote_of
 
 SAMPLED = 1000  # conversations that the length of a pass is estimated from
 
@@ -36,7 +37,7 @@ def data_sets(text: str) -> dict[str, int]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         found = re.fullmatch(r"(.+?)(?::(\d+))?", part)
         assert found is not None  # anything that is not empty matches
-        path = str(Path(found[1]).expanduser().absolute())
+        path = found[1] if is_remote(found[1]) else str(Path(found[1]).expanduser().absolute())
         counts[path] = counts.get(path, 0) + (1 if found[2] is None else int(found[2]))
     if not counts:
         raise ConfigError("data names no conversations; expected --data PATH[:COUNT],…")
@@ -107,6 +108,7 @@ def open_loader(
         seed=config.run.seed,
         device=world.device,
         num_threads=config.data.loader_threads,
+        remote=remote_of(config.data),
     )
 
 
@@ -123,7 +125,7 @@ def with_one_pass(config: Config, tokenizer: Any) -> Config:
         layout=chat.layout, messages_column=chat.messages_column, text_column=config.data.text_column
     )
     for path, count in _counts(named_data(config.data.data)).items():
-        for shard in _nanofast.find_conversations(path):
+        for shard in _nanofast.find_conversations(path, remote_json([path], remote_of(config.data))):
             lengths = [len(ids) for ids, _ in _nanofast.render_rows(tokenizer._native, arguments, shard, SAMPLED)]
             num_rows = _nanofast.count_rows(shard, arguments)
             tokens += count * num_rows * sum(lengths) / max(1, len(lengths))

@@ -11,6 +11,7 @@ from nanofast.errors import InvalidError, WrongTypeError
 from nanofast.loader_arguments import bos_id as own_bos_id
 from nanofast.loader_arguments import count, paths_of, place_among_all
 from nanofast.mixture import Data, Mixture
+from nanofast.remote import Remote, remote_json
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,9 @@ class TokenLoader(BatchLoader):
     on with the very next one.
 
     Args:
-        data: a parquet file, a folder of them, a glob, or a list of these; shards are read in the order of their names
-            (a list keeps its own). Or a `nanofast.Mixture` of several such data sets.
+        data: a parquet file, a folder of them, a glob, a URL (s3, gs, az, http, https, hf), or a list of these; shards
+            are read in the order of their names (a list keeps its own). Or a `nanofast.Mixture` of several such data
+            sets.
         tokenizer: a `nanofast.Tokenizer`.
         batch_size: rows a batch, B.
         sequence_length: inputs a row, T.
@@ -54,12 +56,12 @@ class TokenLoader(BatchLoader):
             process may use, shared with the ranks beside it.
         num_slots: batches that the ring holds ready.
         memory_limit_bytes: what the loader may hold at any moment, 1 GiB by default: the ring, its threads' caches of
-            the tokenizer (48 MiB each, less where that is more than half of what is left), pages, texts, tokens and the
-            documents that wait for a row. The batches are the same at every limit. One that cannot do by what the
-            footers tell is refused with the least that does; a page or a document that is larger than they let expect
-            is a MemoryError of `next()`, with the number that would do. Beside it come batches that were handed over or
-            copied to a device, footers, the tokenizer's own tables, and some 64 MB at most for stacks, fragments and
-            what is too small to count.
+            the tokenizer (48 MiB each, less where that is more than half of what is left), pages, texts, tokens, what
+            is asked of servers ahead, and the documents that wait for a row. The batches are the same at every limit.
+            One that cannot do by what the footers tell is refused with the least that does; a page or a document that
+            is larger than they let expect is a MemoryError of `next()`, with the number that would do. Beside it come
+            batches that were handed over or copied to a device, footers, the tokenizer's own tables, and some 64 MB at
+            most for stacks, fragments and what is too small to count.
         on_bad_data: "raise" an error that names file, row group, row and reason; "quarantine" leaves out the smallest
             part that is bad (a document; a page's rows; the rest of a row group; a file), keeps all else where it is,
             and lists it in `metrics()` and in the state.
@@ -69,6 +71,7 @@ class TokenLoader(BatchLoader):
             excepted that already wait for a row.
         return_documents: batches are `(inputs, targets, documents)` with a `nanofast.documents.BatchDocuments`: what
             lies where, for attention within documents, and where it came from.
+        remote: how URLs are read: cache folder, time-outs. None: `nanofast.Remote()`.
 
     A loader pickles: the copy is at the same position. Inside the workers of `torch.utils.data.DataLoader(loader,
     batch_size=None, num_workers=n)` (import torch before making the loader) worker w of n on rank r of W is rank
@@ -111,6 +114,7 @@ class TokenLoader(BatchLoader):
         invalid_utf8: str = "refuse",
         exclude: Excluded | None = None,
         return_documents: bool = False,
+        remote: Remote | None = None,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         mixture = data if isinstance(data, Mixture) else None
@@ -136,8 +140,9 @@ class TokenLoader(BatchLoader):
         if not hasattr(tokenizer, "_native"):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
+        paths = {name: paths_of(source) for name, source in sources.items()}
         native = _nanofast.NativeLoader(
-            [(name, paths_of(source)) for name, source in sources.items()],
+            [*paths.items()],
             tokenizer._native,
             text_column=text_column,
             split=split,
@@ -168,6 +173,7 @@ class TokenLoader(BatchLoader):
             weights=None if mixture is None else list(mixture.weights.values()),
             run_out="repeat" if mixture is None else mixture.run_out,
             chat_json=self._chat_json,
+            remote_json=remote_json([path for source in paths.values() for path in source], remote),
         )
         self.tokenizer = tokenizer
         self._hold(native, {**arguments, "rank": rank, "world_size": world_size})

@@ -103,6 +103,15 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
+    /// A server refused a read, or did not answer in time.
+    #[error("cannot read `{}`: {reason}", path.display())]
+    Remote {
+        /// The object's URL, without anything secret.
+        path: PathBuf,
+        /// What came instead, and what to do.
+        reason: String,
+    },
+
     /// Bytes that are not what parquet says they should be.
     #[error(
         "bad parquet data in {place}: {reason}; the file is damaged or incomplete: fetch or write it again"
@@ -367,7 +376,7 @@ impl Error {
         match self {
             Self::Source { error, .. } => error.kind(),
             Self::NotFound { .. } | Self::NoShards { .. } => Kind::NotFound,
-            Self::Io { .. } => Kind::Io,
+            Self::Io { .. } | Self::Remote { .. } => Kind::Io,
             Self::ColumnType { .. } | Self::MessagesType { .. } => Kind::Type,
             Self::MemoryLimit { .. } | Self::Resource { what: "memory", .. } => Kind::Memory,
             Self::Panic { .. } | Self::Resource { .. } | Self::Closed | Self::Forked => Kind::Runtime,

@@ -20,7 +20,7 @@ pub(crate) use step::{Step, Ticket, Wanted};
 
 use crate::error::{Error, Result};
 use crate::piece::Piece;
-use crate::plan::{Plan, permuted};
+use crate::plan::{Plan, Unit, permuted};
 use crate::reorder::Reorder;
 use crate::row_groups::UnitReader;
 use crate::state::{Address, Waiting};
@@ -45,6 +45,10 @@ pub(crate) struct Feed {
     /// First of the units without a document that lie behind the last one with any.
     empty_since: Option<u64>,
 }
+
+/// Units behind the one that is read whose bytes are asked for: while a lane's share of the threads works through one row
+/// group, the next one's first bytes come, and those of another where row groups are small.
+const UNITS_BEHIND: usize = 2;
 
 /// Text of one step, about: what a reader's batch is made to hold.
 pub(crate) const STEP_BYTES: usize = 256 << 10;
@@ -156,6 +160,18 @@ impl Feed {
             wanted: read.wanted.clone(),
             is_restoring,
         })
+    }
+
+    /// The units that come after that of a step: those of open segments that nobody has begun, then those of the plan.
+    pub(crate) fn units_behind(&self, plan: &Plan, step: &Step) -> Vec<Unit> {
+        let index = (step.segment - self.front) as usize;
+        let rest = self.segments[index].units.iter().skip(step.unit + 1);
+        let open = rest.chain(self.segments.iter().skip(index + 1).flat_map(|segment| &segment.units));
+        let open = open.filter_map(|read| read.reader.as_ref()).filter(|reader| reader.is_fresh());
+        let first = self.opens.map_or(u64::MAX, |position| position.ordinal);
+        let planned = first..first.saturating_add(UNITS_BEHIND as u64);
+        let planned = planned.map_while(|ordinal| plan.unit(self.lane, ordinal));
+        open.map(UnitReader::unit).chain(planned).take(UNITS_BEHIND).collect()
     }
 
     /// Takes back a step that read nothing: it will be given out again.

@@ -1,8 +1,8 @@
 //! How a loader's memory limit is divided, and the least limit with which it can be made.
 //!
 //! ```text
-//! limit   [ring][threads: caches, scratch] | lanes: a page, a step, what packers hold, windows | read ahead, shared row groups
-//!         set aside when threads start     | at least so much, by what footers tell            | what is left
+//! limit   [ring][threads: caches, scratch][asked of servers] | lanes: a page, a step, what packers hold, windows | the rest
+//!         set aside when threads start                       | at least so much, by what footers tell            |
 //! ```
 //! Footers tell how many rows and bytes a row group has, not how large its pages and its largest document are: those
 //! are taken to be usual. Where they are not, the step that meets them is refused with the number that would do.
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::feed::STEP_BYTES;
 use crate::pipeline::STEP_MEMORY;
 use crate::plan::Plan;
-use crate::source::{RowGroup, Shard};
+use crate::source::{BLOCK_BYTES, RowGroup, Shard};
 use crate::tokenizer::DEFAULT_CACHE_BYTES;
 
 /// An encoder's buffers beside its caches, and a decompressor's tables.
@@ -20,6 +20,10 @@ const SCRATCH_BYTES: usize = 1 << 20;
 
 /// How often the caches' default is halved at most: to 1.5 MiB, with which encoding is some three times slower.
 const MOST_HALVINGS: u32 = 5;
+
+/// Bytes that are asked of servers ahead at most, beside the least: three requests for each of 20 readers, which is what
+/// eight lanes have under way. More only holds memory.
+const MOST_AHEAD_BYTES: usize = 128 << 20;
 
 /// Rows of a page as writers make them, unless those take less than a page of usual size.
 const PAGE_ROWS: u64 = 1024;
@@ -38,6 +42,8 @@ pub(crate) struct Floor {
     num_threads: usize,
     /// What lanes need at least.
     lanes: usize,
+    /// What is read ahead of servers at least; 0: all shards are files.
+    ahead: usize,
 }
 
 impl Floor {
@@ -51,23 +57,40 @@ impl Floor {
         let slots = slot.saturating_mul(config.num_slots * (1 + usize::from(has_spans)) + aside);
         let of_source = |plan: &Plan| lane_bytes(config, plan, shards);
         let lane = plans.iter().map(of_source).fold(0, usize::saturating_add);
-        Self { slots, num_threads: config.num_threads, lanes: lane.saturating_mul(num_lanes) }
+        let is_remote = shards.iter().any(Shard::is_remote);
+        let ahead = if is_remote { BLOCK_BYTES as usize * num_lanes } else { 0 };
+        Self { slots, num_threads: config.num_threads, lanes: lane.saturating_mul(num_lanes), ahead }
     }
 
     /// The least limit.
     pub(crate) fn least_bytes(&self) -> usize {
-        self.reserved_bytes(DEFAULT_CACHE_BYTES >> MOST_HALVINGS).saturating_add(self.lanes)
+        let reserved = self.beside_ahead(DEFAULT_CACHE_BYTES >> MOST_HALVINGS);
+        reserved.saturating_add(self.lanes).saturating_add(self.ahead)
     }
 
     /// What is set aside when the threads start.
-    pub(crate) fn reserved_bytes(&self, cache_bytes: usize) -> usize {
+    pub(crate) fn reserved_bytes(&self, limit: usize) -> usize {
+        self.beside_ahead(self.cache_bytes(limit)).saturating_add(self.ahead_bytes(limit))
+    }
+
+    /// The ring, and threads with caches of this size.
+    fn beside_ahead(&self, cache_bytes: usize) -> usize {
         self.slots.saturating_add(self.num_threads.saturating_mul(cache_bytes + SCRATCH_BYTES))
+    }
+
+    /// What of it is for what is asked of servers before it is needed: an eighth of what the least limit leaves.
+    pub(crate) fn ahead_bytes(&self, limit: usize) -> usize {
+        match self.ahead {
+            0 => 0,
+            least => least + (limit.saturating_sub(self.least_bytes()) / 8).min(MOST_AHEAD_BYTES),
+        }
     }
 
     /// What the caches of each encoder get of `limit`: with those of all threads half of what lanes do not need, in steps
     /// of two, so that loaders of about one limit can use each other's encoders.
     pub(crate) fn cache_bytes(&self, limit: usize) -> usize {
-        let room = limit.saturating_sub(self.reserved_bytes(0)).saturating_sub(self.lanes) / 2;
+        let others = self.beside_ahead(0).saturating_add(self.lanes).saturating_add(self.ahead_bytes(limit));
+        let room = limit.saturating_sub(others) / 2;
         let sizes = (0..=MOST_HALVINGS).map(|halvings| DEFAULT_CACHE_BYTES >> halvings);
         let mut fitting = sizes.filter(|&size| self.num_threads.saturating_mul(size) <= room);
         fitting.next().unwrap_or(DEFAULT_CACHE_BYTES >> MOST_HALVINGS)
@@ -75,10 +98,15 @@ impl Floor {
 
     /// What is set aside of the least limit that leaves `bytes` for all else.
     pub(crate) fn reserved_beside(&self, bytes: usize) -> usize {
-        let sizes = (0..=MOST_HALVINGS).rev().map(|halvings| DEFAULT_CACHE_BYTES >> halvings);
-        let leaves =
-            |size: &usize| self.cache_bytes(bytes.saturating_add(self.reserved_bytes(*size))) <= *size;
-        self.reserved_bytes(sizes.into_iter().find(leaves).unwrap_or(DEFAULT_CACHE_BYTES))
+        let reserved = |cache_bytes: usize| {
+            let rest = bytes.saturating_add(self.beside_ahead(cache_bytes));
+            // A seventh of the rest is an eighth of all.
+            let ahead = if self.ahead == 0 { 0 } else { self.ahead + (rest / 7 + 1).min(MOST_AHEAD_BYTES) };
+            rest.saturating_add(ahead) - bytes
+        };
+        let mut sizes = (0..=MOST_HALVINGS).rev().map(|halvings| DEFAULT_CACHE_BYTES >> halvings);
+        let leaves = |size: &usize| self.cache_bytes(bytes.saturating_add(reserved(*size))) <= *size;
+        reserved(sizes.find(leaves).unwrap_or(DEFAULT_CACHE_BYTES))
     }
 
     /// Refuses a limit that is too small.
@@ -87,11 +115,15 @@ impl Floor {
         if limit >= least {
             return Ok(());
         }
+        let ahead = match self.ahead {
+            0 => String::new(),
+            ahead => format!("{ahead} for what is asked of servers, "),
+        };
         let rule = format!(
-            "must be at least {least}: {} for the ring, {} for {} threads, and {} for the pages and documents that lanes \
-             hold, by what the footers tell",
+            "must be at least {least}: {} for the ring, {} for {} threads, {ahead}and {} for the pages and documents that \
+             lanes hold, by what the footers tell",
             self.slots,
-            least.saturating_sub(self.slots).saturating_sub(self.lanes),
+            least.saturating_sub(self.slots).saturating_sub(self.lanes).saturating_sub(self.ahead),
             self.num_threads,
             self.lanes
         );
@@ -138,31 +170,45 @@ fn page_bytes(group: RowGroup) -> u64 {
 mod tests {
     use super::*;
 
+    const HERE: Floor = Floor { slots: 1 << 20, num_threads: 4, lanes: 20 << 20, ahead: 0 };
+    const AFAR: Floor = Floor { ahead: 4 << 20, ..HERE };
+
     #[test]
     fn caches_get_what_lanes_do_not_need() {
-        let floor = Floor { slots: 1 << 20, num_threads: 4, lanes: 20 << 20 };
-        let least = floor.least_bytes();
-        assert!(floor.require(least - 1).is_err());
-        assert!(floor.require(least).is_ok());
-        assert_eq!(floor.cache_bytes(least), DEFAULT_CACHE_BYTES >> MOST_HALVINGS);
-        assert_eq!(floor.cache_bytes(1 << 30), DEFAULT_CACHE_BYTES);
-        for limit in (least..1 << 30).step_by(1 << 20) {
-            assert!(floor.reserved_bytes(floor.cache_bytes(limit)) + floor.lanes <= limit);
+        for floor in [HERE, AFAR] {
+            let least = floor.least_bytes();
+            assert!(floor.require(least - 1).is_err());
+            assert!(floor.require(least).is_ok());
+            assert_eq!(floor.cache_bytes(least), DEFAULT_CACHE_BYTES >> MOST_HALVINGS);
+            assert_eq!(floor.cache_bytes(1 << 30), DEFAULT_CACHE_BYTES);
+            for limit in (least..1 << 30).step_by(1 << 20) {
+                assert!(floor.reserved_bytes(limit) + floor.lanes <= limit);
+            }
         }
     }
 
     #[test]
+    fn what_is_asked_ahead_grows_with_the_limit() {
+        let least = AFAR.least_bytes();
+        assert_eq!(AFAR.ahead_bytes(least), 4 << 20);
+        assert_eq!(AFAR.ahead_bytes(least + (80 << 20)), 14 << 20);
+        assert_eq!(AFAR.ahead_bytes(4 << 30), 132 << 20);
+        assert_eq!(HERE.ahead_bytes(4 << 30), 0);
+    }
+
+    #[test]
     fn a_limit_that_is_said_to_do_leaves_what_is_needed() {
-        let floor = Floor { slots: 1 << 20, num_threads: 4, lanes: 20 << 20 };
-        for bytes in (0..1 << 30).step_by(5 << 20) {
-            let limit = bytes + floor.reserved_beside(bytes);
-            assert!(limit - floor.reserved_bytes(floor.cache_bytes(limit)) >= bytes);
+        for floor in [HERE, AFAR] {
+            for bytes in (0..2 << 30).step_by(5 << 20) {
+                let limit = bytes + floor.reserved_beside(bytes);
+                assert!(limit - floor.reserved_bytes(limit) >= bytes);
+            }
         }
     }
 
     #[test]
     fn sizes_beyond_what_can_be_counted_are_refused() {
-        let floor = Floor { slots: usize::MAX, num_threads: 4, lanes: usize::MAX };
+        let floor = Floor { slots: usize::MAX, num_threads: 4, lanes: usize::MAX, ahead: 0 };
         assert!(floor.require(usize::MAX - 1).is_err());
     }
 }

@@ -167,7 +167,8 @@ pub struct Memory {
     pub used_bytes: usize,
     /// The most that was granted at any moment since the threads started.
     pub peak_bytes: usize,
-    /// What of it is set aside from the start: the ring, and the caches of all threads.
+    /// What of it is set aside from the start: the ring, the caches of all threads, and room for what is asked
+    /// of servers ahead.
     pub reserved_bytes: usize,
 }
 

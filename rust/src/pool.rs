@@ -25,6 +25,8 @@ pub struct Pool<T> {
     account: Arc<Account>,
     most_bytes: usize,
     free: Mutex<Free<T>>,
+    /// Where what is asked of servers before it is needed lies.
+    ahead: Option<Arc<Self>>,
 }
 
 #[derive(Debug)]
@@ -41,9 +43,29 @@ impl<T> Pool<T> {
 
     /// An empty pool whose vectors are charged to `account`.
     pub fn within(account: &Arc<Account>) -> Arc<Self> {
+        Arc::new(Self::keeping(MOST_BYTES.min(account.limit() / MOST_OF_LIMIT), account, None))
+    }
+
+    /// The same where what is asked of servers before it is needed is charged to `ahead`, for nothing else.
+    pub fn with_ahead(account: &Arc<Account>, ahead: &Arc<Account>) -> Arc<Self> {
         let most_bytes = MOST_BYTES.min(account.limit() / MOST_OF_LIMIT);
+        let ahead = Arc::new(Self::keeping(ahead.limit(), ahead, None));
+        Arc::new(Self::keeping(most_bytes, account, Some(ahead)))
+    }
+
+    fn keeping(most_bytes: usize, account: &Arc<Account>, ahead: Option<Arc<Self>>) -> Self {
         let free = Mutex::new(Free { vectors: Vec::new(), num_bytes: 0 });
-        Arc::new(Self { account: account.clone(), most_bytes, free })
+        Self { account: account.clone(), most_bytes, free, ahead }
+    }
+
+    /// Where what is asked of servers before it is needed lies: here, where no other place is named.
+    pub fn ahead(self: &Arc<Self>) -> &Arc<Self> {
+        self.ahead.as_ref().unwrap_or(self)
+    }
+
+    /// Bytes of the account that no vector holds which is in use.
+    pub fn num_bytes_left(&self) -> usize {
+        self.account.free() + lock(&self.free).num_bytes
     }
 
     /// The account that vectors are charged to.

@@ -75,6 +75,9 @@ impl Found {
     }
 }
 
+/// Shard and row group.
+type Key = (usize, usize);
+
 /// Decoded row groups that several units read from.
 #[derive(Debug)]
 pub(crate) struct RowGroupCache {
@@ -82,17 +85,54 @@ pub(crate) struct RowGroupCache {
     pages: Arc<Pool<u8>>,
     /// Most recently used last.
     entries: Mutex<VecDeque<Arc<SharedRowGroup>>>,
+    /// Readers of row groups on servers that some lane comes to next.
+    begun: Mutex<Vec<(Key, Box<DocumentReader>)>>,
 }
 
 impl RowGroupCache {
     /// A cache of at most `limit_bytes` of text, in pages of `pages`.
     pub(crate) fn new(limit_bytes: usize, pages: &Arc<Pool<u8>>) -> Self {
-        Self { limit_bytes, pages: pages.clone(), entries: Mutex::default() }
+        Self { limit_bytes, pages: pages.clone(), entries: Mutex::default(), begun: Mutex::default() }
     }
 
     /// Where readers take memory for pages from.
     pub(crate) fn pages(&self) -> &Arc<Pool<u8>> {
         &self.pages
+    }
+
+    /// Asks a server for what a lane reads next, so that nobody waits for it then. What fails here fails again when it is
+    /// read.
+    pub(crate) fn begin(&self, shards: &[Shard], unit: &Unit) {
+        let (shard, key) = (&shards[unit.shard], (unit.shard, unit.row_group));
+        let is_shared = !is_whole(unit, shard);
+        let is_here = || lock(&self.entries).iter().any(|entry| entry.key == key);
+        if is_shared && (!self.is_read_whole(shard, unit.row_group) || is_here()) {
+            return;
+        }
+        let mut begun = lock(&self.begun);
+        if begun.iter().all(|(other, _)| *other != key)
+            && let Ok(reader) =
+                shard.documents(unit.row_group, 0..shard.num_rows(unit.row_group), &self.pages)
+        {
+            begun.push((key, Box::new(reader)));
+        }
+    }
+
+    /// A reader of `rows` of a row group: the one that was begun, where it begins there.
+    fn reader(&self, shard: &Shard, unit: &Unit, rows: Range<u64>) -> Result<Box<DocumentReader>> {
+        if rows == (0..shard.num_rows(unit.row_group)) {
+            let mut begun = lock(&self.begun);
+            let key = (unit.shard, unit.row_group);
+            if let Some(found) = begun.iter().position(|(other, _)| *other == key) {
+                return Ok(begun.swap_remove(found).1);
+            }
+        }
+        Ok(Box::new(shard.documents(unit.row_group, rows, &self.pages)?))
+    }
+
+    /// Whether a row group is decoded from its start, whichever row is asked for first.
+    fn is_read_whole(&self, shard: &Shard, row_group: usize) -> bool {
+        shard.row_groups()[row_group].num_bytes <= WHOLE_BYTES.min(self.limit_bytes as u64)
     }
 
     fn get(&self, unit: &Unit) -> Arc<SharedRowGroup> {
@@ -132,14 +172,14 @@ const WHOLE_BYTES: u64 = 32 << 20;
 
 #[derive(Debug)]
 struct SharedRowGroup {
-    key: (usize, usize),
+    key: Key,
     decoded: Mutex<Decoded>,
 }
 
 /// Consecutive rows, and the reader of those that follow.
 #[derive(Debug, Default)]
 struct Decoded {
-    reader: Option<DocumentReader>,
+    reader: Option<Box<DocumentReader>>,
     parts: VecDeque<Part>,
     num_bytes: usize,
 }
@@ -151,7 +191,7 @@ struct Part(Found, #[expect(dead_code, reason = "it is held")] Option<Charge>);
 impl Decoded {
     /// Whether the reader can go on after an error.
     fn resumes(&self) -> bool {
-        self.reader.as_ref().is_some_and(DocumentReader::resumes)
+        self.reader.as_ref().is_some_and(|reader| reader.resumes())
     }
 
     /// Lets go of the first part if it lies before row `from`; whether it did.
@@ -196,11 +236,9 @@ impl SharedRowGroup {
         let mut decoded = lock(&self.decoded);
         let begins_behind = decoded.parts.front().is_none_or(|Part(found, _)| found.rows().start > from);
         if begins_behind || decoded.reader.is_none() {
-            let group = shard.row_groups()[self.key.1];
             // Other lanes will ask for the rows before: which of them comes first is chance.
-            let is_small = group.num_bytes <= WHOLE_BYTES.min(cache.limit_bytes as u64);
-            let rows = if is_small { 0 } else { from }..group.num_rows;
-            let reader = Some(shard.documents(self.key.1, rows, &cache.pages)?);
+            let start = if cache.is_read_whole(shard, self.key.1) { 0 } else { from };
+            let reader = Some(cache.reader(shard, unit, start..shard.num_rows(self.key.1))?);
             *decoded = Decoded { reader, ..Decoded::default() };
         }
         loop {
@@ -223,6 +261,10 @@ impl SharedRowGroup {
             }
         }
     }
+}
+
+fn is_whole(unit: &Unit, shard: &Shard) -> bool {
+    unit.start == 0 && unit.end == shard.num_rows(unit.row_group)
 }
 
 /// Reads the rows of one unit from front to back.
@@ -255,6 +297,11 @@ impl UnitReader {
         self.reader.is_some()
     }
 
+    /// Whether nothing of the unit was read, and all of it will be.
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.is_open() && (self.next_row, self.end_row) == (self.unit.start, self.unit.end)
+    }
+
     /// Lets go of its pages: it goes on at the same row, and decodes the page that the row lies in again.
     pub(crate) fn close(&mut self) {
         self.reader = None;
@@ -275,14 +322,10 @@ impl UnitReader {
     pub(crate) fn next(&mut self, shards: &[Shard], cache: &RowGroupCache) -> Result<Found> {
         let shard = &shards[self.unit.shard];
         let first_row = self.next_row;
-        let whole = self.unit.start == 0 && self.unit.end == shard.num_rows(self.unit.row_group);
-        let found = if whole {
+        let found = if is_whole(&self.unit, shard) {
             let mut reader = match self.reader.take() {
                 Some(reader) => reader,
-                None => {
-                    let rows = self.next_row..self.end_row;
-                    Box::new(shard.documents(self.unit.row_group, rows, &cache.pages)?)
-                }
+                None => cache.reader(shard, &self.unit, self.next_row..self.end_row)?,
             };
             let found = Found::next(&mut reader);
             if found.is_ok() || reader.resumes() {

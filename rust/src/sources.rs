@@ -14,7 +14,7 @@ use crate::feed::{Feed, Inbox, Step, Ticket};
 use crate::mixture::Mixture;
 use crate::packing::{Document, Next};
 use crate::piece::Piece;
-use crate::plan::Plan;
+use crate::plan::{Plan, Unit};
 use crate::quarantine::Quarantine;
 use crate::state::{Address, LaneEntry, SourceEntry, Waiting};
 
@@ -56,6 +56,12 @@ impl Feeds {
     /// The next thing to read of what the packer waits for from `source`.
     pub(crate) fn front_step(&mut self, plans: &[Plan], source: usize) -> Option<Step> {
         self.feeds[source].front_step(&plans[source])
+    }
+
+    /// The units that its source reads after that of a step.
+    pub(crate) fn units_behind(&self, plans: &[Plan], step: &Step) -> Vec<Unit> {
+        let source = step.source as usize;
+        self.feeds[source].units_behind(&plans[source], step)
     }
 
     /// Takes back a step that read nothing.

@@ -243,7 +243,7 @@ fn refuses_encrypted_files_as_encrypted() {
 fn refuses_columns_by_type_and_names_those_that_would_do() {
     let Some(folder) = shared("parquet/data") else { return };
     let refused = |file: &str, column| {
-        let error = open_shard(&folder.join(file), column).unwrap_err();
+        let error = open_shard(folder.join(file), column).unwrap_err();
         assert_eq!(error.kind(), Kind::Type, "{error}");
         error.to_string()
     };
@@ -290,7 +290,7 @@ fn writes_the_same_bytes_for_the_same_texts_and_reads_them_back() {
         Ok(texts.iter().map(|text| text.as_bytes().to_vec()).collect()),
         "others read it, too"
     );
-    let empty = open_shard(&sample(&folder, "empty.parquet", &[]), "text").unwrap();
+    let empty = open_shard(sample(&folder, "empty.parquet", &[]), "text").unwrap();
     assert!(empty.row_counts().is_empty());
     let mut writer = ParquetWriter::create(folder.path().join("c.parquet"), "text", 1).unwrap();
     writer.close().unwrap();
@@ -366,7 +366,7 @@ fn says_what_is_wrong_with_a_file_that_is_no_shard() {
     is(b"PAR1\x00\x00\x00\x00\xff\xff\xff\x00PAR1", "a footer of 16777223 bytes in a file of 16");
     is(b"PAR1\x00\x00\x00\x00\x00\x00\x00\x00PAR1", "a footer that cannot be read");
     is(b"PAR1\x00\x00\x00\x00\x00\x00\x00\x00PARE", "encrypted");
-    assert_eq!(open_shard(&folder.path().join("b"), "text").unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(open_shard(folder.path().join("b"), "text").unwrap_err().kind(), Kind::NotFound);
     assert_eq!(open_shard(folder.path(), "text").unwrap_err().kind(), Kind::Io);
 }
 

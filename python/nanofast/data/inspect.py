@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 from nanofast.data import inspect_chat, inspect_tokens, show
 from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.inputs import require_shards
+from nanofast.remote import remote_json, shown
 from nanofast.token_files import is_token_data
 
 if TYPE_CHECKING:
+    from nanofast._nanofast import Location
     from nanofast.tokenizer import Tokenizer
 
 # A row group is decoded page by page, but resuming inside one reads it from its start: above this it takes seconds.
@@ -67,17 +69,17 @@ def inspect(
     world_size: int = 1,
     sample_bytes: int = 64_000_000,
 ) -> Facts:
-    """Look at a file, folder or glob. `text_column` None: `text`, where there is such a column.
+    """Look at a file, folder, glob or URL. `text_column` None: `text`, where there is such a column.
 
     Raises:
         nanofast.Error: nothing is there, or a file is no parquet file or has no such text column.
     """
     from nanofast._nanofast import find_shards, read_footer
 
-    shards = find_shards(path)
-    facts = Facts(str(path), num_shards=len(shards), text_column=text_column or "text")
+    shards = find_shards(path, remote_json([str(path)], None))
+    facts = Facts(shown(str(path)), num_shards=len(shards), text_column=text_column or "text")
     is_text = True
-    groups: list[tuple[Path, int, int]] = []  # shard, row group, bytes of text
+    groups: list[tuple[Location, int, int]] = []  # shard, row group, bytes of text
     counts = {"compressions": Counter[str](), "encodings": Counter[str](), "writers": Counter[str]()}
     for shard in shards:
         footer = json.loads(read_footer(shard))
@@ -94,7 +96,7 @@ def inspect(
             size = chunk["uncompressed_bytes"] if chunk else 0
             facts.row_group_documents.append(group["num_rows"])
             facts.text_bytes += size
-            groups.append((Path(shard), index, size))
+            groups.append((shard, index, size))
             if chunk:
                 counts["compressions"][chunk["compression"]] += 1
                 counts["encodings"].update(chunk["encodings"])
@@ -113,7 +115,7 @@ def inspect(
     return facts
 
 
-def _texts(groups: list[tuple[Path, int, int]], text_column: str) -> Iterator[bytes]:
+def _texts(groups: list[tuple[Location, int, int]], text_column: str) -> Iterator[bytes]:
     """Documents of row groups."""
     from nanofast._nanofast import read_row_group
 

@@ -17,6 +17,7 @@ from nanofast.chat_template import ChatTemplate
 from nanofast.data import show
 from nanofast.data.amounts import whole_number
 from nanofast.errors import InvalidError
+from nanofast.remote import remote_json
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +41,7 @@ def coloured(tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[bool], col
 
 def rendered(path: str, tokenizer: Tokenizer, template: ChatTemplate, count: int, **source: Any) -> Iterator[Rendered]:
     """The first conversations of a data set, one after the other: (ids, which of them are learned)."""
-    for file in _nanofast.find_conversations(path):
+    for file in _nanofast.find_conversations(path, remote_json([str(path)], None)):
         found = _nanofast.render_rows(tokenizer._native, template.arguments(**source), file, count)
         yield from ((ids.tolist(), mask.tolist()) for ids, mask in found)
         count -= len(found)

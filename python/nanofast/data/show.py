@@ -19,6 +19,7 @@ import numpy as np
 from nanofast.copies import IGNORE
 from nanofast.data.amounts import whole_number
 from nanofast.loader import TokenLoader
+from nanofast.remote import remote_json
 
 if TYPE_CHECKING:
     import argparse
@@ -116,7 +117,9 @@ def _encoded(path: str | Path, text_column: str, tokenizer: Tokenizer, count: in
     """The ids of the first `count` documents, as bytes."""
     from nanofast._nanofast import DocumentReader, find_shards
 
-    texts = itertools.chain.from_iterable(DocumentReader(shard, text_column) for shard in find_shards(path))
+    texts = itertools.chain.from_iterable(
+        DocumentReader(shard, text_column) for shard in find_shards(path, remote_json([str(path)], None))
+    )
     for text in itertools.islice(texts, count):
         yield tokenizer.encode(text).astype(np.int64).tobytes()
 

@@ -29,6 +29,7 @@ from nanofast.data.inputs import require_shards
 from nanofast.data.pace import Pace
 from nanofast.data.token_writer import FORMATS, Kind, TokenWriter
 from nanofast.loader import TokenLoader
+from nanofast.remote import remote_json
 from nanofast.token_files import SUFFIXES, TOKENIZER_SUFFIX, description_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def tokenize(
     out = Path(out)
     is_file = out.suffix in SUFFIXES
     kind = Kind(_format(format, out), "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
-    shards = [str(path) for path in find_shards(data)]
+    shards = [str(path) for path in find_shards(data, remote_json([str(data)], None))]
     if not is_file and split is not None:
         raise ValueError(f"split = {split}: a folder gets a file for each shard; name one file to write one split")
     folder = out.parent if is_file else out

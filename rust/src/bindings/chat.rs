@@ -7,12 +7,13 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 
 use super::error::to_py;
+use super::remote::{self, Named, PyLocation, interruptible};
 use super::tokenizer::PyTokenizer;
 use crate::config::{ChatConfig, TooLong};
 use crate::error::{Error, Place, Result};
 use crate::pool::Pool;
 use crate::ragged::NOT_LEARNED;
-use crate::source::{self, ConversationSource, Layout};
+use crate::source::{self, ConversationSource, Layout, Location};
 use crate::tokenizer::{ChatTemplate, EncodeError, Renderer, Tokenizer};
 
 /// Keywords of the Python class, as JSON.
@@ -101,12 +102,13 @@ fn render_rows<'py>(
     py: Python<'py>,
     tokenizer: &PyTokenizer,
     chat_json: &str,
-    path: PathBuf,
+    path: Named<'py>,
     count: usize,
 ) -> PyResult<Vec<Rendered<'py>>> {
+    let location = Location::from(path);
     let render = || {
         let chat = ChatArguments::parse(chat_json)?;
-        let shards = source::open_conversations(std::slice::from_ref(&path), &chat.source()?)?;
+        let shards = source::open_conversations(std::slice::from_ref(&location), &chat.source()?)?;
         let renderer = chat.renderer(tokenizer.inner().clone())?;
         let (pool, mut found) = (Pool::new(), Vec::new());
         for (row_group, num_rows) in shards[0].row_counts().into_iter().enumerate() {
@@ -116,7 +118,7 @@ fn render_rows<'py>(
                     if found.len() == count {
                         return Ok(found);
                     }
-                    let place = Place::row(&path, row_group, first_row + index as u64);
+                    let place = Place::row(location.path(), row_group, first_row + index as u64);
                     let tokens =
                         tokenizer.with_encoder(|encoder, _| renderer.render(encoder, conversation, false));
                     found.push(tokens.map_err(|error| refused(error, place))?);
@@ -131,18 +133,21 @@ fn render_rows<'py>(
 
 /// Conversations in a file.
 #[pyfunction]
-fn count_rows(py: Python<'_>, path: PathBuf, chat_json: &str) -> PyResult<u64> {
+fn count_rows(py: Python<'_>, path: Named<'_>, chat_json: &str) -> PyResult<u64> {
+    let location = Location::from(path);
     let count = || {
-        let shards = source::open_conversations(&[path], &ChatArguments::parse(chat_json)?.source()?)?;
+        let shards = source::open_conversations(&[location], &ChatArguments::parse(chat_json)?.source()?)?;
         Ok(shards.iter().flat_map(source::Shard::row_counts).sum())
     };
     py.detach(count).map_err(to_py)
 }
 
-/// The files of conversations that a file, folder or glob names, in the order in which the loader reads them.
+/// The files of conversations that a file, folder, glob or URL names, in the order in which the loader reads them.
 #[pyfunction]
-fn find_conversations(py: Python<'_>, path: PathBuf) -> PyResult<Vec<PathBuf>> {
-    py.detach(|| source::find_conversations(&[path])).map_err(to_py)
+#[pyo3(signature = (path, remote_json = None))]
+fn find_conversations(py: Python<'_>, path: PathBuf, remote_json: Option<&str>) -> PyResult<Vec<PyLocation>> {
+    let found = interruptible(py, || remote::storage(remote_json)?.find_conversations(&[path]))?;
+    Ok(found.into_iter().map(PyLocation::from).collect())
 }
 
 /// The tokenizer with further special tokens behind its last id.

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::chat::ChatArguments;
 use super::error::to_py;
+use super::remote;
 use super::token_files;
 use super::tokenizer::PyTokenizer;
 use crate::config::{
@@ -24,7 +25,7 @@ use crate::metrics::Stage;
 use crate::plan::Plan;
 use crate::quarantine::Quarantined;
 use crate::ring::SlotMemory;
-use crate::source::{self, ConversationSource};
+use crate::source::{self, ConversationSource, Storage};
 use crate::state::LoaderState;
 use crate::sync::lock;
 use crate::windows::Shuffle;
@@ -95,7 +96,7 @@ impl NativeLoader {
     #[pyo3(signature = (sources, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
         world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
         pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, exclude, return_documents,
-        weights = None, run_out = "repeat", chat_json = None))]
+        weights = None, run_out = "repeat", chat_json = None, remote_json = None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
     fn new(
         py: Python<'_>,
@@ -130,8 +131,9 @@ impl NativeLoader {
         weights: Option<Vec<f64>>,
         run_out: &str,
         chat_json: Option<&str>,
+        remote_json: Option<&str>,
     ) -> PyResult<Self> {
-        let make = || {
+        let settings = || {
             let chat = chat_json.map(ChatArguments::parse).transpose()?;
             let config = LoaderConfig {
                 plan: PlanConfig {
@@ -169,25 +171,26 @@ impl NativeLoader {
                 chat: chat.as_ref().map(ChatArguments::config).transpose()?,
             };
             config.validate()?;
-            let tokenizer = tokenizer.inner().clone();
-            py.detach(|| {
-                let conversations = chat.as_ref().map(ChatArguments::source).transpose()?;
-                let is_mixture = config.mixture.is_some();
-                let opened = sources.into_iter().map(|(name, paths)| {
-                    let opened = open(name.clone(), &paths, &config, conversations.as_ref());
-                    opened.map_err(|error| match is_mixture {
-                        true => Error::Source { name, error: Box::new(error) },
-                        false => error,
-                    })
-                });
-                let sources = opened.collect::<Result<Vec<_>, _>>()?;
-                match chat {
-                    Some(chat) => Loader::over_sources(config, sources, chat.renderer(tokenizer)?),
-                    None => Loader::over_sources(config, sources, tokenizer),
-                }
-            })
+            Ok((config, chat, remote::storage(remote_json)?))
         };
-        let mut loader = make().map_err(to_py)?;
+        let (config, chat, storage) = settings().map_err(to_py)?;
+        let tokenizer = tokenizer.inner().clone();
+        let mut loader = remote::interruptible(py, || {
+            let conversations = chat.as_ref().map(ChatArguments::source).transpose()?;
+            let is_mixture = config.mixture.is_some();
+            let opened = sources.into_iter().map(|(name, paths)| {
+                let opened = open(name.clone(), &paths, &config, &storage, conversations.as_ref());
+                opened.map_err(|error| match is_mixture {
+                    true => Error::Source { name, error: Box::new(error) },
+                    false => error,
+                })
+            });
+            let sources = opened.collect::<Result<Vec<_>, _>>()?;
+            match chat {
+                Some(chat) => Loader::over_sources(config, sources, chat.renderer(tokenizer)?),
+                None => Loader::over_sources(config, sources, tokenizer),
+            }
+        })?;
         if shares_end {
             loader.share_end();
         }
@@ -525,13 +528,14 @@ fn open(
     name: String,
     paths: &[PathBuf],
     config: &LoaderConfig,
+    storage: &Storage,
     conversations: Option<&ConversationSource>,
 ) -> Result<SourceShards, Error> {
     if let Some(conversations) = conversations {
-        let shards = source::open_conversations(&source::find_conversations(paths)?, conversations)?;
+        let shards = source::open_conversations(&storage.find_conversations(paths)?, conversations)?;
         return Ok(SourceShards { name, shards, bad_files: Vec::new() });
     }
-    let (paths, column) = (source::find_shards(paths)?, &config.text_column);
+    let (paths, column) = (storage.find_shards(paths)?, &config.text_column);
     let (shards, bad_files) = match config.bad_data.quarantine {
         true => source::open_readable_shards(&paths, column)?,
         false => (source::open_shards(&paths, column)?, Vec::new()),

@@ -5,6 +5,7 @@ mod chat;
 mod error;
 mod loader;
 mod reading;
+mod remote;
 mod texts;
 mod token_files;
 mod tokenizer;

@@ -6,22 +6,25 @@ use std::sync::{Arc, Mutex};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::error::to_py;
+use super::remote::{self, Named, PyLocation, interruptible};
 use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
-use crate::source::{self, RowGroupReader, Shard};
+use crate::source::{self, Location, RowGroupReader, Shard};
 use crate::sync::lock;
 
-/// The shards that a file, folder or glob names, in the order in which the loader reads them.
+/// The shards that a file, folder, glob or URL names, in the order in which the loader reads them.
 #[pyfunction]
-fn find_shards(py: Python<'_>, path: PathBuf) -> PyResult<Vec<PathBuf>> {
-    py.detach(|| source::find_shards(&[path])).map_err(to_py)
+#[pyo3(signature = (path, remote_json = None))]
+fn find_shards(py: Python<'_>, path: PathBuf, remote_json: Option<&str>) -> PyResult<Vec<PyLocation>> {
+    let found = interruptible(py, || remote::storage(remote_json)?.find_shards(&[path]))?;
+    Ok(found.into_iter().map(PyLocation::from).collect())
 }
 
 /// What the footer says, as JSON: size_bytes, num_rows, created_by, columns, row_groups.
 #[pyfunction]
-fn read_footer(py: Python<'_>, path: PathBuf) -> PyResult<String> {
-    let facts = py.detach(|| source::file_facts(&path)).map_err(to_py)?;
+fn read_footer(py: Python<'_>, path: Named<'_>) -> PyResult<String> {
+    let location = path.into();
+    let facts = interruptible(py, || source::file_facts(&location))?;
     serde_json::to_string(&facts).map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
 }
 
@@ -30,12 +33,13 @@ fn read_footer(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 #[pyo3(signature = (path, row_group, column = "text"))]
 fn read_row_group<'py>(
     py: Python<'py>,
-    path: PathBuf,
+    path: Named<'py>,
     row_group: usize,
     column: &str,
 ) -> PyResult<Bound<'py, PyList>> {
+    let location: Location = path.into();
     let read = || -> crate::Result<Vec<DocumentBatch>> {
-        let shard = source::open_shard(&path, column)?;
+        let shard = source::open_shard(location, column)?;
         let mut reader = shard.reader(row_group, 0..shard.num_rows(row_group), &Pool::new())?;
         let mut batches = Vec::new();
         while let Some((_, batch)) = reader.next_batch()? {
@@ -43,7 +47,7 @@ fn read_row_group<'py>(
         }
         Ok(batches)
     };
-    let batches = py.detach(read).map_err(to_py)?;
+    let batches = interruptible(py, read)?;
     PyList::new(
         py,
         batches.iter().flat_map(DocumentBatch::iter).map(|text| PyBytes::new(py, text)).collect::<Vec<_>>(),
@@ -91,8 +95,9 @@ impl Position {
 impl DocumentReader {
     #[new]
     #[pyo3(signature = (path, column = "text"))]
-    fn new(py: Python<'_>, path: PathBuf, column: &str) -> PyResult<Self> {
-        let shard = py.detach(|| source::open_shard(&path, column)).map_err(to_py)?;
+    fn new(py: Python<'_>, path: Named<'_>, column: &str) -> PyResult<Self> {
+        let location: Location = path.into();
+        let shard = interruptible(py, || source::open_shard(location, column))?;
         let (pool, batch) = (Pool::new(), DocumentBatch::new());
         let position = Position { shard, pool, row_group: 0, reader: None, batch, next: 0 };
         Ok(Self { position: Mutex::new(position) })
@@ -105,7 +110,7 @@ impl DocumentReader {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let mut position = lock(&self.position);
         let position: &mut Position = &mut position;
-        if position.next == position.batch.len() && !py.detach(|| position.advance()).map_err(to_py)? {
+        if position.next == position.batch.len() && !interruptible(py, || position.advance())? {
             return Ok(None);
         }
         position.next += 1;
@@ -115,6 +120,7 @@ impl DocumentReader {
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<DocumentReader>()?;
+    module.add_class::<PyLocation>()?;
     module.add_function(wrap_pyfunction!(find_shards, module)?)?;
     module.add_function(wrap_pyfunction!(read_footer, module)?)?;
     module.add_function(wrap_pyfunction!(read_row_group, module)?)

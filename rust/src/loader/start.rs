@@ -55,7 +55,8 @@ impl Loader {
         let limit = self.config.memory_limit_bytes;
         let floor = Floor::new(&self.config, &self.plans, &shards);
         let (account, cache_bytes) = (Account::new(limit), floor.cache_bytes(limit));
-        let reserved = account.charge(floor.reserved_bytes(cache_bytes)).map_err(|_| {
+        let ahead = Account::new(floor.ahead_bytes(limit));
+        let reserved = account.charge(floor.reserved_bytes(limit)).map_err(|_| {
             let rule = "the ring and the caches do not fit";
             Error::config("memory_limit_bytes", limit, rule)
         })?;
@@ -71,7 +72,7 @@ impl Loader {
             shards,
             encoding,
             ring,
-            cache: RowGroupCache::new(share, &Pool::within(&account)),
+            cache: RowGroupCache::new(share, &Pool::with_ahead(&account, &ahead)),
             tokens: Pool::within(&account),
             account,
             floor,

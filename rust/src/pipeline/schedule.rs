@@ -229,13 +229,21 @@ impl Shared {
             }
             let awaited = lane.awaited.filter(|_| lane.may_try() && account.free() >= lane.least_free());
             let front = awaited.and_then(|source| lane.feeds.front_step(&self.work.plans, source));
-            if let Some(step) = front {
-                return Some(Job::Read(index, step));
-            }
-            if is_short || lane.shortage.wanted > 0 || !self.has_room() {
-                return None;
-            }
-            Some(Job::Read(index, lane.feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?))
+            let step = match front {
+                Some(step) => step,
+                None if is_short || lane.shortage.wanted > 0 || !self.has_room() => return None,
+                None => lane.feeds.next_step(&self.work.plans, self.work.read_ahead_bytes)?,
+            };
+            self.ask_ahead(lane, &step);
+            Some(Job::Read(index, step))
         })
+    }
+
+    /// Asks a server for what a lane reads after a step. Under the lock, so that nobody comes to read it meanwhile.
+    fn ask_ahead(&self, lane: &Scheduled, step: &Step) {
+        let Work { shards, plans, cache, .. } = &self.work;
+        if shards[step.reader.unit().shard].is_remote() {
+            lane.feeds.units_behind(plans, step).iter().for_each(|unit| cache.begin(shards, unit));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::error::Error;
+use crate::source::reading_until;
 use crate::sync::lock;
 use crate::tokenizer::DocumentEncoder;
 
@@ -14,7 +15,8 @@ use super::{Shared, message};
 impl Shared {
     pub(super) fn run(&self) {
         let mut encoder = None;
-        self.run_with(&mut encoder);
+        let stopping = self.stopping.clone();
+        reading_until(move || stopping.load(Ordering::Relaxed), || self.run_with(&mut encoder));
         if let Some(mut encoder) = encoder {
             encoder.inner().stop_with(None);
             self.work.encoding.give_back(encoder);

@@ -1,12 +1,11 @@
 //! What the footer says of a whole file, for people who look at data before they train on it.
 
-use std::path::Path;
-
 use parquet::file::metadata::ParquetStatisticsPolicy;
 use parquet::file::statistics::Statistics;
 use serde::Serialize;
 
 use super::file::ShardFile;
+use super::location::Location;
 use super::schema::{describe, holds_text};
 use super::shard::{TAIL_BYTES, decode_footer_with, read_footer};
 use crate::error::Result;
@@ -64,12 +63,12 @@ pub struct ChunkFacts {
     pub num_nulls: Option<u64>,
 }
 
-/// Reads the footer of `path`.
+/// Reads the footer of a file.
 ///
 /// # Errors
 /// A file that is not there, no parquet, encrypted or damaged.
-pub fn file_facts(path: &Path) -> Result<FileFacts> {
-    let file = ShardFile::open(path)?;
+pub fn file_facts(location: &Location) -> Result<FileFacts> {
+    let (file, path) = (ShardFile::open(location)?, location.path());
     let footer = read_footer(path, &file)?;
     let footer = &footer[..footer.len() - TAIL_BYTES as usize];
     let metadata = decode_footer_with(path, footer, ParquetStatisticsPolicy::KeepAll)?;

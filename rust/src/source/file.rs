@@ -1,18 +1,26 @@
 //! A shard's bytes by position: reads that share no cursor, and a file that must stay what it was.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, Metadata};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::location::Location;
+use super::remote::Reader;
 use crate::error::{Error, Place, Result};
+use crate::pool::Pool;
 use crate::read_at::read_exact_at;
+
+/// Whether the thread's reads are wanted no longer.
+type GivesUp = Arc<dyn Fn() -> bool>;
 
 thread_local! {
     static TIME_READING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static GIVES_UP: RefCell<Option<GivesUp>> = const { RefCell::new(None) };
 }
 
 /// What this thread spent on reading files since the last call.
@@ -20,39 +28,87 @@ pub fn take_time_reading() -> Duration {
     TIME_READING.take()
 }
 
+/// Does `work`, whose waits for a server end with an error once `gives_up` says so. It is asked on this thread, some
+/// twenty times a second.
+pub fn reading_until<T>(gives_up: impl Fn() -> bool + 'static, work: impl FnOnce() -> T) -> T {
+    let before = GIVES_UP.replace(Some(Arc::new(gives_up)));
+    let done = work();
+    GIVES_UP.replace(before);
+    done
+}
+
+/// Whether this thread's waits are to end.
+#[cfg(feature = "remote")]
+pub(super) fn gives_up() -> bool {
+    let asked = GIVES_UP.with_borrow(Option::clone);
+    asked.is_some_and(|gives_up| gives_up())
+}
+
 /// What tells a file from another one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size_bytes: u64,
-    pub(super) modified: Option<SystemTime>,
+    pub(super) version: Version,
+}
+
+/// When a file was written, as its system says; or a hash of what a server calls an object's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Modified(Option<SystemTime>),
+    Tag(u64),
 }
 
 /// An open shard.
 #[derive(Debug)]
 pub(super) struct ShardFile {
-    file: File,
-    path: PathBuf,
+    bytes: Source,
+    location: Location,
     stamp: Stamp,
 }
 
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Object(Reader),
+}
+
 impl ShardFile {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Opens a file. An object takes no request for it: every read makes sure that it is the one that was found.
+    pub(super) fn open(location: &Location) -> Result<Self> {
+        let path = match location {
+            Location::Local(path) => path,
+            Location::Remote(object) => {
+                return Ok(Self {
+                    location: location.clone(),
+                    stamp: Stamp { size_bytes: object.size_bytes(), version: Version::Tag(object.tag()) },
+                    bytes: Source::Object(Reader::new(object.clone())),
+                });
+            }
+        };
         let failed = |source| Error::io(Place::shard(path), source);
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        Ok(Self { file, path: path.into(), stamp: stamp(&metadata) })
+        Ok(Self { bytes: Source::File(file), location: location.clone(), stamp: stamp(&metadata) })
     }
 
     /// The whole file, for messages.
     pub(super) fn place(&self) -> Place {
-        Place::shard(&self.path)
+        Place::shard(self.location.path())
     }
 
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// Tells that `range` will be read from front to back, so that what is not here can be on its way before, in memory
+    /// that `pool` has for that.
+    pub(super) fn expect(&self, range: Range<u64>, pool: &Arc<Pool<u8>>) {
+        if let Source::Object(reader) = &self.bytes {
+            reader.expect(range, pool.ahead());
+        }
     }
 
     /// `length` bytes from `offset` on. The caller has held both against the file's size.
@@ -64,23 +120,29 @@ impl ShardFile {
 
     /// As `read`, into a vector whose length and content do not matter.
     pub(super) fn read_into(&self, bytes: &mut Vec<u8>, offset: u64, length: usize) -> Result<()> {
+        let path = self.location.path();
         bytes.try_reserve_exact(length.saturating_sub(bytes.len())).map_err(|source| Error::Resource {
             what: "memory",
-            reason: format!("{length} bytes for a page of `{}`: {source}", self.path.display()),
+            reason: format!("{length} bytes for a page of `{}`: {source}", path.display()),
         })?;
         bytes.resize(length, 0);
         let start = Instant::now();
-        let read = retried(|| read_exact_at(&self.file, bytes, offset));
+        let read = match &self.bytes {
+            Source::File(file) => {
+                retried(|| read_exact_at(file, bytes, offset)).map_err(|source| self.failed(file, source))
+            }
+            Source::Object(reader) => reader.read_into(bytes, offset),
+        };
         TIME_READING.set(TIME_READING.get() + start.elapsed());
-        read.map_err(|source| self.failed(source))
+        read
     }
 
     /// A read beyond the end is a file that was cut since it was opened.
-    fn failed(&self, source: io::Error) -> Error {
-        let expected = self.stamp.size_bytes;
-        match self.file.metadata().map(|metadata| metadata.len()) {
-            Ok(found) if found != expected => Error::size_changed(&self.path, expected, found),
-            _ => Error::io(Place::shard(&self.path), source),
+    fn failed(&self, file: &File, source: io::Error) -> Error {
+        let (expected, path) = (self.stamp.size_bytes, self.location.path());
+        match file.metadata().map(|metadata| metadata.len()) {
+            Ok(found) if found != expected => Error::size_changed(path, expected, found),
+            _ => Error::io(Place::shard(path), source),
         }
     }
 }
@@ -100,7 +162,7 @@ fn retried(mut read: impl FnMut() -> io::Result<()>) -> io::Result<()> {
 }
 
 fn stamp(metadata: &Metadata) -> Stamp {
-    Stamp { size_bytes: metadata.len(), modified: metadata.modified().ok() }
+    Stamp { size_bytes: metadata.len(), version: Version::Modified(metadata.modified().ok()) }
 }
 
 #[cfg(test)]

@@ -5,24 +5,22 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Place, Result};
 
+/// Endings of shards of text …
+pub(super) const SHARDS: [&str; 1] = ["parquet"];
+
+/// … and of conversations.
+pub(super) const CONVERSATIONS: [&str; 3] = ["parquet", "jsonl", "ndjson"];
+
 /// The shards that `specs` name, in order: each file itself; the `*.parquet` files of each folder in the order of their
 /// names, hidden ones (`.` or `_` in front) left out; the files that each glob matches in the order of their paths.
 ///
 /// # Errors
 /// A path that does not exist, and a folder or glob without a shard.
 pub fn find_shards(specs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    find(specs, &["parquet"])
+    find(specs, &SHARDS)
 }
 
-/// As `find_shards`, for conversations: of a folder the `*.parquet`, `*.jsonl` and `*.ndjson` files.
-///
-/// # Errors
-/// As `find_shards`.
-pub fn find_conversations(specs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    find(specs, &["parquet", "jsonl", "ndjson"])
-}
-
-fn find(specs: &[PathBuf], extensions: &[&str]) -> Result<Vec<PathBuf>> {
+pub(super) fn find(specs: &[PathBuf], extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut shards = Vec::new();
     for spec in specs {
         if spec.is_dir() {
@@ -63,7 +61,8 @@ fn in_folder(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(shards)
 }
 
-fn is_shard(path: &Path, extensions: &[&str]) -> bool {
+/// Whether a name is that of a shard which a folder offers.
+pub(super) fn is_shard(path: &Path, extensions: &[&str]) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']));
     let is_known = |extension: &OsStr| extensions.iter().any(|known| extension == *known);
     !hidden && path.extension().is_some_and(is_known)

@@ -15,7 +15,10 @@ mod delta;
 mod facts;
 mod file;
 mod find;
+mod location;
 mod page;
+#[cfg_attr(not(feature = "remote"), path = "without_remote.rs")]
+mod remote;
 mod row_group;
 mod runs;
 mod schema;
@@ -28,8 +31,11 @@ pub use conversations::{
     open_conversations, push_json,
 };
 pub use facts::{ChunkFacts, ColumnFacts, FileFacts, RowGroupFacts, file_facts};
-pub use file::take_time_reading;
-pub use find::{find_conversations, find_shards};
+pub use file::{reading_until, take_time_reading};
+pub use find::find_shards;
+pub(crate) use location::BLOCK_BYTES;
+pub use location::{Location, Storage, StorageSettings};
+pub use remote::Object;
 pub use row_group::{Broken, RowGroupReader};
 pub use shard::{RowGroup, Shard, open_readable_shards, open_shard, open_shards};
 pub use writer::ParquetWriter;

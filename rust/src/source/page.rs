@@ -6,6 +6,8 @@
 //! A header says where the next one is, so a header that cannot be trusted ends the walk: what follows is lost. What a
 //! header claims is held against the chunk and the row group before anybody allocates for it.
 
+use std::ops::Range;
+
 use super::Decoded;
 use super::file::ShardFile;
 use super::thrift::{Compact, Kind};
@@ -15,6 +17,10 @@ const HEADER_BYTES: usize = 1 << 10;
 
 /// Longest header that is looked at: statistics of text may hold a value or two, a longer header is damage.
 const MAX_HEADER_BYTES: usize = 16 << 20;
+
+/// How far behind the end of a chunk the walk may look: the header of a dictionary, which some writers left out of the
+/// chunk's size, is far shorter.
+const BEYOND_BYTES: u64 = 1 << 10;
 
 /// What a page holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +163,13 @@ impl From<String> for Stop {
 impl From<crate::Error> for Stop {
     fn from(error: crate::Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl Chunk {
+    /// The bytes that a walk over it reads in a file of `size_bytes`.
+    pub(super) fn bytes(&self, size_bytes: u64) -> Range<u64> {
+        self.offset..(self.offset + self.compressed_bytes + BEYOND_BYTES).min(size_bytes)
     }
 }
 

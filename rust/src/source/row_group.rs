@@ -87,6 +87,9 @@ impl RowGroupReader {
             );
             Broken { rows: rows.start..end_row, part: 0..chunk.num_rows, reason }
         });
+        if outside.is_none() {
+            file.expect(chunk.bytes(size), &pool);
+        }
         Self {
             path,
             row_group,

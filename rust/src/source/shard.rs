@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::panic::catch_unwind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::Compression;
@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::conversations::Conversations;
 use super::file::{ShardFile, Stamp};
+use super::location::Location;
 use super::page::Chunk;
+use super::remote::{Tails, planned};
 use super::row_group::{RowGroupReader, Target};
 use super::schema;
 use crate::error::{Error, Place, Result};
@@ -43,7 +45,7 @@ pub struct RowGroup {
 /// A parquet file with a text column.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    pub(super) path: PathBuf,
+    pub(super) location: Location,
     pub(super) stamp: Stamp,
     pub(super) footer_hash: String,
     /// Whether no row can be null.
@@ -53,22 +55,36 @@ pub struct Shard {
     pub(super) conversations: Option<Arc<Conversations>>,
 }
 
-/// Opens shards one after the other; the first failure wins.
-pub fn open_shards(paths: &[PathBuf], column: &str) -> Result<Vec<Shard>> {
-    paths.iter().map(|path| open_shard(path, column)).collect()
+/// Opens shards in order; the first failure wins. What their footers say is kept for objects, whose footers are fetched
+/// many at a time.
+pub fn open_shards<L: Clone + Into<Location>>(shards: &[L], column: &str) -> Result<Vec<Shard>> {
+    let locations: Vec<Location> = shards.iter().cloned().map(Into::into).collect();
+    planned(&locations, column, || {
+        let mut tails = Tails::of(&locations);
+        let shard = |location: &Location| {
+            tails.next(location)?;
+            open_shard(location.clone(), column)
+        };
+        locations.iter().map(shard).collect()
+    })
 }
 
 /// As `open_shards`, but files whose footer cannot be read are left out and come back beside the shards.
 ///
 /// # Errors
 /// As `open_shards`, a file that is damaged excepted; and when every file is.
-pub fn open_readable_shards(paths: &[PathBuf], column: &str) -> Result<(Vec<Shard>, Vec<BadFile>)> {
-    let (mut shards, mut bad_files, mut first) = (Vec::new(), Vec::new(), None);
-    for path in paths {
-        match open_shard(path, column) {
+pub fn open_readable_shards<L: Clone + Into<Location>>(
+    shards: &[L],
+    column: &str,
+) -> Result<(Vec<Shard>, Vec<BadFile>)> {
+    let locations: Vec<Location> = shards.iter().cloned().map(Into::into).collect();
+    let (mut tails, mut shards, mut bad_files, mut first) = (Tails::of(&locations), vec![], vec![], None);
+    for location in &locations {
+        tails.next(location)?;
+        match open_shard(location.clone(), column) {
             Ok(shard) => shards.push(shard),
             Err(Error::Parquet { place, reason }) => {
-                bad_files.push(BadFile { name: name_of(path), reason: reason.clone() });
+                bad_files.push(BadFile { name: name_of(location.path()), reason: reason.clone() });
                 first.get_or_insert(Error::Parquet { place, reason });
             }
             Err(error) => return Err(error),
@@ -84,12 +100,13 @@ fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Reads the footer of `path` and finds the text column `column` in it.
+/// Reads the footer of a shard and finds the text column `column` in it.
 ///
 /// # Errors
 /// A file that is not there, no parquet, encrypted or damaged, and a column that is missing or holds no text.
-pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
-    let file = ShardFile::open(path)?;
+pub fn open_shard(location: impl Into<Location>, column: &str) -> Result<Shard> {
+    let location = location.into();
+    let (file, path) = (ShardFile::open(&location)?, location.path());
     let footer = read_footer(path, &file)?;
     let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
     let (leaf, required) = schema::text_column(path, metadata.file_metadata().schema_descr(), column)?;
@@ -105,12 +122,13 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
             Error::Parquet { place, reason }
         })
     });
+    let row_groups = row_groups.collect::<Result<_>>()?;
     Ok(Shard {
-        path: path.into(),
         stamp: file.stamp(),
         footer_hash: hash(&footer),
         required,
-        row_groups: row_groups.collect::<Result<_>>()?,
+        row_groups,
+        location,
         conversations: None,
     })
 }
@@ -118,12 +136,17 @@ pub fn open_shard(path: &Path, column: &str) -> Result<Shard> {
 impl Shard {
     /// Its file name without the folder.
     pub fn name(&self) -> String {
-        name_of(&self.path)
+        name_of(self.path())
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.location.path()
+    }
+
+    /// Whether its bytes come from a server, so that it pays to ask for them early.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.location, Location::Remote(_))
     }
 
     /// The file's size.
@@ -156,7 +179,7 @@ impl Shard {
     /// # Errors
     /// The file is gone, cannot be opened, or is not the one whose footer was read.
     pub fn reader(&self, row_group: usize, rows: Range<u64>, pool: &Arc<Pool<u8>>) -> Result<RowGroupReader> {
-        let file = ShardFile::open(&self.path)?;
+        let file = ShardFile::open(&self.location)?;
         self.check_unchanged(&file)?;
         let group = self.row_groups[row_group];
         let chunk = Chunk {
@@ -166,7 +189,7 @@ impl Shard {
             num_rows: group.num_rows,
             is_compressed: group.codec != Compression::UNCOMPRESSED,
         };
-        let (path, required, codec) = (self.path.clone(), self.required, group.codec);
+        let (path, required, codec) = (self.path().into(), self.required, group.codec);
         Ok(RowGroupReader::new(
             Target { path, row_group, required, chunk, codec, pool: pool.clone() },
             file,
@@ -177,7 +200,7 @@ impl Shard {
     /// The error of a row group that holds fewer rows than its footer says.
     pub fn ends_early(&self, row_group: usize, row: u64) -> Error {
         let reason = format!("the row group ends before its {} rows", self.num_rows(row_group));
-        Error::Parquet { place: Place::row(&self.path, row_group, row), reason }
+        Error::Parquet { place: Place::row(self.path(), row_group, row), reason }
     }
 
     /// Size and time of writing tell at no cost; where only the time differs, the footer decides.
@@ -187,12 +210,12 @@ impl Shard {
             return Ok(());
         }
         if found.size_bytes != expected.size_bytes {
-            return Err(Error::size_changed(&self.path, expected.size_bytes, found.size_bytes));
+            return Err(Error::size_changed(self.path(), expected.size_bytes, found.size_bytes));
         }
-        match hash(&read_footer(&self.path, file)?) {
+        match hash(&read_footer(self.path(), file)?) {
             found if found == self.footer_hash => Ok(()),
             found => Err(Error::Changed {
-                path: self.path.clone(),
+                path: self.path().into(),
                 what: "footer",
                 expected: self.footer_hash.clone(),
                 found,

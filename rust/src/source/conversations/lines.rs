@@ -21,7 +21,8 @@ use crate::account::Charge;
 use crate::error::{Error, Place, Result};
 use crate::pool::Pool;
 use crate::ragged::DocumentBatch;
-use crate::source::file::{ShardFile, Stamp};
+use crate::source::file::{ShardFile, Stamp, Version};
+use crate::source::location::is_url;
 use crate::source::shard::hash;
 
 /// Lines a row group.
@@ -43,7 +44,7 @@ const VERSION: u32 = 1;
 pub(super) struct LineIndex {
     version: u32,
     size_bytes: u64,
-    /// Nanoseconds since 1970 at which the file was written, as its system says.
+    /// Nanoseconds since 1970 at which the file was written, as its system says; or the hash of an object's version.
     modified_ns: u64,
     /// First byte of each row group; then the file's end.
     starts: Vec<u64>,
@@ -92,6 +93,7 @@ impl LineIndex {
 
     fn build(file: &ShardFile) -> Result<Self> {
         let stamp = file.stamp();
+        file.expect(0..stamp.size_bytes, &Pool::new());
         let (mut starts, mut num_lines) = (vec![], 0);
         let (mut begun, mut has_text) = (0, false);
         let mut end_line = |begun: u64, has_text: bool| {
@@ -140,12 +142,18 @@ impl LineIndex {
 }
 
 fn modified_ns(stamp: Stamp) -> u64 {
-    let modified = stamp.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    modified.map_or(0, |since| since.as_nanos() as u64)
+    match stamp.version {
+        Version::Tag(tag) => tag,
+        Version::Modified(time) => {
+            let modified = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            modified.map_or(0, |since| since.as_nanos() as u64)
+        }
+    }
 }
 
 fn kept_at(folder: &Path, path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let path =
+        if is_url(path) { None } else { std::path::absolute(path).ok() }.unwrap_or_else(|| path.into());
     folder.join(format!("{}.json", &hash(path.as_os_str().as_encoded_bytes())[..32]))
 }
 

@@ -29,7 +29,9 @@ use parquet::basic::Compression;
 
 use super::codec::Decompressor;
 use super::file::ShardFile;
+use super::location::Location;
 use super::page::Chunk;
+use super::remote::Tails;
 use super::row_group::{Broken, RowGroupReader};
 use super::schema::holds_text;
 use super::shard::{
@@ -76,8 +78,17 @@ enum Stored {
 }
 
 /// Opens shards of conversations one after the other; the first failure wins.
-pub fn open_conversations(paths: &[PathBuf], source: &ConversationSource) -> Result<Vec<Shard>> {
-    paths.iter().map(|path| open(path, source)).collect()
+pub fn open_conversations<L: Clone + Into<Location>>(
+    shards: &[L],
+    source: &ConversationSource,
+) -> Result<Vec<Shard>> {
+    let locations: Vec<Location> = shards.iter().cloned().map(Into::into).collect();
+    let mut tails = Tails::of(&locations);
+    let shard = |location: &Location| {
+        tails.next(location)?;
+        open(location, source)
+    };
+    locations.iter().map(shard).collect()
 }
 
 /// Whether a file is taken as one row a line.
@@ -85,26 +96,27 @@ pub(super) fn is_lines(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson")
 }
 
-fn open(path: &Path, source: &ConversationSource) -> Result<Shard> {
+fn open(location: &Location, source: &ConversationSource) -> Result<Shard> {
+    let path = location.path();
     let layout = Arc::new(source.layout.clone());
     let conversations = |rows| Some(Arc::new(Conversations { layout: layout.clone(), rows }));
     if is_lines(path) {
-        return open_lines(path, source, layout);
+        return open_lines(location, source, layout);
     }
-    let file = ShardFile::open(path)?;
+    let file = ShardFile::open(location)?;
     let footer = read_footer(path, &file)?;
     let metadata = decode_footer(path, &footer[..footer.len() - TAIL_BYTES as usize])?;
     let schema = metadata.file_metadata().schema_descr();
     let fields = schema.root_schema().get_fields();
     let text = |name: &str| fields.iter().any(|field| field.name() == name && holds_text(field));
     if source.layout.keys().is_some() && text(&source.layout.column) {
-        let shard = open_shard(path, &source.layout.column)?;
+        let shard = open_shard(location.clone(), &source.layout.column)?;
         return Ok(Shard { conversations: conversations(Stored::Json), ..shard });
     }
     let columns = match Columns::find(path, schema, &source.layout) {
         Ok(columns) => columns,
         Err(Error::MissingColumn { .. }) if source.text_column.as_deref().is_some_and(text) => {
-            let shard = open_shard(path, source.text_column.as_deref().unwrap_or_default())?;
+            let shard = open_shard(location.clone(), source.text_column.as_deref().unwrap_or_default())?;
             return Ok(Shard { conversations: conversations(Stored::Texts), ..shard });
         }
         Err(error) => return Err(error),
@@ -136,7 +148,7 @@ fn open(path: &Path, source: &ConversationSource) -> Result<Shard> {
         return Err(damaged(path, format!("row groups of {found} rows in a file of {num_rows}")));
     }
     Ok(Shard {
-        path: path.into(),
+        location: location.clone(),
         stamp: file.stamp(),
         footer_hash: hash(&footer),
         required: false,
@@ -145,9 +157,9 @@ fn open(path: &Path, source: &ConversationSource) -> Result<Shard> {
     })
 }
 
-fn open_lines(path: &Path, source: &ConversationSource, layout: Arc<Layout>) -> Result<Shard> {
-    let file = ShardFile::open(path)?;
-    let index = LineIndex::of(path, &file, source.index_folder.as_deref())?;
+fn open_lines(location: &Location, source: &ConversationSource, layout: Arc<Layout>) -> Result<Shard> {
+    let file = ShardFile::open(location)?;
+    let index = LineIndex::of(location.path(), &file, source.index_folder.as_deref())?;
     let row_groups = index.row_counts().enumerate().map(|(group, num_rows)| {
         let bytes = index.bytes_of(group);
         let num_bytes = bytes.end - bytes.start;
@@ -155,7 +167,7 @@ fn open_lines(path: &Path, source: &ConversationSource, layout: Arc<Layout>) -> 
         RowGroup { num_rows, num_bytes, num_compressed_bytes: num_bytes, offset: bytes.start, codec }
     });
     Ok(Shard {
-        path: path.into(),
+        location: location.clone(),
         stamp: file.stamp(),
         footer_hash: index.hash.clone(),
         required: false,
@@ -249,25 +261,26 @@ impl Shard {
             Stored::Json => wrapped(WrappedRows::Json(layout)),
             Stored::Texts => wrapped(WrappedRows::Texts),
             Stored::Columns(columns, chunks) => {
-                let file = Arc::new(ShardFile::open(&self.path)?);
+                let file = Arc::new(ShardFile::open(&self.location)?);
                 self.check_unchanged(&file)?;
                 let size = file.stamp().size_bytes;
                 let mut leaves = Vec::new();
                 for (leaf, &(chunk, codec)) in columns.leaves().into_iter().zip(&chunks[row_group]) {
                     if chunk.offset.checked_add(chunk.compressed_bytes).is_none_or(|end| end > size) {
-                        let place = Place::row_group(&self.path, row_group);
+                        let place = Place::row_group(self.path(), row_group);
                         let reason = format!(
                             "a column's {} bytes at {} lie outside of the file's {size}",
                             chunk.compressed_bytes, chunk.offset
                         );
                         return Err(Error::Parquet { place, reason });
                     }
+                    file.expect(chunk.bytes(size), pool);
                     let (file, pool) = (file.clone(), pool.clone());
                     leaves.push(LeafReader::new(leaf, file, chunk, Decompressor::new(codec), pool));
                 }
                 let num_rows = self.num_rows(row_group);
                 let reader = ConversationReader::new(
-                    self.path.clone(),
+                    self.path().to_path_buf(),
                     row_group,
                     (columns.clone(), layout),
                     leaves,
@@ -278,16 +291,17 @@ impl Shard {
                 Ok(DocumentReader::Columns(Box::new(reader)))
             }
             Stored::Lines(index) => {
-                let file = ShardFile::open(&self.path)?;
+                let file = ShardFile::open(&self.location)?;
                 if file.stamp() != self.stamp {
-                    let found = LineIndex::of(&self.path, &file, None)?;
+                    let found = LineIndex::of(self.path(), &file, None)?;
                     if found.hash != index.hash {
                         let (expected, found) = (index.hash.clone(), found.hash);
-                        let path = self.path.clone();
+                        let path = self.path().to_path_buf();
                         return Err(Error::Changed { path, what: "content", expected, found });
                     }
                 }
-                let (path, bytes, pool) = (self.path.clone(), index.bytes_of(row_group), pool.clone());
+                file.expect(index.bytes_of(row_group), pool);
+                let (path, bytes, pool) = (self.path().into(), index.bytes_of(row_group), pool.clone());
                 let reader = LineReader::new(path, row_group, file, layout, bytes, rows, pool);
                 Ok(DocumentReader::Lines(Box::new(reader)))
             }
