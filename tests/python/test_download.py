@@ -103,8 +103,8 @@ def test_the_manifest_is_not_taken_for_data(server: Server, tmp_path: Path):
     fetch_all(sources_of(server), tmp_path)
     names = [path.strip("/") for path in sorted(server.files)]
     assert [Path(source.path).name for source in find_inputs([str(tmp_path)])] == names
-    assert [path.name for path in _nanofast.find_conversations(tmp_path)] == names
-    assert [path.name for path in _nanofast.find_shards(tmp_path)] == names
+    assert [Path(path).name for path in _nanofast.find_conversations(tmp_path)] == names
+    assert [Path(path).name for path in _nanofast.find_shards(tmp_path)] == names
 
 
 @pytest.mark.parametrize("hashed", [True, False])

@@ -64,8 +64,9 @@ def test_a_state_inside_of_a_giant_names_a_border_and_goes_on_from_it(
 
 
 def test_close_does_not_wait_for_a_giant(tokenizer: nanofast.Tokenizer, tmp_path: Path) -> None:
-    """One pretoken of 40 MB takes many seconds to merge; a loader that waited for it would have counted its tokens."""
-    [data] = write_shards(tmp_path, [[["a" * 40_000_000]]])
+    """One pretoken of 100 MB takes seconds to merge; a loader that waited for it would have counted its tokens."""
+    letters = bytes(ord("a") + byte % 26 for byte in range(256))
+    [data] = write_shards(tmp_path, [[[random.Random(1).randbytes(100_000_000).translate(letters).decode()]]])
     loader = nanofast.TokenLoader(data, tokenizer, 2, 64, lanes=1)
     errors: list[str] = []
 

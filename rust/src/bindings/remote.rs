@@ -1,6 +1,7 @@
 //! Data behind URLs: its settings from JSON, where a shard lies, and waits for a server that Ctrl-C ends.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -56,8 +57,8 @@ impl PyLocation {
         self.0.path().to_string_lossy().into_owned()
     }
 
-    fn __fspath__(&self) -> PathBuf {
-        self.0.path().into()
+    fn __fspath__(&self) -> &OsStr {
+        self.0.path().as_os_str()
     }
 
     fn __repr__(&self) -> String {

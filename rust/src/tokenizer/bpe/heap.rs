@@ -51,7 +51,7 @@ impl HeapMerger {
     }
 
     /// Whether to end, asked at each of many steps.
-    fn stops(&mut self, step: u32) -> bool {
+    pub(super) fn stops(&mut self, step: u32) -> bool {
         // Relaxed: the flag is all that is said.
         let is_set = || self.stopping.as_ref().is_some_and(|stopping| stopping.load(Ordering::Relaxed));
         let stops = step.is_multiple_of(STEPS_BETWEEN_LOOKS) && is_set();

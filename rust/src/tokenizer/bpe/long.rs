@@ -61,8 +61,13 @@ struct Windows<'a, L> {
 impl<L: Fn(u32) -> usize> Windows<'_, L> {
     /// Appends the ids of `pretoken` to `out`, which has others up to `before`; false where windows of `size` are too small.
     fn merge(&mut self, size: usize, pretoken: &[u8], before: usize, out: &mut Vec<u32>) -> bool {
-        let (mut done, mut taken_back) = (0, TAKEN_BACK);
+        let (mut done, mut taken_back, mut step) = (0, TAKEN_BACK, 0u32);
         while done < pretoken.len() {
+            step = step.wrapping_add(1);
+            if self.heap.stops(step) {
+                out.push(self.pairs.byte_id(pretoken[0])); // callers count on one id at least
+                return true;
+            }
             let keep = out.len() - taken_back.min(out.len() - before);
             let start = done - out[keep..].iter().map(|&id| (self.length)(id)).sum::<usize>();
             if done - start > size / 2 {
