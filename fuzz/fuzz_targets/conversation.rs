@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use nanofast::ragged::NOT_LEARNED;
 use nanofast::source::{Layout, push_json};
-use nanofast::tokenizer::{ChatTemplate, Renderer, Tokenizer};
+use nanofast::tokenizer::{ChatTemplate, DEFAULT_CACHE_BYTES, Renderer, Tokenizer};
 
 /// Every kind of part and turn.
 const TEMPLATE: &str = r#"{
@@ -32,7 +32,7 @@ static RENDERER: LazyLock<Renderer> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut encoder = RENDERER.tokenizer().take_encoder();
+    let mut encoder = RENDERER.tokenizer().take_encoder(DEFAULT_CACHE_BYTES);
     for layout in ["messages", "sharegpt", "alpaca"] {
         let layout = Layout::parse(layout, None).expect("a layout");
         for line in bytes.split(|&byte| byte == b'\n') {

@@ -4,14 +4,20 @@
 #![no_main]
 
 use std::io::Write;
+use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
+use nanofast::account::Account;
+use nanofast::pool::Pool;
 use nanofast::source::{Shard, open_shard};
+
+/// Declared sizes beyond it are refused before anything is allocated.
+static POOL: LazyLock<Arc<Pool<u8>>> = LazyLock::new(|| Pool::within(&Account::new(256 << 20)));
 
 /// Rows of one row group, `None` where they are broken.
 fn rows(shard: &Shard, row_group: usize, start: u64, end: u64) -> Vec<Option<Vec<u8>>> {
     let mut rows = Vec::new();
-    let mut reader = shard.reader(row_group, start..end).expect("an unchanged file");
+    let mut reader = shard.reader(row_group, start..end, &POOL).expect("an unchanged file");
     loop {
         match reader.next_batch() {
             Ok(None) => return rows,
