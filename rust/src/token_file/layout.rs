@@ -137,7 +137,9 @@ fn guessed(head: &[u8], size_bytes: u64) -> Format {
     }
     let Some([magic, version, count]) = llm_c_numbers(head) else { return Format::Flat };
     let is_rest_zero = head[12..].iter().all(|&byte| byte == 0);
-    let fits = [2, 4].iter().any(|width| count as u64 * width + HEADER_BYTES == size_bytes);
+    let num_tokens = u64::try_from(count).ok();
+    let fits =
+        num_tokens.is_some_and(|count| [2, 4].iter().any(|width| count * width + HEADER_BYTES == size_bytes));
     let known = LLM_C.iter().any(|known| known.0 == magic);
     match is_rest_zero && (known || (fits && (0..100).contains(&version))) {
         true => Format::LlmC,
@@ -228,4 +230,18 @@ fn of_wrong_length(num_tokens: u64, width: Width, expected: u64, found: u64) -> 
          write it again",
         width.name()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_with_a_negative_count_of_an_unknown_kind_is_none() {
+        let mut head = vec![0; HEADER_BYTES as usize];
+        head[8..12].copy_from_slice(&(-1_i32).to_le_bytes());
+        assert_eq!(guessed(&head, HEADER_BYTES), Format::Flat);
+        head[8..12].copy_from_slice(&3_i32.to_le_bytes());
+        assert_eq!(guessed(&head, HEADER_BYTES + 6), Format::LlmC, "to be refused by its magic number");
+    }
 }
