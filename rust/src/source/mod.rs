@@ -15,6 +15,7 @@ mod delta;
 mod facts;
 mod file;
 mod find;
+mod footer_shape;
 mod location;
 mod page;
 #[cfg_attr(not(feature = "remote"), path = "without_remote.rs")]

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::conversations::Conversations;
 use super::file::{ShardFile, Stamp};
+use super::footer_shape::check_shape;
 use super::location::Location;
 use super::page::Chunk;
 use super::remote::{Tails, planned};
@@ -266,6 +267,7 @@ pub(super) fn decode_footer_with(
     footer: &[u8],
     statistics: ParquetStatisticsPolicy,
 ) -> Result<ParquetMetaData> {
+    check_shape(footer).map_err(|reason| damaged(path, format!("a footer that cannot be read: {reason}")))?;
     let options = ParquetMetaDataOptions::new()
         .with_column_stats_policy(statistics)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)

@@ -14,6 +14,7 @@ pub(super) enum Kind {
     /// Integers of 16 to 64 bits.
     Integer,
     Struct,
+    List,
     Other(u8),
 }
 
@@ -64,6 +65,7 @@ impl<'a> Compact<'a> {
             1 => Kind::Bool(true),
             2 => Kind::Bool(false),
             4..=6 => Kind::Integer,
+            9 => Kind::List,
             12 => Kind::Struct,
             other => Kind::Other(other),
         }))
@@ -92,23 +94,33 @@ impl<'a> Compact<'a> {
                 let length = self.varint()?;
                 self.advance(length)
             }
-            Kind::Other(9 | 10) => self.skip_list(depth),
+            Kind::List | Kind::Other(10) => self.skip_list(depth),
             Kind::Other(other) => {
                 Err(format!("a header holds a value of type {other}, which no parquet writer uses"))
             }
         }
     }
 
-    fn skip_list(&mut self, depth: usize) -> Decoded<()> {
+    /// Begins a list; how many elements follow. Each takes a byte at least, so a length that lies ends with the bytes.
+    pub(super) fn list_length(&mut self) -> Decoded<u64> {
+        self.list_header().map(|(_, length)| length)
+    }
+
+    fn list_header(&mut self) -> Decoded<(Kind, u64)> {
         let header = self.byte()?;
         let length = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
         let kind = match header & 15 {
             1 | 2 => Kind::Other(3), // in a list a truth value takes a byte
             4..=6 => Kind::Integer,
+            9 => Kind::List,
             12 => Kind::Struct,
             other => Kind::Other(other),
         };
-        // Each element takes a byte at least, so a length that lies ends with the bytes.
+        Ok((kind, length))
+    }
+
+    fn skip_list(&mut self, depth: usize) -> Decoded<()> {
+        let (kind, length) = self.list_header()?;
         (0..length).try_for_each(|_| self.skip_nested(kind, depth))
     }
 
