@@ -42,6 +42,14 @@ def interrupted_while_it_waits(data: str) -> None:
     os._exit(0)  # its thread still waits for the pipe, inside the system
 
 
+def interrupted_while_it_reads(data: str) -> None:
+    """Says when it begins, then reads for ever; Ctrl-C ends it as any Python program."""
+    loader = make(data)
+    print("reading", flush=True)
+    for _ in loader.numpy(copy=False):
+        pass
+
+
 def terminated_while_it_waits(data: str) -> None:
     loader = waiting(data)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -90,6 +98,25 @@ def interrupted_again_and_again(data: str) -> None:
     thread.join()
     print("disturbed" if count > 5 else "undisturbed")
     print("same" if [inputs.tolist() for inputs, _ in batches] == expected else "different")
+
+
+def forked_again_and_again(data: str) -> None:
+    """sys.argv[3] children, each in the middle of a loader's life: every one raises, and the parent loses no batch."""
+    loader, undisturbed = make(data), make(data)
+    batches, expected = loader.numpy(), undisturbed.numpy()
+    codes = set()
+    for _ in range(int(sys.argv[3])):
+        assert next(batches)[0].tolist() == next(expected)[0].tolist()
+        child = os.fork()
+        if child == 0:
+            try:
+                loader.metrics()
+            except nanofast.Error:
+                fresh = make(data)
+                os._exit(7 if next(fresh.numpy())[0].size else 1)
+            os._exit(1)
+        codes.add(os.waitpid(child, 0)[1] >> 8)
+    print("children", codes)
 
 
 def left_to_the_interpreter(data: str) -> None:

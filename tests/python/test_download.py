@@ -16,7 +16,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import IS_LONG
 from misbehaving import FAULTS, Server
 from nanofast import _nanofast
 from nanofast.data.download import MANIFEST, Manifest, Summary, download
@@ -121,7 +122,10 @@ def test_each_fault_is_outlasted(shards: dict[str, bytes], tmp_path: Path, fault
         assert leftovers(tmp_path) == []
 
 
-def test_a_thousand_downloads_with_many_faults_are_all_right(shards: dict[str, bytes], tmp_path: Path):
+def test_a_thousand_downloads_with_many_faults_are_all_right(
+    shards: dict[str, bytes], tmp_path: Path, record_property: Callable[[str, object], None]
+):
+    record_property("files with faults in 30 % of the answers", 1000)
     contents = list(shards.values())
     files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(1000)}
     with Server(files, share=0.3, seed=7, stall_seconds=1.0) as server:
@@ -479,13 +483,17 @@ def test_two_processes_share_a_folder(server: Server, tmp_path: Path):
     assert sum(served == "ok" for _, served, _ in server.served) == len(server.files), "each was fetched once"
 
 
-def test_kills_during_fifty_downloads_are_healed(shards: dict[str, bytes], tmp_path: Path):
+def test_kills_during_many_downloads_are_healed(
+    shards: dict[str, bytes], tmp_path: Path, record_property: Callable[[str, object], None]
+):
+    wanted = 50 if IS_LONG else 8
+    record_property("kills", wanted)
     contents = list(shards.values())
-    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(50)}
+    files = {f"/shard_{index:05d}.parquet": contents[index % len(contents)] for index in range(6 * wanted)}
     with Server(files) as server:
         server.bytes_per_second = 80_000
         kills = 0
-        while kills < 8:
+        while kills < wanted:
             process = subprocess.Popen(command(server, tmp_path), stdout=subprocess.DEVNULL)
             done = len(list(tmp_path.glob("shard*"))) if tmp_path.exists() else 0
             while process.poll() is None and len(list(tmp_path.glob("shard*"))) < done + 3:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -228,9 +229,12 @@ def memory_kib() -> int:
 
 
 @pytest.mark.timeout(3600)
-def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str, tokenizer: nanofast.Tokenizer) -> None:
+def test_memory_and_files_stay_flat_over_many_loaders(
+    make: Make, data: str, tokenizer: nanofast.Tokenizer, record_property: Callable[[str, object], None]
+) -> None:
     """200 loaders (10,000 in the long profile) made, read for 0 to 5 batches and dropped."""
     count = 10_000 if IS_LONG else 200
+    record_property("loaders", count)
     # Encoders go back to the tokenizer and stay, one for each thread that ever worked beside others: with this limit
     # they take some 3 MB each. (Without, one more or less of them is 30 to 50 MB between one run and another.)
     limit = least_memory(data, tokenizer, 2, 32, num_threads=3)
@@ -252,9 +256,12 @@ def test_memory_and_files_stay_flat_over_many_loaders(make: Make, data: str, tok
         assert memory_kib() - half < 12_000
 
 
-def test_memory_and_files_stay_flat_over_many_batches_and_epochs(make: Make) -> None:
+def test_memory_and_files_stay_flat_over_many_batches_and_epochs(
+    make: Make, record_property: Callable[[str, object], None]
+) -> None:
     """From a tenth of 10,000 batches (of 100,000 in the long profile) to all of them: some 150 epochs (1,500)."""
     count = 100_000 if IS_LONG else 10_000
+    record_property("batches", count)
     with make(num_threads=2, shuffle=True) as loader:
         batches = loader.numpy(copy=False)
         for _ in itertools.islice(batches, count // 10):
@@ -263,6 +270,7 @@ def test_memory_and_files_stay_flat_over_many_batches_and_epochs(make: Make) -> 
         for _ in itertools.islice(batches, count - count // 10):
             pass
         assert num_open_files() <= files + 2  # each thread may have a shard open
+        record_property("KiB grown from a tenth of these to all", memory_kib() - early)
         assert memory_kib() - early < 4_000  # 1 byte a token would be 600 KB (6 MB), a state a batch 9 MB
 
 
@@ -289,6 +297,26 @@ def test_signals_at_any_moment_lose_no_batch(data: str, kind: str) -> None:
     assert live("interrupted_again_and_again", data, kind) == "disturbed\nsame\n"
 
 
+def test_ctrl_c_at_any_moment_ends_within_a_second(data: str, record_property: Callable[[str, object], None]) -> None:
+    count = 200 if IS_LONG else 5
+    record_property("interrupts", count)
+    moments = random.Random(4)
+    command = [sys.executable, str(Path(__file__).with_name("lives.py")), "interrupted_while_it_reads", data]
+    slowest = 0.0
+    for _ in range(count):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout and process.stderr
+            assert process.stdout.readline() == "reading\n"
+            time.sleep(moments.random() * 0.05)
+            process.send_signal(signal.SIGINT)
+            begun = time.monotonic()
+            said = process.stderr.read()
+            assert process.wait(HANGS_AFTER) == -signal.SIGINT
+            slowest = max(slowest, time.monotonic() - begun)
+            assert said.endswith("KeyboardInterrupt\n"), said
+    record_property("milliseconds at most until an interrupted process was gone", round(1000 * slowest))
+
+
 @pytest.mark.parametrize("name", ["to_the_interpreter", "in_a_cycle", "by_exit", "to_a_daemon_thread"])
 def test_the_interpreter_ends_with_a_live_loader(data: str, name: str) -> None:
     assert live(f"left_{name}", data) == "leaving\n"
@@ -308,6 +336,12 @@ def test_a_fork_while_another_thread_reads(data: str) -> None:
 
 def test_a_fork_before_start_works_on_both_sides(data: str) -> None:
     assert live("forked_before_start", data) == "parent 0\n"
+
+
+def test_forks_again_and_again(data: str, record_property: Callable[[str, object], None]) -> None:
+    count = 200 if IS_LONG else 10
+    record_property("forks", count)
+    assert live("forked_again_and_again", data, str(count)) == "children {7}\n"
 
 
 def test_without_torch_numpy_gives_the_batches_and_says_so(data: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanofast
+from conftest import IS_LONG
 from nanofast import Mixture
 from resumed import digest, following
 from shards import random_texts, write_shards
 from stream_twin import MixedStream
 
-LONG = os.environ.get("NANOFAST_TEST_LONG") == "1"
 MODES: dict[str, dict[str, str]] = {
     "concat": {"packing": "concat"},
     "carry": {"packing": "best_fit"},
@@ -89,7 +88,7 @@ CASES = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=400 if LONG else 30,
+    max_examples=400 if IS_LONG else 30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
@@ -130,7 +129,7 @@ def test_resumes_from_every_batch(three: Sources, tokenizer: nanofast.Tokenizer,
             for batch in itertools.islice(loader.numpy(), 60):
                 names.append(digest(batch))
                 states.append(json.loads(json.dumps(loader.state_dict())))
-        for number in range(0, len(names), 1 if LONG else 4):
+        for number in range(0, len(names), 1 if IS_LONG else 4):
             with nanofast.TokenLoader(mixture, tokenizer, **settings) as loader:
                 loader.load_state_dict(states[number])
                 assert loader.state_dict() == states[number]

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import nanofast
+from conftest import IS_LONG
 from damage import PAGE_ROWS, damage_header, damage_page, marked_texts, rewrite_without_checksums, write_marked
 from resumed import digest, following
 from stream_twin import Stream
 
-LONG = os.environ.get("NANOFAST_TEST_LONG") == "1"
 LAYOUT = [[23, 17], [30], [12, 12]]
 MODES: dict[str, dict[str, str]] = {
     "concat": {"packing": "concat"},
@@ -136,7 +136,7 @@ def test_the_list_belongs_to_the_batch_in_hand_and_is_resumed(
     assert sizes[0] == 0
     assert sizes == sorted(sizes)
     assert len(set(sizes)) > 2, "the list grows as the lanes come to what is bad"
-    for number in range(0, len(states), 1 if LONG else 7):
+    for number in range(0, len(states), 1 if IS_LONG else 7):
         with nanofast.TokenLoader(damaged.paths, tokenizer, **settings) as loader:
             loader.load_state_dict(json.loads(states[number]))
             assert following(loader, 10_000) == names[number:]
@@ -256,7 +256,7 @@ def test_a_flipped_bit_costs_what_is_listed_and_nothing_else(tokenizer: nanofast
     expected = [(group, row, text) for group, rows in enumerate(texts[0]) for row, text in enumerate(rows)]
     generator = random.Random(9)
     num_listed = 0
-    for _ in range(2000 if LONG else 40):
+    for _ in range(2000 if IS_LONG else 40):
         content = bytearray(whole)
         position = generator.randrange(len(content))
         content[position] ^= 1 << generator.randrange(8)

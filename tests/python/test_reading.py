@@ -6,8 +6,10 @@ Texts are recovered from the loader's stream: `concat` puts each token of each d
 from __future__ import annotations
 
 import itertools
-import os
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import nanofast
-
-LONG = os.environ.get("NANOFAST_TEST_LONG") == "1"
+from conftest import IS_LONG
 
 TYPES = {
     "string": pa.string(),
@@ -134,6 +135,22 @@ def test_reads_the_files_of_other_writers_as_pyarrow_does(shared_data: Path, tok
     assert num_columns > 40
 
 
+def test_no_file_of_other_writers_takes_much_memory(
+    shared_data: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Damaged files and bombs among them: each column is read or refused, all in one process that lives on."""
+    command = [sys.executable, str(Path(__file__).with_name("every_file.py")), str(shared_data / "parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    record_property("files of other writers", found["files"])
+    record_property("columns read", found["read"])
+    record_property("columns refused", found["refused"])
+    record_property("MiB at most", found["bytes"] >> 20)
+    assert found["bytes"] < 512 << 20
+    assert found["read"] > 40
+
+
 def test_a_flipped_bit_is_an_error_or_changes_nothing(
     tmp_path: Path, tokenizer: nanofast.Tokenizer, record_property: Callable[[str, object], None]
 ) -> None:
@@ -141,7 +158,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(
     expected = [text or "" for text in write(path, pa.string(), "zstd", "PLAIN", "1.0")]
     whole = path.read_bytes()
     generator = random.Random(5)
-    num_errors, num_flips = 0, 1000 if LONG else 40
+    num_errors, num_flips = 0, 1000 if IS_LONG else 40
     record_property("flipped bits", num_flips)
     for _ in range(num_flips):
         damaged = bytearray(whole)

@@ -1,4 +1,7 @@
-"""Resume is exact: at each of the first 100 batches, in every mode, here and in a new process, and never by halves."""
+"""Resume is exact: at each of the first batches, in every mode, here and in a new process, and never by halves.
+
+100 batches, 500 in the long profile.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nanofast
+from conftest import IS_LONG
 from resumed import digest, following
 from shards import random_texts, write_shards
 
-NUM_STATES = 100
+NUM_STATES = 500 if IS_LONG else 100
 MODES: dict[str, dict[str, Any]] = {
     "concat": {"packing": "concat"},
     "carry": {"packing": "best_fit", "overflow": "carry"},
@@ -64,9 +69,15 @@ def record(
     ("mode", "lanes"),
     [("concat", 1), ("concat", 4), ("carry", 1), ("carry", 4), ("crop", 2), ("pad", 2), ("one_per_row", 2)],
 )
-def test_goes_on_with_the_very_next_batch_from_each_of_the_first_100(
-    data: list[str], tokenizer: nanofast.Tokenizer, mode: str, lanes: int, shuffle: bool
+def test_goes_on_with_the_very_next_batch_from_each_of_the_first(
+    data: list[str],
+    tokenizer: nanofast.Tokenizer,
+    mode: str,
+    lanes: int,
+    shuffle: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    record_property("states resumed", NUM_STATES + 1)
     settings = {"lanes": lanes, "shuffle": shuffle, "seed": 3, "shuffle_window": 50, **MODES[mode]}
     states, names = record(data, tokenizer, behind=lanes + 2, **settings)
     assert len(states) == NUM_STATES + 1
@@ -92,6 +103,34 @@ def test_finite_epochs_end_as_if_uninterrupted(
             ledger = loader.metrics()["ledger"]
             assert ledger["documents"] == 2 * 180
             assert ledger["waiting"] == 0
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_fifty_resumes_within_an_epoch_change_nothing(
+    data: list[str],
+    tokenizer: nanofast.Tokenizer,
+    mode: str,
+    shuffle: bool,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """A row a batch, and a resume behind each of the first 50, from the state that the loader before it made."""
+    record_property("resumes within an epoch", 50)
+    settings = {"batch_size": 1, "epochs": 1, "shuffle": shuffle, "lanes": 2, **MODES[mode]}
+    with make(data, tokenizer, **settings) as loader:
+        expected = following(loader, 10_000)
+    assert len(expected) > 60
+    names, state = [], None
+    for _ in range(50):
+        with make(data, tokenizer, **settings) as loader:
+            if state:
+                loader.load_state_dict(json.loads(state))
+            names += following(loader, 1)
+            state = json.dumps(loader.state_dict())
+    with make(data, tokenizer, **settings) as loader:
+        loader.load_state_dict(json.loads(state or ""))
+        names += following(loader, 10_000)
+    assert names == expected
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -184,7 +223,9 @@ def refused(loader: nanofast.TokenLoader, state: Any, match: str) -> str:
     return str(caught.value)
 
 
-def test_a_flipped_or_torn_state_is_refused_and_changes_nothing(data: list[str], tokenizer: nanofast.Tokenizer) -> None:
+def test_a_flipped_or_torn_state_is_refused_and_changes_nothing(
+    data: list[str], tokenizer: nanofast.Tokenizer, record_property: Callable[[str, object], None]
+) -> None:
     states, names = record(data, tokenizer, behind=1, lanes=2, shuffle=True)
     generator = random.Random(4)
     good = json.dumps(states[50])
@@ -203,6 +244,7 @@ def test_a_flipped_or_torn_state_is_refused_and_changes_nothing(data: list[str],
             changed += 1
             refused(loader, state, "cannot resume")
         assert changed > 100
+        record_property("flipped bits in states", changed)
         for field in states[50]:
             torn = {name: value for name, value in states[50].items() if name != field}
             refused(loader, torn, "cannot resume")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanofast
+from conftest import IS_LONG
+from resumed import following
 from shards import random_texts, write_shards
 from stream_twin import Stream
 
-LONG = os.environ.get("NANOFAST_TEST_LONG") == "1"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "stream.py"
 
 
@@ -76,7 +79,7 @@ CASES = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=400 if LONG else 60,
+    max_examples=400 if IS_LONG else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
@@ -159,14 +162,27 @@ def test_the_twin_is_the_reference() -> None:
         assert list(itertools.islice(twin.batches(), 60)) == expected
 
 
-def test_the_number_of_threads_changes_nothing(tokenizer: nanofast.Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_the_number_of_threads_changes_nothing(
+    tokenizer: nanofast.Tokenizer, tmp_path: Path, packing: str, record_property: Callable[[str, object], None]
+) -> None:
+    """1 to 16 threads, again and again, while other processes keep every core busy: one digest."""
+    repeats = 20 if IS_LONG else 1
+    record_property("runs under load", 16 * repeats)
     paths = write_shards(tmp_path, random_texts(1, [[100] * 5, [100] * 5], longest=200))
-    for packing in ("concat", "best_fit"):
-        streams = []
-        for num_threads in (1, 8):
+    endless = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(endless) for _ in range(os.cpu_count() or 1)]
+    try:
+        digests = set()
+        for num_threads in list(range(1, 17)) * repeats:
             with nanofast.TokenLoader(paths, tokenizer, 4, 128, packing=packing, num_threads=num_threads) as loader:
-                streams.append([batch[0].copy() for batch in itertools.islice(loader.numpy(), 100)])
-        np.testing.assert_array_equal(*streams)
+                digests.add(tuple(following(loader, 100)))
+        assert len(digests) == 1
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_torch_and_numpy_give_the_same_batches(tokenizer: nanofast.Tokenizer, tmp_path: Path) -> None:

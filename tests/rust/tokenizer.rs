@@ -11,6 +11,8 @@ mod cases;
 mod encoding;
 #[path = "tokenizer/files.rs"]
 mod files;
+#[path = "tokenizer/many.rs"]
+mod many;
 #[path = "tokenizer/merging.rs"]
 mod merging;
 #[path = "tokenizer/splitting.rs"]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 /// Pieces of which awkward texts are made: each class of the patterns, in one to four bytes.
-const PIECES: &[&str] = &[
+pub(crate) const PIECES: &[&str] = &[
     " ",
     " ",
     " ",

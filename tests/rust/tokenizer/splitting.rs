@@ -41,7 +41,7 @@ const PATTERNS: &[(&str, &str)] = &[
 
 type Loaded = (&'static str, Family, RegexSplitter);
 
-static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
+pub(super) static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
     let load = |(name, pattern): (&'static str, Pattern)| {
         let family = Family::of(&pattern).unwrap_or_else(|| panic!("{name} is well known"));
         (name, family, RegexSplitter::new(name, &pattern).expect("the pattern compiles"))
