@@ -218,6 +218,9 @@ impl<T> Pooled<T> {
     /// When the account has no room.
     pub fn settle(&mut self, beside: usize) -> Result<(), Refused> {
         let bytes = num_bytes(&self.values) + beside;
+        if bytes == self.charged {
+            return Ok(());
+        }
         self.cover(bytes)?;
         if let Some(pool) = &self.pool {
             pool.account.give_back(self.charged - bytes);

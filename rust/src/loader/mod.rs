@@ -284,9 +284,11 @@ impl Loader {
         let rows = tokens.chunks_exact(row_length);
         let places = inputs.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
         for (row, (inputs, targets)) in rows.zip(places) {
-            for ((input, target), pair) in inputs.iter_mut().zip(targets).zip(row.windows(2)) {
-                *input = pair[0] & !NOT_LEARNED as i32;
-                *target = i64::from(pair[1].max(-1)); // negative is not learned
+            for (input, token) in inputs.iter_mut().zip(row) {
+                *input = token & !NOT_LEARNED as i32;
+            }
+            for (target, token) in targets.iter_mut().zip(&row[1..]) {
+                *target = i64::from((*token).max(-1)); // negative is not learned
             }
         }
         Ok(())

@@ -299,7 +299,8 @@ fn write_whole(
 
 /// Counts a document's tokens that are written into a row. Only documents that bring their own BOS have masked ones.
 fn deliver(ledger: &mut Ledger, tokens: &[u32], brings_bos: bool) {
-    let masked = if brings_bos { tokens.iter().map(|token| u64::from(token >> 31)).sum() } else { 0 };
+    let masked = if brings_bos { tokens.iter().map(|token| token >> 31).sum() } else { 0_u32 };
+    let masked = u64::from(masked);
     ledger.masked += masked;
     ledger.learned += tokens.len() as u64 - masked;
 }
