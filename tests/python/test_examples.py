@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -77,3 +78,27 @@ def test_torchrun(data: str, tmp_path: Path) -> None:
         for _ in range(16):
             next(alone)
         assert torch.load(checkpoint, weights_only=True)["loader"]["lanes"] == alone.state_dict()["lanes"]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.timeout(600)
+def test_ray_train(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers, then one worker that goes on: the batches and the loader's state are those of one loader."""
+    import torch
+
+    pytest.importorskip("ray.train", reason="pip install 'ray[train]'")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), *sys.path]))  # of Ray's workers
+
+    def run(num_workers: int, steps: int) -> int:
+        command = [sys.executable, str(EXAMPLES / "ray_train.py"), data, str(tmp_path), str(steps), str(num_workers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+        assert done.returncode == 0, done.stderr
+        return int(re.findall(r"'batches_seen': (\d+)", done.stdout)[-1])
+
+    assert (run(2, 1), run(1, 2)) == (8, 24)
+    [*_, newest] = sorted(tmp_path.rglob("checkpoint.pt"), key=lambda path: path.stat().st_mtime)
+    tokenizer = nanofast.Tokenizer.from_name("r50k_base")
+    with nanofast.TokenLoader(data, tokenizer, 4, 64, lanes=8) as alone:
+        for _ in range(24):
+            next(alone)
+        assert torch.load(newest, weights_only=True)["loader"]["lanes"] == alone.state_dict()["lanes"]

@@ -75,7 +75,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize(
-    ("lanes", "num_threads"), itertools.product([1, 2, 8], [1, 2, 4, 16]) if IS_LONG else [(1, 1), (8, 16)]
+    ("lanes", "num_threads"), list(itertools.product([1, 2, 8], [1, 2, 4, 16])) if IS_LONG else [(1, 1), (8, 16)]
 )
 @pytest.mark.parametrize("mode", ["concat", "carry", "crop", "pad", "shuffle", "ranges", "mixture"])
 def test_at_the_least_limit_come_the_same_batches(
