@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use numpy::PyArray1;
 use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
 use super::chat::ChatArguments;
 use super::error::to_py;
+use super::metrics::Counters;
 use super::remote;
 use super::token_files;
 use super::tokenizer::PyTokenizer;
@@ -21,9 +22,7 @@ use crate::config::{
 use crate::error::Error;
 use crate::lane::BatchShape;
 use crate::loader::{Loader, NextBatch, Origin, SourceShards};
-use crate::metrics::Stage;
 use crate::plan::Plan;
-use crate::quarantine::Quarantined;
 use crate::ring::SlotMemory;
 use crate::source::{self, ConversationSource, Storage};
 use crate::state::LoaderState;
@@ -440,75 +439,7 @@ impl NativeLoader {
 
     /// All counters.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (metrics, ledger, queues, limit) = self.with(py, |loader| {
-            let limit = loader.config().memory_limit_bytes;
-            Ok((loader.metrics().clone(), loader.ledger(), loader.queues(), limit))
-        })?;
-        let (quarantine, bad_files, shares) = self.with(py, |loader| {
-            Ok((loader.quarantine(), loader.identity().bad_files.clone(), loader.shares()))
-        })?;
-        let dict = PyDict::new(py);
-        let counts = PyDict::new(py);
-        for (name, count) in [
-            ("documents", ledger.documents),
-            ("bytes", ledger.bytes),
-            ("read", ledger.read),
-            ("learned", ledger.learned),
-            ("masked", ledger.masked),
-            ("bos", ledger.bos),
-            ("padding", ledger.padding),
-            ("cropped", ledger.cropped),
-            ("carried", ledger.carried),
-            ("cut", ledger.cut),
-            ("left_out_long", ledger.left_out_long),
-            ("left_out_unlearned", ledger.left_out_unlearned),
-            ("waiting", ledger.waiting()),
-        ] {
-            counts.set_item(name, count)?;
-        }
-        dict.set_item("ledger", counts)?;
-        let (documents, bytes, tokens) = metrics.tokenized_so_far();
-        dict.set_item("tokenized", (documents, bytes, tokens))?;
-        let stages = PyDict::new(py);
-        for stage in Stage::ALL {
-            stages.set_item(stage.name(), metrics.stage_seconds(stage))?;
-        }
-        dict.set_item("stage_seconds", stages)?;
-        dict.set_item("cache_hit_rate", metrics.cache_hit_rate())?;
-        let waits = metrics.waits();
-        dict.set_item("wait_seconds", waits.total_seconds())?;
-        dict.set_item("wait_p50_seconds", waits.quantile_seconds(0.5))?;
-        dict.set_item("wait_p99_seconds", waits.quantile_seconds(0.99))?;
-        dict.set_item("wait_max_seconds", waits.max_seconds())?;
-        dict.set_item("ready_batches", queues.ready_batches)?;
-        dict.set_item("read_ahead_bytes", queues.read_ahead_bytes)?;
-        dict.set_item("shared_row_group_bytes", queues.shared_row_group_bytes)?;
-        let memory = PyDict::new(py);
-        memory.set_item("limit_bytes", limit)?;
-        memory.set_item("used_bytes", queues.memory.used_bytes)?;
-        memory.set_item("peak_bytes", queues.memory.peak_bytes)?;
-        memory.set_item("reserved_bytes", queues.memory.reserved_bytes)?;
-        dict.set_item("memory", memory)?;
-        let left_out = metrics.left_out_so_far().into_iter().map(|it| (it.place.to_string(), it.reason));
-        dict.set_item("left_out", left_out.collect::<Vec<_>>())?;
-        let quarantined = PyList::empty(py);
-        for file in bad_files {
-            let part = PyDict::new(py);
-            part.set_item("file", file.name)?;
-            part.set_item("reason", file.reason)?;
-            quarantined.append(part)?;
-        }
-        for (path, Quarantined { row_group, start, end, reason, .. }) in quarantine {
-            let part = PyDict::new(py);
-            part.set_item("file", path.file_name().unwrap_or_default())?;
-            part.set_item("row_group", row_group)?;
-            part.set_item("rows", (start, end))?;
-            part.set_item("reason", reason)?;
-            quarantined.append(part)?;
-        }
-        dict.set_item("quarantine", quarantined)?;
-        dict.set_item("shares", shares)?;
-        Ok(dict)
+        self.with(py, |loader| Ok(Counters::of(loader)))?.to_dict(py)
     }
 
     /// Ends every thread. In a forked child there are none.

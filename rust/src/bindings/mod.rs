@@ -4,6 +4,7 @@ mod arrow;
 mod chat;
 mod error;
 mod loader;
+mod metrics;
 mod reading;
 mod remote;
 mod texts;
