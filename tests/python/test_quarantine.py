@@ -259,7 +259,7 @@ def is_in_order(part: list[str], whole: list[str]) -> bool:
 def test_a_flipped_bit_costs_what_is_listed_and_nothing_else(
     tokenizer: nanofast.Tokenizer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """No checksum covers how many rows a page's header claims: where that is hit, names behind it may be off by a few."""
+    """No checksum covers how many rows a page's header claims: where that is hit, names behind it may be off."""
     texts = marked_texts(5, [[60, 60]], longest=12)
     [path] = write_marked(tmp_path, texts)
     whole = path.read_bytes()
