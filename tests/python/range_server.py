@@ -15,6 +15,7 @@ import json
 import os
 import random
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class Settings:
     sent_to: str | None = None  # files are served from there: the address of another server
     always: str | None = None  # the fault that every request gets
     only: str = ""  # faults hit only paths that hold this
+    certificate: str | None = None  # a file with a certificate and its key: answers are encrypted
 
 
 @dataclass
@@ -87,6 +89,12 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""
+
+    def encrypt(self, certificate: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        # the handshake comes with the first byte that is read, on the connection's own thread
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -267,7 +275,7 @@ class RangeServer:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = f"127.0.0.1:{int(self.process.stdout.readline())}"
-        self.url = f"http://{self.address}"
+        self.url = f"{'https' if settings.get('certificate') else 'http'}://{self.address}"
 
     def set(self, **settings: Any) -> None:
         self.seen_after("set?" + quote(json.dumps(settings)))
@@ -295,6 +303,8 @@ class RangeServer:
 def main() -> None:
     server = Server(("127.0.0.1", 0), Handler)
     server.state = State(Path(sys.argv[1]), Settings(**json.loads(sys.argv[2])))
+    if server.state.settings.certificate is not None:
+        server.encrypt(server.state.settings.certificate)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()
