@@ -3,7 +3,8 @@
     python range_server.py FOLDER '{"share": 0.3, "latency_seconds": 0.02}'     prints its port, ends with its input
 
 Serves the files of FOLDER with ETags, `If-Match`, index pages, and what the hub answers about data sets (a folder
-`OWNER/NAME` is one, its revision `main` the commit `c0ffee`). `GET /-/seen` gives and forgets what was asked for, as
+`OWNER/NAME` is one, its revision `main` the commit `c0ffee`) and Azure about containers (a folder is one; pages of two
+blobs). `GET /-/seen` gives and forgets what was asked for, as
 `[method, path, range, answer, whether it was authorized]`; `GET /-/set?{…}` changes the settings.
 """
 
@@ -23,11 +24,12 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 FAULTS = ("500", "503", "429", "reset", "reset in the body", "short body", "stall before the head", "stall in the body")
 MOST_IN_A_ROW = 3
@@ -161,6 +163,8 @@ class Handler(BaseHTTPRequestHandler):
             path = f"/{owner}/{name}/{'/'.join(rest)}"
             if settings.sent_to is not None:
                 return self.answer(302, Location=settings.sent_to + quote(path) + "?signed=x")
+        if "comp=list" in url.query:
+            return self.container(state.folder / path.lstrip("/"), dict(parse_qsl(url.query)))
         file = state.folder / path.lstrip("/")
         if file.is_dir() and path.endswith("/"):
             links = "".join(f'<a href="{quote(entry.name)}">{entry.name}</a>' for entry in sorted(file.iterdir()))
@@ -197,6 +201,29 @@ class Handler(BaseHTTPRequestHandler):
         link = f'<http://{host!s}:{port}{self.path}&page=2>; rel="next"'
         return self.answer(200, json.dumps(entries[:half]).encode(), Link=link)
 
+    def container(self, root: Path, asked: dict[str, str]) -> str:
+        prefix, marker = asked.get("prefix", ""), int(asked.get("marker", "0"))
+        if not root.is_dir():
+            return self.answer(404)
+        found: dict[str, Path | None] = {}
+        for file in sorted(path for path in root.rglob("*") if path.is_file()):
+            name = file.relative_to(root).as_posix()
+            below = name.removeprefix(prefix).partition("/")[0] + "/"
+            if name.startswith(prefix):
+                is_below = "delimiter" in asked and "/" in name.removeprefix(prefix)
+                found[prefix + below if is_below else name] = None if is_below else file
+        entries = [
+            f"<BlobPrefix><Name>{name}</Name></BlobPrefix>"
+            if file is None
+            else f"<Blob><Name>{name}</Name><Properties><Last-Modified>{written(file)}</Last-Modified>"
+            f"<Content-Length>{file.stat().st_size}</Content-Length><Content-Type>x/y</Content-Type>"
+            f'<Etag>"{tag(file)}"</Etag></Properties></Blob>'
+            for name, file in found.items()
+        ]
+        next_marker = str(marker + 2) if marker + 2 < len(entries) else ""
+        body = f"<Blobs>{''.join(entries[marker : marker + 2])}</Blobs><NextMarker>{next_marker}</NextMarker>"
+        return self.answer(200, f"<EnumerationResults>{body}</EnumerationResults>".encode())
+
     def part(self, size: int) -> tuple[int, int] | None:
         asked = self.headers.get("Range")
         if asked is None or not self.server.state.settings.ranges:
@@ -218,6 +245,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
         if settings.etags:
             self.send_header("ETag", f'"{tag(file)}"')
+        if "x-ms-version" in self.headers:
+            self.send_header("Last-Modified", written(file))
         self.send_header("Content-Length", str(end - begin))
         self.end_headers()
         if not announced or self.command == "HEAD":
@@ -265,6 +294,10 @@ def tag(file: Path) -> str:
     """Something that changes with a file."""
     stat = file.stat()
     return hashlib.md5(f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}".encode()).hexdigest()
+
+
+def written(file: Path) -> str:
+    return formatdate(file.stat().st_mtime, usegmt=True)
 
 
 class RangeServer:
