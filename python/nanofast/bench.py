@@ -256,6 +256,7 @@ def run(arguments: argparse.Namespace) -> None:
     from nanofast.data.inspect import named_tokenizer
     from nanofast.distributed import available_cores
     from nanofast.home import home_folder
+    from nanofast.remote import require_local
 
     cores = available_cores()
     threads = sorted(set(arguments.threads or [*(1 << bit for bit in range(cores.bit_length())), cores]))
@@ -266,6 +267,7 @@ def run(arguments: argparse.Namespace) -> None:
         from nanofast.data.sample import ensure_sample
 
         data = str(ensure_sample(home_folder())[0])
+    require_local("data", data, "name a file, a folder or a glob; nanofast.data bench measures URLs")
     require_shards(data)
     tokenizer = named_tokenizer(arguments.tokenizer)
     places, num_bytes = sample_places(data, arguments.text_column, arguments.megabytes * 1e6)

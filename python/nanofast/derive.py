@@ -13,6 +13,7 @@ import dataclasses
 import math
 
 from nanofast.config import Config, ConfigError, ModelSettings, OptimizerSettings, ScheduleSettings
+from nanofast.remote import require_local
 
 # The default run: a depth-4 model on the sample corpus. Steps and batch were chosen on a 2-core Zen 4 server VM so that
 # the whole of it, set-up, evaluation and report included, stays under four minutes.
@@ -175,6 +176,8 @@ def derive_lanes(batches_per_step: int, world_size: int) -> int:
 
 def _check_rest(config: Config) -> None:
     schedule, optimizer, evaluation, run = config.schedule, config.optimizer, config.evaluation, config.run
+    for name, place in (("run", run.run), ("home", run.home), ("cache_folder", config.data.cache_folder)):
+        require_local(name, place)
     horizons = ("num_iterations", "tokens_per_parameter", "target_flops")
     given = [name for name in horizons if getattr(schedule, name) is not None]
     if len(given) > 1:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMES = ("s3://", "gs://", "az://", "http://", "https://", "hf://")
 # A URL that went through pathlib, which takes two slashes for one.
 _COLLAPSED = re.compile(r"(s3|gs|az|https?|hf):/[^/]")
+_URL = re.compile(r"(s3|gs|az|https?|hf):/")
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
 
@@ -50,6 +51,7 @@ class Remote:
     stall_seconds: float = 20.0
 
     def __post_init__(self) -> None:
+        require_local("cache_folder", self.cache_folder)
         for name, value in (("timeout_seconds", self.timeout_seconds), ("stall_seconds", self.stall_seconds)):
             if not 0 < value <= 86_400:
                 raise InvalidError(f"{name} = {value}: must be above 0 and at most a day")
@@ -65,6 +67,16 @@ def remote_of(settings: DataSettings) -> Remote:
 def is_remote(path: object) -> bool:
     """Whether a path is a URL that data is read from."""
     return isinstance(path, str) and path.startswith(SCHEMES)
+
+
+def require_local(what: str, path: object, advice: str = "name a path of this machine") -> None:
+    """Refuse a URL, also one that pathlib had, where only a file or folder will do.
+
+    Raises:
+        InvalidError: it is one.
+    """
+    if _URL.match(str(path)):
+        raise InvalidError(f"{what} `{shown(str(path))}` is a URL; {advice}")
 
 
 def has_secrets(url: str) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from nanofast import checkpoint
 from nanofast.config import Config, ConfigError, RunSettings, from_dict
 from nanofast.home import home_folder as home_folder  # its users are the users of this module
+from nanofast.remote import require_local
 
 # Beside a run's checkpoints, so that its folder is all that is needed to use the model.
 TOKENIZER_FILE = "tokenizer.json"
@@ -36,6 +37,7 @@ class Found:
 
 def run_folder(run: str, home: Path) -> Path:
     """A run's folder: a bare name lives under HOME/runs, anything with a separator is a path."""
+    require_local("run", run)
     return Path(run).expanduser().absolute() if os.sep in run or run.startswith(".") else home / "runs" / run
 
 

@@ -25,6 +25,7 @@ from nanofast.batch_loader import BatchLoader
 from nanofast.errors import InvalidError, NotFoundError
 from nanofast.loader_arguments import count, paths_of, place_among_all
 from nanofast.mixture import Data
+from nanofast.remote import is_remote, require_local, shown
 
 if TYPE_CHECKING:
     import torch
@@ -184,8 +185,11 @@ def _dataset(files: Data, sequence_length: int, arguments: dict[str, Any]) -> To
 def is_token_data(data: Data) -> bool:
     """Whether data is token files rather than parquet: by the names alone; a folder with a shard in it is parquet."""
     try:
-        if any(next(Path(path).glob("*.parquet"), None) for path in paths_of(data)):
-            return False
+        for path in paths_of(data):
+            if is_remote(path) and not shown(path).endswith(SUFFIXES):
+                return False
+            if next(Path(path).glob("*.parquet"), None):
+                return False
         return all(path.endswith(SUFFIXES) for path in find_token_files(data))
     except NotFoundError:
         return False
@@ -195,10 +199,11 @@ def find_token_files(data: Data) -> list[str]:
     """The token files that `data` names.
 
     Raises:
-        NotFoundError: a path that does not exist; a folder or glob without a token file.
+        NotFoundError: a path that does not exist; a folder or glob without a token file. InvalidError: a URL.
     """
     found: list[str] = []
     for path in paths_of(data):
+        require_local("token data", path, "token files are read from this machine's disks alone: fetch them first")
         if os.path.isdir(path):  # noqa: PTH112  # a glob is no Path
             found += _token_files_in(path, sorted(entry.name for entry in Path(path).iterdir()))
         elif os.path.exists(path):  # noqa: PTH110

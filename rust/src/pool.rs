@@ -108,7 +108,7 @@ impl<T> Pool<T> {
         let fits = |(_, values): &(usize, &Vec<T>)| (length..=most).contains(&values.capacity());
         let (index, _) =
             free.vectors.iter().enumerate().filter(fits).min_by_key(|(_, values)| values.capacity())?;
-        let values = free.vectors.swap_remove(index);
+        let values = free.vectors.remove(index);
         free.num_bytes -= num_bytes(&values);
         Some(values)
     }
@@ -123,17 +123,31 @@ impl<T> Pool<T> {
         self.account.freed(num_bytes);
     }
 
+    /// Keeps a vector, in the place of those that lie there longest: nobody has had a use for them.
     fn give_back(&self, values: Vec<T>, charged: usize) {
-        let (mut free, held) = (lock(&self.free), num_bytes(&values));
-        let is_kept = held >= LEAST_BYTES && free.num_bytes + held <= self.most_bytes && held <= charged;
-        if is_kept {
-            free.num_bytes += held;
-            free.vectors.push(values);
-            return self.account.give_back(charged - held);
+        let held = num_bytes(&values);
+        if held < LEAST_BYTES || held > self.most_bytes || held > charged {
+            drop(values);
+            return self.gone(held, charged);
         }
-        drop((values, free));
+        let mut free = lock(&self.free);
+        let (mut old, mut num_old) = (0, 0);
+        while free.num_bytes + held - num_old > self.most_bytes {
+            num_old += num_bytes(&free.vectors[old]);
+            old += 1;
+        }
+        let old: Vec<_> = free.vectors.drain(..old).collect();
+        free.vectors.push(values);
+        free.num_bytes = free.num_bytes + held - num_old;
+        drop(free);
+        drop(old);
+        self.account.give_back(charged - held);
+        self.gone(num_old, num_old);
+    }
+
+    /// Counts what went back to the allocator. What is small is soon wanted again, and has no page of its own to give back.
+    fn gone(&self, held: usize, charged: usize) {
         self.account.give_back(charged);
-        // What is small is soon wanted again, and the allocator has no page of its own for it to give back.
         if held >= LEAST_BYTES {
             self.account.freed(held);
         }
@@ -315,6 +329,21 @@ mod tests {
         let vectors: Vec<_> = (0..8).map(|_| filled(&pool, MOST_BYTES / 4)).collect();
         drop(vectors);
         assert_eq!(lock(&pool.free).vectors.len(), 4);
+    }
+
+    #[test]
+    fn what_nobody_had_a_use_for_makes_room() {
+        let account = Account::new(32 * MOST_BYTES);
+        let pool: Arc<Pool<u8>> = Pool::within(&account);
+        drop((0..4).map(|_| filled(&pool, MOST_BYTES / 4)).collect::<Vec<_>>());
+        let first = pool.take(MOST_BYTES / 4).unwrap();
+        drop(filled(&pool, MOST_BYTES / 2));
+        assert!(!pool.take(MOST_BYTES / 2).unwrap().is_empty());
+        assert_eq!(lock(&pool.free).vectors.len(), 3);
+        drop(first);
+        assert_eq!(account.used(), MOST_BYTES);
+        drop(filled(&pool, MOST_BYTES + 1));
+        assert_eq!(account.used(), MOST_BYTES, "what is larger than all of the pool takes no place");
     }
 
     #[test]

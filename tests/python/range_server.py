@@ -3,7 +3,8 @@
     python range_server.py FOLDER '{"share": 0.3, "latency_seconds": 0.02}'     prints its port, ends with its input
 
 Serves the files of FOLDER with ETags, `If-Match`, index pages, and what the hub answers about data sets (a folder
-`OWNER/NAME` is one, its revision `main` the commit `c0ffee`). `GET /-/seen` gives and forgets what was asked for, as
+`OWNER/NAME` is one, its revision `main` the commit `c0ffee`) and Azure about containers (a folder is one; pages of two
+blobs). `GET /-/seen` gives and forgets what was asked for, as
 `[method, path, range, answer, whether it was authorized]`; `GET /-/set?{…}` changes the settings.
 """
 
@@ -15,6 +16,7 @@ import json
 import os
 import random
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -22,11 +24,12 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 FAULTS = ("500", "503", "429", "reset", "reset in the body", "short body", "stall before the head", "stall in the body")
 MOST_IN_A_ROW = 3
@@ -51,6 +54,7 @@ class Settings:
     sent_to: str | None = None  # files are served from there: the address of another server
     always: str | None = None  # the fault that every request gets
     only: str = ""  # faults hit only paths that hold this
+    certificate: str | None = None  # a file with a certificate and its key: answers are encrypted
 
 
 @dataclass
@@ -87,6 +91,12 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""
+
+    def encrypt(self, certificate: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        # the handshake comes with the first byte that is read, on the connection's own thread
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -153,6 +163,8 @@ class Handler(BaseHTTPRequestHandler):
             path = f"/{owner}/{name}/{'/'.join(rest)}"
             if settings.sent_to is not None:
                 return self.answer(302, Location=settings.sent_to + quote(path) + "?signed=x")
+        if "comp=list" in url.query:
+            return self.container(state.folder / path.lstrip("/"), dict(parse_qsl(url.query)))
         file = state.folder / path.lstrip("/")
         if file.is_dir() and path.endswith("/"):
             links = "".join(f'<a href="{quote(entry.name)}">{entry.name}</a>' for entry in sorted(file.iterdir()))
@@ -189,6 +201,29 @@ class Handler(BaseHTTPRequestHandler):
         link = f'<http://{host!s}:{port}{self.path}&page=2>; rel="next"'
         return self.answer(200, json.dumps(entries[:half]).encode(), Link=link)
 
+    def container(self, root: Path, asked: dict[str, str]) -> str:
+        prefix, marker = asked.get("prefix", ""), int(asked.get("marker", "0"))
+        if not root.is_dir():
+            return self.answer(404)
+        found: dict[str, Path | None] = {}
+        for file in sorted(path for path in root.rglob("*") if path.is_file()):
+            name = file.relative_to(root).as_posix()
+            below = name.removeprefix(prefix).partition("/")[0] + "/"
+            if name.startswith(prefix):
+                is_below = "delimiter" in asked and "/" in name.removeprefix(prefix)
+                found[prefix + below if is_below else name] = None if is_below else file
+        entries = [
+            f"<BlobPrefix><Name>{name}</Name></BlobPrefix>"
+            if file is None
+            else f"<Blob><Name>{name}</Name><Properties><Last-Modified>{written(file)}</Last-Modified>"
+            f"<Content-Length>{file.stat().st_size}</Content-Length><Content-Type>x/y</Content-Type>"
+            f'<Etag>"{tag(file)}"</Etag></Properties></Blob>'
+            for name, file in found.items()
+        ]
+        next_marker = str(marker + 2) if marker + 2 < len(entries) else ""
+        body = f"<Blobs>{''.join(entries[marker : marker + 2])}</Blobs><NextMarker>{next_marker}</NextMarker>"
+        return self.answer(200, f"<EnumerationResults>{body}</EnumerationResults>".encode())
+
     def part(self, size: int) -> tuple[int, int] | None:
         asked = self.headers.get("Range")
         if asked is None or not self.server.state.settings.ranges:
@@ -210,6 +245,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
         if settings.etags:
             self.send_header("ETag", f'"{tag(file)}"')
+        if "x-ms-version" in self.headers:
+            self.send_header("Last-Modified", written(file))
         self.send_header("Content-Length", str(end - begin))
         self.end_headers()
         if not announced or self.command == "HEAD":
@@ -259,6 +296,10 @@ def tag(file: Path) -> str:
     return hashlib.md5(f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}".encode()).hexdigest()
 
 
+def written(file: Path) -> str:
+    return formatdate(file.stat().st_mtime, usegmt=True)
+
+
 class RangeServer:
     """The server as a process, from here."""
 
@@ -267,7 +308,7 @@ class RangeServer:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = f"127.0.0.1:{int(self.process.stdout.readline())}"
-        self.url = f"http://{self.address}"
+        self.url = f"{'https' if settings.get('certificate') else 'http'}://{self.address}"
 
     def set(self, **settings: Any) -> None:
         self.seen_after("set?" + quote(json.dumps(settings)))
@@ -295,6 +336,8 @@ class RangeServer:
 def main() -> None:
     server = Server(("127.0.0.1", 0), Handler)
     server.state = State(Path(sys.argv[1]), Settings(**json.loads(sys.argv[2])))
+    if server.state.settings.certificate is not None:
+        server.encrypt(server.state.settings.certificate)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()

@@ -1,4 +1,4 @@
-"""What tests of remote data share: batches of a loader, a tokenizer, an S3 server as a process; a reader as a program.
+"""What tests of remote data share: batches of a loader, an S3 server as a process; a reader as a program.
 
 python remote_parts.py URL CACHE_FOLDER LIMIT_BYTES     reads an epoch and prints a hash of its batches
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import nanofast
 
@@ -44,14 +45,23 @@ def digest(read: Batches) -> str:
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """The address of an S3 server without a bucket."""
+def s3_server(folder: str | Path) -> Iterator[str]:
+    """The address of an S3 server whose bucket `shelf` holds the files of `folder` under `a/`."""
+    boto3 = pytest.importorskip("boto3", reason="the S3 server comes with the extra `test`")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         lines = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stderr)
-        yield next(found[0] for found in lines if found)
+        url = next(found[0] for found in lines if found)
+        keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=url, **keys)
+        client.create_bucket(Bucket="shelf")
+        for file in Path(folder).rglob("*"):
+            if file.is_file():
+                key = f"a/{file.relative_to(folder).as_posix()}"
+                client.put_object(Bucket="shelf", Key=key, Body=file.read_bytes())
+        yield url
     finally:
         process.terminate()
         process.communicate()

@@ -71,15 +71,7 @@ def server(folder: Path) -> Iterator[RangeServer]:
 @pytest.fixture(scope="module")
 def s3(local: str) -> Iterator[str]:
     """The address of an S3 server whose bucket `shelf` holds the data set."""
-    boto3 = pytest.importorskip("boto3", reason="the S3 server comes with the extra `test`")
-    with s3_server() as url:
-        client = boto3.client(
-            "s3", endpoint_url=url, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1"
-        )
-        client.create_bucket(Bucket="shelf")
-        for file in Path(local).rglob("*"):
-            if file.is_file():
-                client.put_object(Bucket="shelf", Key=f"a/{file.relative_to(local).as_posix()}", Body=file.read_bytes())
+    with s3_server(local) as url:
         yield url
 
 

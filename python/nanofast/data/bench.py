@@ -105,7 +105,7 @@ def _measured(loader: BatchLoader, num_threads: int, seconds: float, peak_flops:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser.add_argument("path", help="parquet or token files: a file, a folder, or a glob")
+    parser.add_argument("path", help="parquet or token files: a file, a folder, a glob; of parquet also a URL")
     parser.add_argument("--tokenizer", metavar="NAME_OR_FILE", help="for parquet: a bundled vocabulary or a file")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="the column that holds documents (text)")
     parser.add_argument("--packing", default="best_fit", choices=["best_fit", "concat"], help="(best_fit)")

@@ -9,9 +9,10 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nanofast.errors import InvalidError, NotFoundError
+from nanofast.remote import is_remote, require_local, shown
 
 COMPRESSIONS = (".gz", ".zst")
 FORMATS = {".txt": "text", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -50,13 +51,17 @@ def require_shards(path: str, otherwise: str = "") -> None:
     Raises:
         InvalidError: it is one.
     """
-    entry = _input(Path(path), code=False) if Path(path).is_file() else None
-    if entry is not None and entry.format != "parquet":
+    is_named = is_remote(path) or Path(path).is_file()
+    if is_named and _format(PurePath(shown(path)), code=False) not in (None, "parquet"):
         advice = f", or {otherwise}" if otherwise else ""
-        raise InvalidError(f"`{path}` is no parquet; make shards of it: nanofast.data prepare {path} FOLDER{advice}")
+        first, file = ("fetch it and ", "FILE") if is_remote(path) else ("", path)
+        raise InvalidError(
+            f"`{shown(path)}` is no parquet; {first}make shards of it: nanofast.data prepare {file} FOLDER{advice}"
+        )
 
 
 def _named(path: str, code: bool, without: Path | None) -> list[Input]:
+    require_local("input", path, "fetch it first, or write hub:OWNER/NAME; loaders read parquet from URLs as it is")
     place = Path(path)
     if path.startswith(HUB_PREFIX) or any(all((place / name).is_file() for name in names) for names in SAVED_FILES):
         return [Input(path, "dataset")]
@@ -91,11 +96,15 @@ def _walk(folder: Path, code: bool, without: Path | None) -> Iterator[Path]:
 
 
 def _input(path: Path, code: bool) -> Input | None:
+    kind = _format(path, code)
+    return Input(str(path), kind, path.stat().st_size) if kind else None
+
+
+def _format(path: PurePath, code: bool) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
-    kind = "code" if code else FORMATS.get(suffixes[-1]) if suffixes else None
-    return Input(str(path), kind, path.stat().st_size) if kind else None
+    return "code" if code else FORMATS.get(suffixes[-1]) if suffixes else None
 
 
 def _known() -> str:

@@ -205,7 +205,7 @@ def _warnings(facts: Facts, largest_bytes: int) -> Iterator[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser.add_argument("path", help="a parquet file, a folder of them, or a glob")
+    parser.add_argument("path", help="a parquet file, a folder of them, a glob, or a URL")
     parser.add_argument(
         "--text-column", metavar="NAME", help="the column that holds the documents (text, where there is one)"
     )

@@ -28,6 +28,7 @@ from nanofast.data.documents import Reading
 from nanofast.data.inputs import Input, find_inputs
 from nanofast.data.shaping import Job, Shape
 from nanofast.data.worklog import Worklog
+from nanofast.remote import require_local
 
 MANIFEST = "manifest.json"
 WORK_FOLDER = ".prepare"
@@ -149,6 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
     separator = None if arguments.separator is None else arguments.separator.replace("\\n", "\n")
     if separator == "":
         raise ValueError("--separator is empty; leave it out to take each file as one document")
+    require_local("OUT", arguments.out)
     made = prepare(
         find_inputs(arguments.inputs, code=arguments.code, without=arguments.out),
         arguments.out,

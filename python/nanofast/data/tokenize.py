@@ -29,7 +29,7 @@ from nanofast.data.inputs import require_shards
 from nanofast.data.pace import Pace
 from nanofast.data.token_writer import FORMATS, Kind, TokenWriter
 from nanofast.loader import TokenLoader
-from nanofast.remote import remote_json
+from nanofast.remote import remote_json, require_local
 from nanofast.token_files import SUFFIXES, TOKENIZER_SUFFIX, description_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def tokenize(
     num_threads: int | None = None,
     quiet: bool = True,
 ) -> Written:
-    """Write token files for `data` (a parquet file, folder or glob).
+    """Write token files for `data` (a parquet file, folder, glob or URL).
 
     `out` is one file where it ends in .bin or .npy, else a folder that gets a file for each shard. Files that are there
     and were made from the same data in the same way stay.
@@ -78,6 +78,7 @@ def tokenize(
     """
     from nanofast._nanofast import find_shards
 
+    require_local("out", out)
     out = Path(out)
     is_file = out.suffix in SUFFIXES
     kind = Kind(_format(format, out), "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
@@ -195,7 +196,7 @@ def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser.add_argument("data", help="a parquet file, a folder of them, or a glob")
+    parser.add_argument("data", help="a parquet file, a folder of them, a glob, or a URL")
     parser.add_argument("out", type=Path, help="a file (.bin, .npy), or a folder that gets a file for each shard")
     parser.add_argument("--tokenizer", required=True, metavar="NAME_OR_FILE", help="a bundled vocabulary or a file")
     parser.add_argument(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.texts import read_texts
+from nanofast.remote import require_local
 from nanofast.tokenizer import GPT4_PATTERN, Tokenizer
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
+    require_local("--out", arguments.out)
     if not arguments.out.parent.is_dir():
         raise FileNotFoundError(f"no folder `{arguments.out.parent}` to put `{arguments.out.name}` in; make it first")
     started = time.monotonic()

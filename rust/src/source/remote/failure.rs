@@ -27,6 +27,8 @@ pub(super) enum Failure {
     Status(u16, String),
     /// The connection could not be made or broke.
     Broken(String),
+    /// Nobody who is trusted vouches for the server.
+    Untrusted(String),
     /// No byte came for so long.
     Stalled(Duration),
     /// Fewer or more bytes came than were announced.
@@ -87,6 +89,15 @@ impl Failure {
         Self::Nonsense(if is_plain { last } else { "an answer that cannot be understood".into() })
     }
 
+    /// The failure behind a connection that broke. A certificate does not get better by asking again.
+    pub(super) fn of_connection(error: &(dyn StdError + 'static)) -> Self {
+        let reason = innermost(error);
+        match reason.strip_prefix("invalid peer certificate: ") {
+            Some(reason) => Self::Untrusted(reason.into()),
+            None => Self::Broken(reason),
+        }
+    }
+
     /// As an error of the crate at `path`.
     pub(super) fn at(self, path: &Path, scheme: Scheme) -> Error {
         match self {
@@ -104,6 +115,10 @@ impl Failure {
             Self::Refused(_) | Self::NoCredentials => format!("; {}", credentials(scheme)),
             Self::Status(301 | 400, _) if scheme == Scheme::S3 => {
                 "; set AWS_REGION to the bucket's region, and check that a session token is still valid"
+                    .into()
+            }
+            Self::Untrusted(_) => {
+                "; a server with a certificate of your own making needs SSL_CERT_FILE, a file with that of who signed it"
                     .into()
             }
             Self::NoRanges => "; a server that gives parts of files is needed: fetch the files first".into(),
@@ -150,6 +165,7 @@ impl fmt::Display for Failure {
             Self::Status(status, word) if word.is_empty() => write!(f, "the server answers HTTP {status}"),
             Self::Status(status, word) => write!(f, "the server answers HTTP {status} ({word})"),
             Self::Broken(reason) => write!(f, "the connection failed ({reason})"),
+            Self::Untrusted(reason) => write!(f, "the server's certificate is not trusted ({reason})"),
             Self::Stalled(time) => write!(f, "no byte came for {:.1} s", time.as_secs_f64()),
             Self::Short(expected, found) => write!(f, "{found} bytes came instead of {expected}"),
             Self::NoRanges => write!(f, "the server gives whole files only"),

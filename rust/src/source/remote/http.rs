@@ -123,7 +123,7 @@ impl Http {
             };
             let response = answer.map_err(|error| match METADATA_HOSTS.contains(&&*host) {
                 true => Failure::NoCredentials,
-                false => Failure::Broken(innermost(&error)),
+                false => Failure::of_connection(&error),
             })?;
             let status = response.status();
             if status.is_server_error() || matches!(status.as_u16(), 408 | 429) {
