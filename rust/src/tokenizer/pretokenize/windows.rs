@@ -61,6 +61,32 @@ pub(super) unsafe fn fill<I: Isa>(
     text.len()
 }
 
+/// [`fill`], compiled for each family by itself, so that masks which it does not use are not computed.
+///
+/// # Safety
+/// As [`fill`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+#[expect(unsafe_code, reason = "calls the operations of one processor family")]
+pub(super) unsafe fn fill_by_family<I: Isa>(
+    family: Family,
+    text: &[u8],
+    from: usize,
+    starts: &mut Starts<'_>,
+) -> usize {
+    // SAFETY: the caller's.
+    unsafe {
+        match family {
+            Family::Gpt2 => fill::<I>(Family::Gpt2, text, from, starts),
+            Family::Gpt4 { digits, whole_tail } => {
+                fill::<I>(Family::Gpt4 { digits, whole_tail }, text, from, starts)
+            }
+            Family::Gpt4o => fill::<I>(Family::Gpt4o, text, from, starts),
+            Family::DeepSeek => scalar::fill(family, text, from, starts),
+        }
+    }
+}
+
 struct Decided {
     /// One bit a byte of the window; behind the last border they may be wrong, if there is one.
     starts: u64,
