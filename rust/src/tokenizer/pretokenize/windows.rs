@@ -131,14 +131,10 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
     // SAFETY: as above.
     let leads = unsafe { I::at_least(vector, 0xc0) };
     let heads = (!high | leads) & valid;
-    let mut class = class;
-    let mut rest = leads & valid;
-    while rest != 0 {
-        let byte = rest.trailing_zeros();
-        rest &= rest - 1;
-        // SAFETY: as above.
-        class = unsafe { I::with(class, byte, classes.of(decode(text, at + byte as usize).0)) };
-    }
+    // SAFETY: as above.
+    let class = unsafe {
+        I::with_each(class, leads & valid, |byte| classes.of(decode(text, at + byte as usize).0)) //
+    };
     // SAFETY: as above.
     let window =
         unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), ENDS) };
