@@ -11,6 +11,8 @@ use super::classes::Classes;
 pub(super) trait Isa: Copy {
     /// 64 bytes.
     type Bytes: Copy;
+    /// A mask whose bits are moved together and apart; what that takes is found once for all that it is used for.
+    type Mask: Copy;
 
     unsafe fn load(bytes: &[u8; 64]) -> Self::Bytes;
     /// At most 64 bytes and at least one, then zeros.
@@ -31,10 +33,12 @@ pub(super) trait Isa: Copy {
     unsafe fn equal(bytes: Self::Bytes, value: u8) -> u64;
     /// Which bytes are not below `value`.
     unsafe fn at_least(bytes: Self::Bytes, value: u8) -> u64;
+    /// A mask for `extract` and `deposit`.
+    unsafe fn mask(bits: u64) -> Self::Mask;
     /// The bits of `bits` that `mask` selects, moved together.
-    unsafe fn extract(bits: u64, mask: u64) -> u64;
+    unsafe fn extract(bits: u64, mask: Self::Mask) -> u64;
     /// The bits of `bits`, moved apart to where `mask` has ones.
-    unsafe fn deposit(bits: u64, mask: u64) -> u64;
+    unsafe fn deposit(bits: u64, mask: Self::Mask) -> u64;
     /// Writes `base` plus the position of each bit of `bits` to the front of `out`.
     unsafe fn positions(bits: u64, base: u32, out: &mut [u32; 64]);
 }
@@ -46,6 +50,7 @@ pub(super) struct Portable;
 #[expect(unsafe_code, reason = "the trait's methods are unsafe; these need nothing")]
 impl Isa for Portable {
     type Bytes = [u8; 64];
+    type Mask = u64;
 
     unsafe fn load(bytes: &[u8; 64]) -> [u8; 64] {
         *bytes
@@ -72,6 +77,10 @@ impl Isa for Portable {
 
     unsafe fn at_least(bytes: [u8; 64], value: u8) -> u64 {
         mask_of(bytes, |byte| byte >= value)
+    }
+
+    unsafe fn mask(bits: u64) -> u64 {
+        bits
     }
 
     unsafe fn extract(bits: u64, mut mask: u64) -> u64 {
@@ -167,8 +176,8 @@ mod tests {
                 assert_eq!(I::equal(ours, value), Portable::equal(plain, value), "{value}");
                 assert_eq!(I::at_least(ours, value), Portable::at_least(plain, value), "{value}");
             }
-            assert_eq!(I::extract(bits, mask), Portable::extract(bits, mask));
-            assert_eq!(I::deposit(bits, mask), Portable::deposit(bits, mask));
+            assert_eq!(I::extract(bits, I::mask(mask)), Portable::extract(bits, mask));
+            assert_eq!(I::deposit(bits, I::mask(mask)), Portable::deposit(bits, mask));
             let (mut found, mut expected) = ([0; 64], [0; 64]);
             I::positions(bits, at, &mut found);
             Portable::positions(bits, at, &mut expected);

@@ -5,7 +5,7 @@
 //!                                        vector 1   h a a …      vector 3   _ _ _ …
 //! ```
 //! Byte `i` lies in vector `i % 4`: four comparisons become four neighbouring bits by shifting one into the other, without
-//! a sum over a vector, which would take half as many instructions again.
+//! sums over a vector, which would take a third more instructions.
 
 #![expect(unsafe_code, reason = "vector instructions")]
 
@@ -23,6 +23,7 @@ pub(super) struct Neon;
 // that the instruction touches.
 impl Isa for Neon {
     type Bytes = [uint8x16_t; 4];
+    type Mask = Moves;
 
     #[inline(always)]
     unsafe fn load(bytes: &[u8; 64]) -> [uint8x16_t; 4] {
@@ -66,7 +67,7 @@ impl Isa for Neon {
         // SAFETY: see the impl.
         unsafe {
             let bits = vdupq_n_u8(bits);
-            mask(each(|vector| vtstq_u8(bytes[vector], bits)))
+            joined(each(|vector| vtstq_u8(bytes[vector], bits)))
         }
     }
 
@@ -75,7 +76,7 @@ impl Isa for Neon {
         // SAFETY: see the impl.
         unsafe {
             let value = vdupq_n_u8(value);
-            mask(each(|vector| vceqq_u8(bytes[vector], value)))
+            joined(each(|vector| vceqq_u8(bytes[vector], value)))
         }
     }
 
@@ -84,19 +85,23 @@ impl Isa for Neon {
         // SAFETY: see the impl.
         unsafe {
             let value = vdupq_n_u8(value);
-            mask(each(|vector| vcgeq_u8(bytes[vector], value)))
+            joined(each(|vector| vcgeq_u8(bytes[vector], value)))
         }
     }
 
-    // A window calls these with the same mask for all its bits, so the moves are found once.
     #[inline(always)]
-    unsafe fn extract(bits: u64, mask: u64) -> u64 {
-        Moves::to(mask).extract(bits)
+    unsafe fn mask(bits: u64) -> Moves {
+        Moves::to(bits)
     }
 
     #[inline(always)]
-    unsafe fn deposit(bits: u64, mask: u64) -> u64 {
-        Moves::to(mask).deposit(bits)
+    unsafe fn extract(bits: u64, mask: Moves) -> u64 {
+        mask.extract(bits)
+    }
+
+    #[inline(always)]
+    unsafe fn deposit(bits: u64, mask: Moves) -> u64 {
+        mask.deposit(bits)
     }
 
     #[inline(always)]
@@ -113,7 +118,7 @@ fn each(of: impl Fn(usize) -> uint8x16_t) -> [uint8x16_t; 4] {
 
 /// One bit a byte of four comparisons.
 #[inline(always)]
-fn mask(is: [uint8x16_t; 4]) -> u64 {
+fn joined(is: [uint8x16_t; 4]) -> u64 {
     // SAFETY: NEON is part of the target.
     unsafe {
         let pairs = (vsriq_n_u8::<1>(is[1], is[0]), vsriq_n_u8::<1>(is[3], is[2]));

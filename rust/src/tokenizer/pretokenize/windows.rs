@@ -136,12 +136,14 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
         I::with_each(class, leads & valid, |byte| classes.of(decode(text, at + byte as usize).0)) //
     };
     // SAFETY: as above.
+    let chars = unsafe { I::mask(heads) };
+    // SAFETY: as above.
     let window =
-        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), ENDS) };
+        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, chars), heads.count_ones(), ENDS) };
     let decision = window.decide(family);
     // SAFETY: as above.
     let (starts, apostrophes) =
-        unsafe { (I::deposit(decision.starts, heads), I::deposit(decision.apostrophes, heads)) };
+        unsafe { (I::deposit(decision.starts, chars), I::deposit(decision.apostrophes, chars)) };
     let borders = if decision.is_whole { borders } else { 0 };
     let starts = with_contractions(family, text, at, starts, apostrophes) & valid;
     Decided { starts, borders, is_last: decision.is_last }

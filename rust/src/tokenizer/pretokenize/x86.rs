@@ -51,6 +51,7 @@ static IOTA: [u8; 64] = {
 // references to arrays of exactly the size that the instruction touches.
 impl Isa for Avx512 {
     type Bytes = __m512i;
+    type Mask = u64;
 
     #[inline(always)]
     unsafe fn load(bytes: &[u8; 64]) -> __m512i {
@@ -107,6 +108,11 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn mask(bits: u64) -> u64 {
+        bits
+    }
+
+    #[inline(always)]
     unsafe fn extract(bits: u64, mask: u64) -> u64 {
         // SAFETY: see the impl.
         unsafe { _pext_u64(bits, mask) }
@@ -139,6 +145,7 @@ impl Isa for Avx512 {
 
 impl Isa for Avx2 {
     type Bytes = [__m256i; 2];
+    type Mask = u64;
 
     #[inline(always)]
     unsafe fn load(bytes: &[u8; 64]) -> [__m256i; 2] {
@@ -202,6 +209,11 @@ impl Isa for Avx2 {
             let low = _mm256_cmpeq_epi8(_mm256_max_epu8(bytes[0], value), bytes[0]);
             joined(low, _mm256_cmpeq_epi8(_mm256_max_epu8(bytes[1], value), bytes[1]))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn mask(bits: u64) -> u64 {
+        bits
     }
 
     #[inline(always)]
