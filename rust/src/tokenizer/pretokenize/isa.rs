@@ -23,8 +23,8 @@ pub(super) trait Isa: Copy {
         // SAFETY: the caller's.
         unsafe { Self::load(&copy) }
     }
-    /// `bytes`, but at each place of `places` what `value` gives for it.
-    unsafe fn with_each(bytes: Self::Bytes, places: u64, value: impl Fn(u32) -> u8) -> Self::Bytes;
+    /// `bytes`, but `value` at place `at`, which is below 64.
+    unsafe fn with(bytes: Self::Bytes, at: u32, value: u8) -> Self::Bytes;
     /// The classes of ASCII bytes, 0 for all others; with or without `SYMBOL`, which no window asks for.
     unsafe fn classes(bytes: Self::Bytes, classes: &Classes) -> Self::Bytes;
     /// Which bytes have one of the bits of `bits`.
@@ -56,10 +56,8 @@ impl Isa for Portable {
         *bytes
     }
 
-    unsafe fn with_each(mut bytes: [u8; 64], places: u64, value: impl Fn(u32) -> u8) -> [u8; 64] {
-        for at in (0..64).filter(|at| places >> at & 1 == 1) {
-            bytes[at as usize] = value(at);
-        }
+    unsafe fn with(mut bytes: [u8; 64], at: u32, value: u8) -> [u8; 64] {
+        bytes[at as usize] = value;
         bytes
     }
 
@@ -114,6 +112,17 @@ impl Isa for Portable {
     }
 }
 
+/// Byte positions 0 to 63.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) static IOTA: [u8; 64] = {
+    let (mut table, mut at) = ([0; 64], 0);
+    while at < 64 {
+        table[at] = at as u8;
+        at += 1;
+    }
+    table
+};
+
 /// [`Isa::positions`], eight at a time, so that the loop's branch is taken once or twice a window; what is written beyond
 /// the last start is overwritten later.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -164,9 +173,8 @@ mod tests {
             let (ours, plain) = (I::load(bytes), Portable::load(bytes));
             assert_eq!(bits_of::<I>(ours), bits_of::<Portable>(plain));
             assert_eq!(bits_of::<I>(I::load_part(part)), bits_of::<Portable>(Portable::load_part(part)));
-            let changed = |at| value ^ at as u8;
-            let with = Portable::with_each(plain, mask, changed);
-            assert_eq!(bits_of::<I>(I::with_each(ours, mask, changed)), bits_of::<Portable>(with));
+            let with = Portable::with(plain, at, value);
+            assert_eq!(bits_of::<I>(I::with(ours, at, value)), bits_of::<Portable>(with));
             let class = Portable::classes(plain, classes);
             for bit in [LETTER, NUMBER, SPACE, NEWLINE, UPPER, LOWER, MARK] {
                 assert_eq!(I::any(I::classes(ours, classes), bit), Portable::any(class, bit), "{bit}");

@@ -12,7 +12,7 @@
 use std::arch::aarch64::*;
 
 use super::classes::Classes;
-use super::isa::{Isa, positions_by_eights};
+use super::isa::{IOTA, Isa, positions_by_eights};
 use super::moves::Moves;
 
 /// NEON.
@@ -32,20 +32,14 @@ impl Isa for Neon {
         [vectors.0, vectors.1, vectors.2, vectors.3]
     }
 
-    /// By way of memory, where a byte costs one instruction and not one for each vector.
     #[inline(always)]
-    unsafe fn with_each(bytes: [uint8x16_t; 4], places: u64, value: impl Fn(u32) -> u8) -> [uint8x16_t; 4] {
-        let [first, second, third, fourth] = bytes;
-        let (mut copy, mut rest) = ([0_u8; 64], places);
+    unsafe fn with(bytes: [uint8x16_t; 4], at: u32, value: u8) -> [uint8x16_t; 4] {
         // SAFETY: see the impl.
-        unsafe { vst4q_u8(copy.as_mut_ptr(), uint8x16x4_t(first, second, third, fourth)) };
-        while rest != 0 {
-            let at = rest.trailing_zeros();
-            rest &= rest - 1;
-            copy[at as usize] = value(at);
+        unsafe {
+            let (place, value) = (vdupq_n_u8(at as u8), vdupq_n_u8(value));
+            let iota = Self::load(&IOTA);
+            each(|vector| vbslq_u8(vceqq_u8(iota[vector], place), value, bytes[vector]))
         }
-        // SAFETY: see the impl.
-        unsafe { Self::load(&copy) }
     }
 
     #[inline(always)]

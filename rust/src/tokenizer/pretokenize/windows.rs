@@ -131,10 +131,14 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
     // SAFETY: as above.
     let leads = unsafe { I::at_least(vector, 0xc0) };
     let heads = (!high | leads) & valid;
-    // SAFETY: as above.
-    let class = unsafe {
-        I::with_each(class, leads & valid, |byte| classes.of(decode(text, at + byte as usize).0)) //
-    };
+    let mut class = class;
+    let mut rest = leads & valid;
+    while rest != 0 {
+        let byte = rest.trailing_zeros();
+        rest &= rest - 1;
+        // SAFETY: as above.
+        class = unsafe { I::with(class, byte, classes.of(decode(text, at + byte as usize).0)) };
+    }
     // SAFETY: as above.
     let chars = unsafe { I::mask(heads) };
     // SAFETY: as above.

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::classes::{Classes, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER};
 use super::family::Family;
-use super::isa::{Isa, positions_by_eights};
+use super::isa::{IOTA, Isa, positions_by_eights};
 use super::windows::{Starts, fill_by_family};
 
 /// AVX-512 F, BW, VBMI and VBMI2 (Ice Lake, Zen 4 and later).
@@ -37,16 +37,6 @@ impl Avx2 {
     }
 }
 
-/// Byte positions 0 to 63.
-static IOTA: [u8; 64] = {
-    let (mut table, mut at) = ([0; 64], 0);
-    while at < 64 {
-        table[at] = at as u8;
-        at += 1;
-    }
-    table
-};
-
 // SAFETY (of every block below): the caller of an `Isa` method has checked the processor; loads and stores go through
 // references to arrays of exactly the size that the instruction touches.
 impl Isa for Avx512 {
@@ -67,14 +57,9 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn with_each(mut bytes: __m512i, mut places: u64, value: impl Fn(u32) -> u8) -> __m512i {
-        while places != 0 {
-            let at = places.trailing_zeros();
-            places &= places - 1;
-            // SAFETY: see the impl.
-            bytes = unsafe { _mm512_mask_set1_epi8(bytes, 1 << at, value(at) as i8) };
-        }
-        bytes
+    unsafe fn with(bytes: __m512i, at: u32, value: u8) -> __m512i {
+        // SAFETY: see the impl.
+        unsafe { _mm512_mask_set1_epi8(bytes, 1 << at, value as i8) }
     }
 
     #[inline(always)]
@@ -155,25 +140,18 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn with_each(mut bytes: [__m256i; 2], mut places: u64, value: impl Fn(u32) -> u8) -> [__m256i; 2] {
-        while places != 0 {
-            let at = places.trailing_zeros();
-            places &= places - 1;
-            // SAFETY: see the impl above.
-            unsafe {
-                let place = _mm256_set1_epi8(at as i8);
-                let value = _mm256_set1_epi8(value(at) as i8);
-                let iota: [__m256i; 2] = [
-                    _mm256_loadu_si256(IOTA.as_ptr().cast()),
-                    _mm256_loadu_si256(IOTA.as_ptr().add(32).cast()),
-                ];
-                bytes = [
-                    _mm256_blendv_epi8(bytes[0], value, _mm256_cmpeq_epi8(iota[0], place)),
-                    _mm256_blendv_epi8(bytes[1], value, _mm256_cmpeq_epi8(iota[1], place)),
-                ];
-            }
+    unsafe fn with(bytes: [__m256i; 2], at: u32, value: u8) -> [__m256i; 2] {
+        // SAFETY: see the impl above.
+        unsafe {
+            let place = _mm256_set1_epi8(at as i8);
+            let value = _mm256_set1_epi8(value as i8);
+            let iota: [__m256i; 2] =
+                [_mm256_loadu_si256(IOTA.as_ptr().cast()), _mm256_loadu_si256(IOTA.as_ptr().add(32).cast())];
+            [
+                _mm256_blendv_epi8(bytes[0], value, _mm256_cmpeq_epi8(iota[0], place)),
+                _mm256_blendv_epi8(bytes[1], value, _mm256_cmpeq_epi8(iota[1], place)),
+            ]
         }
-        bytes
     }
 
     #[inline(always)]
