@@ -31,7 +31,7 @@ __all__ = [
 
 __version__: str
 DEBUG_BUILD: bool
-SPLITTER: str  # "avx512", "avx2" or "scalar": the fastest that this processor runs
+SPLITTER: str  # "avx512", "avx2", "neon" or "scalar": the fastest that this processor runs
 
 # bindings/tokenizer.rs
 

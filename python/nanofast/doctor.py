@@ -81,7 +81,7 @@ def advice(facts: dict[str, Any]) -> list[str]:
         )
     if omp is not None and not facts["gpus"] and omp.isdigit() and int(omp) < int(usable):
         found.append(f"OMP_NUM_THREADS={omp} holds torch to {omp} of {usable:g} cores; unset it to train on the CPU")
-    if facts["splitter"] not in ("avx512", "avx2"):
+    if facts["splitter"] not in ("avx512", "avx2", "neon"):
         found.append("no AVX2: the tokenizer splits text character by character, several times slower than it could")
     if facts["gpus"] and not facts["pinned_memory"]:
         found.append("memory cannot be pinned, so copies to the GPU wait: raise `ulimit -l`")

@@ -4,6 +4,9 @@
 
 #![expect(unsafe_code, reason = "unchecked indices, writes to spare capacity, prefetch")]
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::asm;
+
 use super::cache::{Entry, Key};
 
 /// Homes that `run` is given beyond the last key, to fetch ahead: 16 is where L1 misses vanish (Zen 4).
@@ -30,7 +33,13 @@ pub(super) fn fetch_far(entries: &[Entry], home: u32) {
         // SAFETY: a prefetch reads nothing and may be given any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(entries.as_ptr().wrapping_add(home as usize).cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch reads nothing and may be given any address.
+    unsafe {
+        let entry = entries.as_ptr().wrapping_add(home as usize);
+        asm!("prfm pldl2keep, [{}]", in(reg) entry, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (entries, home);
 }
 
@@ -43,7 +52,12 @@ pub(super) fn prefetch<T>(value: *const T) {
         // SAFETY: a prefetch reads nothing and may be given any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch reads nothing and may be given any address.
+    unsafe {
+        asm!("prfm pldl1keep, [{}]", in(reg) value, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = value;
 }
 
@@ -56,7 +70,8 @@ pub(super) struct Probe<'a> {
     /// Written so far; the vector's length follows in `finish`.
     written: usize,
     room: usize,
-    vectors: bool,
+    #[cfg(target_arch = "x86_64")]
+    avx2: bool,
 }
 
 impl<'a> Probe<'a> {
@@ -69,11 +84,15 @@ impl<'a> Probe<'a> {
     ) -> Self {
         // A token has at least one byte.
         out.reserve(num_bytes + LANES);
-        #[cfg(target_arch = "x86_64")]
-        let vectors = is_x86_feature_detected!("avx2");
-        #[cfg(not(target_arch = "x86_64"))]
-        let vectors = false;
-        Self { entries, out, misses, written: 0, room: num_bytes, vectors }
+        Self {
+            entries,
+            out,
+            misses,
+            written: 0,
+            room: num_bytes,
+            #[cfg(target_arch = "x86_64")]
+            avx2: is_x86_feature_detected!("avx2"),
+        }
     }
 
     /// Ids and places written.
@@ -88,24 +107,18 @@ impl<'a> Probe<'a> {
         // ids than bytes, one not found takes one place, and every pretoken has a byte. Homes are indices into `entries`:
         // both come from the same `ShortCache`.
         #[cfg(target_arch = "x86_64")]
-        if self.vectors {
-            // SAFETY: as said above, and `vectors` says that the processor has AVX2.
+        if self.avx2 {
+            // SAFETY: as said above, and `avx2` says that the processor has AVX2.
             return unsafe { self.run_avx2(keys, homes, first) };
         }
         // SAFETY: as said above.
-        unsafe {
-            self.run_with(keys, homes, first, |entry, out| {
-                for lane in 0..5 {
-                    out.add(lane).write(entry.id(lane));
-                }
-            });
-        }
+        unsafe { self.run_plain(keys, homes, first) };
     }
 
-    /// As `run_with`, with a key, its comparison and its ids in vectors.
+    /// As `run_plain`, with a key, its comparison and its ids in vectors.
     ///
     /// # Safety
-    /// As `run_with`, on a processor with AVX2.
+    /// As `run_plain`, on a processor with AVX2.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn run_avx2(&mut self, keys: &[Key], homes: &[u32], first: u32) {
@@ -119,7 +132,7 @@ impl<'a> Probe<'a> {
         let out: *mut u32 = self.out.spare_capacity_mut().as_mut_ptr().cast();
         let mut written = self.written;
         for index in 0..keys.len() {
-            // SAFETY: as in `run_with`; an entry is 32 bytes, key first, count last, aligned to 32.
+            // SAFETY: as in `run_plain`; an entry is 32 bytes, key first, count last, aligned to 32.
             unsafe {
                 prefetch(entries.as_ptr().wrapping_add(*homes.get_unchecked(index + AHEAD) as usize));
                 let home = *homes.get_unchecked(index) as usize;
@@ -147,9 +160,9 @@ impl<'a> Probe<'a> {
     }
 
     /// # Safety
-    /// All homes are indices into `entries`. `write` writes the ids of an entry to a place with room for `LANES`.
+    /// All homes are indices into `entries`, and `out` has room for the ids, and for `LANES` more.
     #[inline(always)]
-    unsafe fn run_with(&mut self, keys: &[Key], homes: &[u32], first: u32, write: impl Fn(&Entry, *mut u32)) {
+    unsafe fn run_plain(&mut self, keys: &[Key], homes: &[u32], first: u32) {
         let entries = self.entries;
         let spare = self.out.spare_capacity_mut();
         debug_assert!(spare.len() >= self.room + LANES);
@@ -173,7 +186,7 @@ impl<'a> Probe<'a> {
                     written += 1;
                     continue;
                 }
-                write(entry, place);
+                write_ids(entry, place);
                 written += count;
             }
         }
@@ -191,5 +204,55 @@ impl<'a> Probe<'a> {
         debug_assert!(self.written <= self.room);
         // SAFETY: `written` elements behind the length are initialized, within the reserved capacity.
         unsafe { self.out.set_len(self.out.len() + self.written) };
+    }
+}
+
+/// Writes the five ids of an entry, and maybe more of no meaning.
+///
+/// # Safety
+/// There is room for `LANES` at `out`.
+#[cfg(not(target_arch = "aarch64"))]
+#[inline(always)]
+unsafe fn write_ids(entry: &Entry, out: *mut u32) {
+    for lane in 0..5 {
+        // SAFETY: the caller's.
+        unsafe { out.add(lane).write(entry.id(lane)) };
+    }
+}
+
+/// As the plain one, with look-ups of bytes.
+///
+/// # Safety
+/// There is room for `LANES` at `out`.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn write_ids(entry: &Entry, out: *mut u32) {
+    use std::arch::aarch64::*;
+    // A look-up beyond the 16 bytes gives 0.
+    const X: u8 = 16;
+    static PLACES: [u8; 32] = [
+        0, 1, 2, X, 3, 4, 5, X, 6, 7, 8, X, 9, 10, 11, X, //
+        12, 13, 14, X, X, X, X, X, X, X, X, X, X, X, X, X,
+    ];
+    // SAFETY: the caller's; a value has 16 bytes, and `PLACES` 32.
+    unsafe {
+        let value = vld1q_u8((&raw const entry.value).cast());
+        let places = vld1q_u8_x2(PLACES.as_ptr());
+        vst1q_u8(out.cast(), vqtbl1q_u8(value, places.0));
+        vst1q_u8(out.add(4).cast(), vqtbl1q_u8(value, places.1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_the_entry() {
+        let value = 0x05_f1f2f3_0a0b0c_123456_000001_ffffff;
+        let (entry, mut out) = (Entry { key: 1, value }, [0; LANES]);
+        // SAFETY: there is room for `LANES`.
+        unsafe { write_ids(&entry, out.as_mut_ptr()) };
+        assert_eq!(out[..entry.count()], [0xff_ffff, 1, 0x12_3456, 0x0a_0b0c, 0xf1_f2f3]);
     }
 }

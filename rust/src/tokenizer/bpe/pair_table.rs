@@ -10,6 +10,7 @@
 use super::perfect_hash::PerfectHash;
 use crate::error::{Error, Result};
 use crate::tokenizer::definition::Merges;
+#[cfg(target_arch = "x86_64")]
 use crate::tokenizer::probe::prefetch;
 use crate::tokenizer::vocab::{MAX_IDS, Vocabulary, shown};
 
@@ -143,6 +144,7 @@ impl PairTable {
     }
 
     /// Asks for a priority to come near.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn fetch(&self, location: Location) {
         prefetch(&self.entries[location.slot]);
@@ -162,12 +164,14 @@ impl PairTable {
     }
 
     /// The ids of all single bytes.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn byte_ids(&self) -> &[u32; 256] {
         &self.byte_ids
     }
 
     /// The priority of each pair of bytes, `first << 8 | second`.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn byte_pairs(&self) -> &[u32] {
         &self.byte_pairs

@@ -9,6 +9,10 @@
 
 mod caches;
 mod keys;
+#[cfg(target_arch = "aarch64")]
+mod keys_neon;
+#[cfg(target_arch = "x86_64")]
+mod keys_x86;
 mod long;
 mod short;
 mod table;

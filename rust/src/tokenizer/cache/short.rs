@@ -8,6 +8,10 @@
 //! No byte of UTF-8 is 0xFF, so no complement is 0: keys of different texts differ, and a zero key is a free entry. A
 //! pretoken lives at its home, at the neighbour in the same cache line, or in the line beside it.
 
+#[cfg(target_arch = "aarch64")]
+use super::keys_neon as vectors;
+#[cfg(target_arch = "x86_64")]
+use super::keys_x86 as vectors;
 use super::table::{Table, Zeroable};
 use crate::tokenizer::probe::prefetch;
 
@@ -65,7 +69,8 @@ pub(crate) struct ShortCache {
     entries: Table<Entry>,
     shift: u32,
     aes: bool,
-    vaes: bool,
+    #[cfg(target_arch = "x86_64")]
+    four: bool,
 }
 
 /// For each length, ones where the pretoken has bytes; none for longer pretokens.
@@ -77,6 +82,10 @@ pub(super) static BYTES: [u128; MAX_BYTES + 2] = {
     }
     masks
 };
+
+/// What the rounds of AES take in that hash a key.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) const ROUND_KEY: u128 = 0x243f_6a88_85a3_08d3_1319_8a2e_0370_7344;
 
 /// The key of `text[start..start + length]`.
 #[inline(always)]
@@ -99,30 +108,32 @@ impl ShortCache {
     /// An empty table of `1 << bits` entries, four at least.
     pub(crate) fn new(bits: u32) -> Self {
         let bits = bits.max(2);
-        #[cfg(target_arch = "x86_64")]
-        let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx2");
-        #[cfg(target_arch = "x86_64")]
-        let vaes = aes
-            && is_x86_feature_detected!("vaes")
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vbmi");
-        #[cfg(not(target_arch = "x86_64"))]
-        let (aes, vaes) = (false, false);
-        Self { entries: Table::new(1 << bits), shift: 64 - bits, aes, vaes }
+        Self {
+            entries: Table::new(1 << bits),
+            shift: 64 - bits,
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            aes: vectors::has_aes(),
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            aes: false,
+            #[cfg(target_arch = "x86_64")]
+            four: vectors::has_four(),
+        }
     }
 
     /// As on a processor that hashes one key at a time.
     #[cfg(test)]
-    pub(super) fn without_vaes(self) -> Self {
-        Self { vaes: false, ..self }
+    pub(super) fn one_by_one(self) -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            four: false,
+            ..self
+        }
     }
 
     /// As on a processor without AES instructions.
     #[cfg(test)]
     pub(super) fn without_aes(self) -> Self {
-        Self { aes: false, vaes: false, ..self }
+        Self { aes: false, ..self.one_by_one() }
     }
 
     /// Bytes of an entry.
@@ -131,7 +142,7 @@ impl ShortCache {
     /// Where `key` has its home.
     #[inline(always)]
     pub(crate) fn home(&self, key: Key) -> u32 {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if self.aes {
             return self.home_with_aes(key);
         }
@@ -140,13 +151,11 @@ impl ShortCache {
         ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> self.shift) as u32
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[expect(unsafe_code, reason = "AES instructions behind a check of the processor")]
     fn home_with_aes(&self, key: Key) -> u32 {
-        use std::arch::x86_64::_mm_set_epi64x;
         // SAFETY: `aes` says that the processor has the instructions.
-        let hash = unsafe { super::keys::aes_hash(_mm_set_epi64x((key >> 64) as i64, key as i64)) };
-        (hash >> self.shift) as u32
+        (unsafe { vectors::aes_hash(key) } >> self.shift) as u32
     }
 
     /// Whether homes come from AES rounds; else from multiplications.
@@ -155,8 +164,9 @@ impl ShortCache {
     }
 
     /// Whether the processor makes four such homes at once.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn hashes_four(&self) -> bool {
-        self.vaes
+        self.four
     }
 
     pub(super) fn shift(&self) -> u32 {

@@ -10,6 +10,10 @@ mod classes;
 mod deepseek;
 mod family;
 mod isa;
+#[cfg(any(target_arch = "aarch64", test))]
+mod moves;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod regex;
 mod scalar;
 mod window;
@@ -22,6 +26,8 @@ pub use regex::RegexSplitter;
 pub use windows::Starts;
 
 use isa::Portable;
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use x86::{Avx2, Avx512};
 
@@ -32,6 +38,8 @@ pub enum Implementation {
     Avx512,
     /// Windows with AVX2.
     Avx2,
+    /// Windows with NEON.
+    Neon,
     /// Windows in plain Rust.
     Portable,
     /// Character by character.
@@ -55,6 +63,8 @@ impl Implementation {
             all.extend(Avx512::is_available().then_some(Self::Avx512));
             all.extend(Avx2::is_available().then_some(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        all.push(Self::Neon);
         all.extend([Self::Scalar, Self::Portable]);
         all
     }
@@ -64,6 +74,7 @@ impl Implementation {
         match self {
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
+            Self::Neon => "neon",
             Self::Portable => "portable",
             Self::Scalar => "scalar",
         }
@@ -105,7 +116,14 @@ impl FamilySplitter {
             Implementation::Avx2 => unsafe { x86::fill_avx2(self.family, text, from, starts) },
             #[cfg(not(target_arch = "x86_64"))]
             Implementation::Avx512 | Implementation::Avx2 => unreachable!("not available on this processor"),
-            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the text is UTF-8, and NEON is part of the target.
+            Implementation::Neon => unsafe {
+                windows::fill_by_family::<Neon>(self.family, text, from, starts)
+            },
+            #[cfg(not(target_arch = "aarch64"))]
+            Implementation::Neon => unreachable!("not available on this processor"),
+            // SAFETY: the text is UTF-8, and plain Rust needs nothing of the processor.
             Implementation::Portable => unsafe { windows::fill::<Portable>(self.family, text, from, starts) },
             Implementation::Scalar => scalar::fill(self.family, text, from, starts),
         }

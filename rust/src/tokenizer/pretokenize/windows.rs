@@ -61,6 +61,32 @@ pub(super) unsafe fn fill<I: Isa>(
     text.len()
 }
 
+/// [`fill`], compiled for each family by itself, so that masks which it does not use are not computed.
+///
+/// # Safety
+/// As [`fill`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+#[expect(unsafe_code, reason = "calls the operations of one processor family")]
+pub(super) unsafe fn fill_by_family<I: Isa>(
+    family: Family,
+    text: &[u8],
+    from: usize,
+    starts: &mut Starts<'_>,
+) -> usize {
+    // SAFETY: the caller's.
+    unsafe {
+        match family {
+            Family::Gpt2 => fill::<I>(Family::Gpt2, text, from, starts),
+            Family::Gpt4 { digits, whole_tail } => {
+                fill::<I>(Family::Gpt4 { digits, whole_tail }, text, from, starts)
+            }
+            Family::Gpt4o => fill::<I>(Family::Gpt4o, text, from, starts),
+            Family::DeepSeek => scalar::fill(family, text, from, starts),
+        }
+    }
+}
+
 struct Decided {
     /// One bit a byte of the window; behind the last border they may be wrong, if there is one.
     starts: u64,
@@ -114,12 +140,14 @@ unsafe fn starts_in<I: Isa, const ENDS: bool>(
         class = unsafe { I::with(class, byte, classes.of(decode(text, at + byte as usize).0)) };
     }
     // SAFETY: as above.
+    let chars = unsafe { I::mask(heads) };
+    // SAFETY: as above.
     let window =
-        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, heads), heads.count_ones(), ENDS) };
+        unsafe { window_of::<I>(vector, class, |mask| I::extract(mask, chars), heads.count_ones(), ENDS) };
     let decision = window.decide(family);
     // SAFETY: as above.
     let (starts, apostrophes) =
-        unsafe { (I::deposit(decision.starts, heads), I::deposit(decision.apostrophes, heads)) };
+        unsafe { (I::deposit(decision.starts, chars), I::deposit(decision.apostrophes, chars)) };
     let borders = if decision.is_whole { borders } else { 0 };
     let starts = with_contractions(family, text, at, starts, apostrophes) & valid;
     Decided { starts, borders, is_last: decision.is_last }

@@ -6,9 +6,8 @@ use std::arch::x86_64::*;
 
 use super::classes::{Classes, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER};
 use super::family::Family;
-use super::isa::Isa;
-use super::scalar;
-use super::windows::{Starts, fill};
+use super::isa::{IOTA, Isa, positions_by_eights};
+use super::windows::{Starts, fill_by_family};
 
 /// AVX-512 F, BW, VBMI and VBMI2 (Ice Lake, Zen 4 and later).
 #[derive(Clone, Copy, Debug)]
@@ -38,20 +37,11 @@ impl Avx2 {
     }
 }
 
-/// Byte positions 0 to 63.
-static IOTA: [u8; 64] = {
-    let (mut table, mut at) = ([0; 64], 0);
-    while at < 64 {
-        table[at] = at as u8;
-        at += 1;
-    }
-    table
-};
-
 // SAFETY (of every block below): the caller of an `Isa` method has checked the processor; loads and stores go through
 // references to arrays of exactly the size that the instruction touches.
 impl Isa for Avx512 {
     type Bytes = __m512i;
+    type Mask = u64;
 
     #[inline(always)]
     unsafe fn load(bytes: &[u8; 64]) -> __m512i {
@@ -103,6 +93,11 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn mask(bits: u64) -> u64 {
+        bits
+    }
+
+    #[inline(always)]
     unsafe fn extract(bits: u64, mask: u64) -> u64 {
         // SAFETY: see the impl.
         unsafe { _pext_u64(bits, mask) }
@@ -135,6 +130,7 @@ impl Isa for Avx512 {
 
 impl Isa for Avx2 {
     type Bytes = [__m256i; 2];
+    type Mask = u64;
 
     #[inline(always)]
     unsafe fn load(bytes: &[u8; 64]) -> [__m256i; 2] {
@@ -194,6 +190,11 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn mask(bits: u64) -> u64 {
+        bits
+    }
+
+    #[inline(always)]
     unsafe fn extract(bits: u64, mask: u64) -> u64 {
         // SAFETY: see the impl above.
         unsafe { _pext_u64(bits, mask) }
@@ -205,19 +206,9 @@ impl Isa for Avx2 {
         unsafe { _pdep_u64(bits, mask) }
     }
 
-    /// Eight at a time, so that the loop's branch is taken once or twice a window; what is written beyond the last start is
-    /// overwritten later.
     #[inline(always)]
-    unsafe fn positions(mut bits: u64, base: u32, out: &mut [u32; 64]) {
-        for group in out.as_chunks_mut::<8>().0 {
-            if bits == 0 {
-                break;
-            }
-            for slot in group {
-                *slot = base.wrapping_add(bits.trailing_zeros());
-                bits &= bits.wrapping_sub(1);
-            }
-        }
+    unsafe fn positions(bits: u64, base: u32, out: &mut [u32; 64]) {
+        positions_by_eights(bits, base, out);
     }
 }
 
@@ -257,41 +248,22 @@ unsafe fn joined(low: __m256i, high: __m256i) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-/// [`fill`] with AVX-512.
+/// [`fill_by_family`] with AVX-512.
 ///
 /// # Safety
-/// As [`fill`]: [`Avx512::is_available`], UTF-8, a start.
+/// As [`fill_by_family`]: [`Avx512::is_available`], UTF-8, a start.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) unsafe fn fill_avx512(family: Family, text: &[u8], from: usize, starts: &mut Starts<'_>) -> usize {
-    // One loop for each family, so that the masks it does not use are not computed.
     // SAFETY: the caller's.
-    unsafe {
-        match family {
-            Family::Gpt2 => fill::<Avx512>(Family::Gpt2, text, from, starts),
-            Family::Gpt4 { digits, whole_tail } => {
-                fill::<Avx512>(Family::Gpt4 { digits, whole_tail }, text, from, starts)
-            }
-            Family::Gpt4o => fill::<Avx512>(Family::Gpt4o, text, from, starts),
-            Family::DeepSeek => scalar::fill(family, text, from, starts),
-        }
-    }
+    unsafe { fill_by_family::<Avx512>(family, text, from, starts) }
 }
 
-/// [`fill`] with AVX2.
+/// [`fill_by_family`] with AVX2.
 ///
 /// # Safety
-/// As [`fill`]: [`Avx2::is_available`], UTF-8, a start.
+/// As [`fill_by_family`]: [`Avx2::is_available`], UTF-8, a start.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) unsafe fn fill_avx2(family: Family, text: &[u8], from: usize, starts: &mut Starts<'_>) -> usize {
     // SAFETY: the caller's.
-    unsafe {
-        match family {
-            Family::Gpt2 => fill::<Avx2>(Family::Gpt2, text, from, starts),
-            Family::Gpt4 { digits, whole_tail } => {
-                fill::<Avx2>(Family::Gpt4 { digits, whole_tail }, text, from, starts)
-            }
-            Family::Gpt4o => fill::<Avx2>(Family::Gpt4o, text, from, starts),
-            Family::DeepSeek => scalar::fill(family, text, from, starts),
-        }
-    }
+    unsafe { fill_by_family::<Avx2>(family, text, from, starts) }
 }
