@@ -28,7 +28,7 @@ from torch import Tensor
 from nanofast.checkpoint import step_of
 from nanofast.command import exit_code, parse_settings
 from nanofast.config import ConfigError
-from nanofast.distributed import connect, disconnect, rank_and_world_size, sum_over_ranks
+from nanofast.distributed import connect, disconnect, leave, rank_and_world_size, sum_over_ranks
 from nanofast.model import GPT
 from nanofast.runlog import RunLog
 
@@ -161,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

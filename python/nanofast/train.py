@@ -1,5 +1,4 @@
-"""`python -m nanofast.train [pretrain|midtrain|sft] [--flags]`: parse, build, fit, report, close. Everything else is in
-its own file.
+"""`python -m nanofast.train [pretrain|midtrain|sft] [--flags]`: parse, build, fit, report, close.
 
 Exit code 0 when the horizon was reached, 2 for a mistake of the user's, told in one line, and 128 + signal when asked
 to stop.
@@ -17,6 +16,7 @@ from nanofast.arguments import parse
 from nanofast.command import SIGNALLED, USER_MISTAKE, tell
 from nanofast.config import Config, ConfigError
 from nanofast.config_file import read_config
+from nanofast.distributed import leave
 from nanofast.stages import inherited, take_stage
 
 FAILED = 1  # training could not go on
@@ -88,12 +88,12 @@ def run(words: list[str]) -> int:
     return SIGNALLED + trainer.stop.signal_number if trainer.stop.signal_number else 0
 
 
-def main() -> int:
+def main() -> None:
     """The command line of this process."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
-    return run(sys.argv[1:])
+    leave(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

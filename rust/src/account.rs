@@ -29,6 +29,18 @@ fn trim() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}
 
+/// Lets the threads of this process share eight heaps at most. glibc gives each thread one of its own, up to eight a core,
+/// and keeps what is free at the end of each: with 16 threads that was up to 119 MiB over a limit of 256 (docs/LOG.md).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "a function of the C library without a safe face")]
+pub(crate) fn share_heaps() {
+    // SAFETY: it takes two numbers, and any thread may call it at any time; heaps that are there already stay.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 8) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn share_heaps() {}
+
 /// Bytes granted within a limit. All counts are `Relaxed`: no other memory depends on them.
 #[derive(Debug)]
 pub struct Account {
