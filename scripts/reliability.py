@@ -2,7 +2,8 @@
 
 Runs the tests behind each promise and writes docs/RELIABILITY.md: how it was tried, how often, and what came of it.
 Counts come from the tests themselves (`record_property`; in Rust, lines that begin with `tried: `) and from libFuzzer,
-results from their outcome; nothing is written by hand. The short profile takes minutes, the long one an hour or two.
+results from their outcome; nothing is written by hand. The short profile takes minutes, the long one an hour. With
+`--only` the other lines of the page stay, each with the commit that it was tried at.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests" / "python"
+PAGE = ROOT / "docs" / "RELIABILITY.md"
 FUZZ = ("+nightly", "fuzz", "run")
 
 
@@ -97,7 +99,7 @@ NOT_RUN = (
         "scripts/sanitize.sh address; scripts/sanitize.sh thread",
     ),
     ("Known weaknesses of what we depend on", "cargo audit; pip-audit, where their databases can be reached"),
-    ("Free-threaded Python; macOS", "scripts/test_wheel.sh on such a machine (.github/workflows/release.yml)"),
+    ("Free-threaded Python; macOS; an Arm processor that is none of qemu's", "scripts/test_wheel.sh on such a machine"),
 )
 
 
@@ -173,7 +175,7 @@ def run_fuzz(target: str, seconds: int, found: Found) -> None:
         found.failures.append(f"fuzzing {target}: {done.stderr.strip().splitlines()[-1]}")
 
 
-def line(number: int, promise: Promise, found: Found, fuzzed: bool) -> str:
+def line(number: int, promise: Promise, found: Found, fuzzed: bool, profile: str) -> str:
     """A row of the page's table."""
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(found.counts.items()))
     tests = f"{found.outcomes['passed']} tests passed" if found.outcomes else ""
@@ -182,7 +184,14 @@ def line(number: int, promise: Promise, found: Found, fuzzed: bool) -> str:
     result = "held" if not found.failures else f"**failed**: {', '.join(found.failures)}"
     how = [*(f"pytest {words}" for words in promise.python), *(f"cargo test {words}" for words in promise.rust)]
     how += [f"cargo fuzz run {target}" for target in promise.fuzz if fuzzed]
-    return f"| {number} | {promise.title} | `{'; '.join(how)}` | {tried} | {result if tried else 'not run'} |"
+    words = f"`{'; '.join(how)}` | {tried} | {result if tried else 'not run'}"
+    return f"| {number} | {promise.title} | {words} | {profile}, {commit()} |"
+
+
+def commit() -> str:
+    """The commit at hand, shortened."""
+    command = ["git", "rev-parse", "--short=10", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def can_fuzz() -> bool:
@@ -197,7 +206,7 @@ def main() -> int:
     parser.add_argument(
         "--fuzz", type=int, metavar="SECONDS", help="a fuzz target (long: 120; needs cargo-fuzz, nightly)"
     )
-    parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="these lines, and write no page")
+    parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="these lines, and keep the others")
     arguments = parser.parse_args()
     if arguments.long:
         os.environ |= {"NANOFAST_TEST_LONG": "1", "PROPTEST_CASES": "4096"}
@@ -205,7 +214,7 @@ def main() -> int:
     if seconds and not can_fuzz():
         print("no fuzzing: it needs `cargo install cargo-fuzz` and `rustup toolchain install nightly`", file=sys.stderr)
         seconds = 0
-    rows, failed = [], 0
+    rows, failed, profile = kept_rows(), 0, "long" if arguments.long else "short"
     for number, promise in enumerate(PROMISES, start=1):
         if arguments.only and number not in arguments.only:
             continue
@@ -216,12 +225,17 @@ def main() -> int:
             run_rust(words, found)
         for target in promise.fuzz if seconds else ():
             run_fuzz(target, seconds, found)
-        rows.append(line(number, promise, found, bool(seconds)))
+        rows[number] = line(number, promise, found, bool(seconds), profile)
         failed += bool(found.failures)
-        print(f"{rows[-1]} ({found.seconds:.0f} s)", flush=True)
-    if not arguments.only:
-        write_page(rows, arguments.long)
+        print(f"{rows[number]} ({found.seconds:.0f} s)", flush=True)
+        write_page(rows)
     return 1 if failed else 0
+
+
+def kept_rows() -> dict[int, str]:
+    """The rows of the page that is there, by number."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    return {int(row.split("|")[1]): row for row in text.splitlines() if re.match(r"\| \d+ \|", row)}
 
 
 def unsafe_blocks() -> list[str]:
@@ -241,20 +255,18 @@ def unsafe_blocks() -> list[str]:
     return rows
 
 
-def write_page(rows: list[str], is_long: bool) -> None:
+def write_page(rows: dict[int, str]) -> None:
     """docs/RELIABILITY.md."""
-    commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    profile = "long" if is_long else "short"
     head = (
-        f"# Reliability\n\nWritten by `scripts/reliability.py{' --long' if is_long else ''}` on "
-        f"{datetime.date.today()}, commit {commit.strip()}, {profile} profile, Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores. Counts are those that the tests reported.\n"
+        f"# Reliability\n\nWritten by `scripts/reliability.py` on {datetime.date.today()}, Python "
+        f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores. Counts are "
+        "those that the tests and libFuzzer reported.\n"
     )
-    table = ["| | promise | how | how often | result |", "|---|---|---|---|---|", *rows]
+    table = ["| | promise | how | how often | result | profile, commit |", "|---|---|---|---|---|---|"]
+    table += [rows[number] for number in sorted(rows)]
     rest = ["| not run here | command |", "|---|---|", *(f"| {what} | `{how}` |" for what, how in NOT_RUN)]
     unsafe = ["## Unsafe blocks\n", "| where | why it is sound |", "|---|---|", *unsafe_blocks()]
-    page = "\n".join([head, *table, "", *rest, "", *unsafe]) + "\n"
-    (ROOT / "docs" / "RELIABILITY.md").write_text(page, encoding="utf-8")
+    PAGE.write_text("\n".join([head, *table, "", *rest, "", *unsafe]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
