@@ -2,8 +2,7 @@
 
 python examples/ray_train.py FOLDER_OF_PARQUET FOLDER_FOR_RESULTS [STEPS [WORKERS]]
 
-Run it again, with another number of workers that divides 8 if you like, and it goes on with the very next batches; so
-does Ray itself when a worker dies.
+Run it again, with another number of workers that divides 8 if you like, and it goes on with the very next batches.
 """
 
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import ray.train
 import torch
 import torch.nn.functional as F
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 
 import nanofast
@@ -67,9 +66,7 @@ def main(data: str, results: str, steps: int = 5, num_workers: int = 2) -> dict[
         train_loop_config={"data": str(Path(data).resolve()), "steps": steps},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=torch.cuda.is_available()),
         # The name of a run that is there already: Ray hands its newest checkpoint to the workers.
-        run_config=RunConfig(
-            name="run", storage_path=str(Path(results).resolve()), failure_config=FailureConfig(max_failures=2)
-        ),
+        run_config=RunConfig(name="run", storage_path=str(Path(results).resolve())),
     )
     figures: dict[str, Any] = trainer.fit().metrics
     return figures

@@ -26,6 +26,7 @@ __all__ = [
     "read_row_group",
     "render",
     "render_rows",
+    "share_heaps",
     "with_special_tokens",
 ]
 
@@ -189,6 +190,7 @@ class NativeLoader:
     def metrics(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
+def share_heaps() -> None: ...
 def merge_states(states_json: Sequence[str]) -> str: ...
 
 # bindings/chat.rs

@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -59,6 +60,8 @@ class BatchLoader:
 
     def _hold(self, native: _nanofast.NativeLoader, arguments: dict[str, Any]) -> None:
         """Begins with a native loader that was made from `arguments`, which a copy of this one is made from too."""
+        if "MALLOC_ARENA_MAX" not in os.environ:  # who set it knows better
+            _nanofast.share_heaps()
         self._native = native
         self._arguments = arguments
         mixture = arguments.get("data")

@@ -18,6 +18,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -147,6 +148,7 @@ def leave(code: int) -> NoReturn:
     the process (pytorch pull request 179291). So one that has had a group ends without being taken down piece by piece.
     """
     if "torch.distributed" in sys.modules and os.environ.get("WORLD_SIZE", "1") != "1":
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons, as any end does
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

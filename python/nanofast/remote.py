@@ -70,13 +70,18 @@ def is_remote(path: object) -> bool:
 
 
 def require_local(what: str, path: object, advice: str = "name a path of this machine") -> None:
-    """Refuse a URL, also one that pathlib had, where only a file or folder will do.
+    """Refuse a URL, also one that lost a slash to pathlib, where only a file or folder will do.
 
     Raises:
         InvalidError: it is one.
     """
     if _URL.match(str(path)):
-        raise InvalidError(f"{what} `{shown(str(path))}` is a URL; {advice}")
+        raise InvalidError(f"{what} `{shown(_whole(str(path)))}` is a URL; {advice}")
+
+
+def _whole(url: str) -> str:
+    """A URL with the slash that pathlib took, its scheme in small letters."""
+    return re.sub(r"^(\w+):/+", lambda found: f"{found[1].lower()}://", url)
 
 
 def has_secrets(url: str) -> bool:
@@ -99,7 +104,9 @@ def remote_json(paths: Sequence[str], remote: Remote | None) -> str | None:
     """
     for path in paths:
         if _COLLAPSED.match(path):
-            raise InvalidError(f"data = `{path}`: a URL lost a slash; pass it as a str, not as a pathlib.Path")
+            raise InvalidError(
+                f"data = `{shown(_whole(path))}`: a URL lost a slash; pass it as a str, not as a pathlib.Path"
+            )
     if not any(map(is_remote, paths)):
         return None
     remote = remote or Remote()

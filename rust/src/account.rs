@@ -10,6 +10,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Place};
@@ -18,7 +20,7 @@ use crate::error::{Error, Place};
 const TRIM_BYTES: usize = 32 << 20;
 
 /// Gives free memory back to the system. glibc keeps what threads free, each for itself: with 16 threads a loader whose limit
-/// was 256 MiB took up to 523 MiB more, and 19 MiB at most with this (docs/LOG.md).
+/// was 256 MiB took up to 523 MiB more; with this and `share_heaps` 33 at most (docs/LOG.md).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "a function of the C library without a safe face")]
 fn trim() {
@@ -29,13 +31,19 @@ fn trim() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}
 
-/// Lets the threads of this process share eight heaps at most. glibc gives each thread one of its own, up to eight a core,
-/// and keeps what is free at the end of each: with 16 threads that was up to 119 MiB over a limit of 256 (docs/LOG.md).
+/// Lets the threads of this process share eight heaps; where there are more already, these are shared. glibc gives each
+/// thread one of its own, up to eight a core, and keeps what is free at the end of each: with 16 threads that was up to
+/// 119 MiB over a limit of 256, in spite of `trim` (docs/LOG.md).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "a function of the C library without a safe face")]
 pub(crate) fn share_heaps() {
-    // SAFETY: it takes two numbers, and any thread may call it at any time; heaps that are there already stay.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 8) };
+    static ONCE: Once = Once::new();
+    // SAFETY: it sets a number that glibc reads when a thread first allocates, and takes glibc's lock for it. It is called
+    // once, before any thread of a loader's has begun; another thread that begins at that moment sees the old number or the
+    // new one, both of which are right.
+    ONCE.call_once(|| unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 8);
+    });
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 import nanofast
 from chat_twin import nanochat_tokenizer
-from nanofast.distributed import World, connect, disconnect
+from nanofast.distributed import World, connect, disconnect, leave
 from resumed import digest
 
 
@@ -48,6 +48,7 @@ def main(folder: Path, jobs: list[dict[str, Any]]) -> None:
     found = [iterate(world, job) for job in jobs]
     (folder / f"rank_{world.rank}.json").write_text(json.dumps(found))
     disconnect()
+    leave(0)
 
 
 if __name__ == "__main__":

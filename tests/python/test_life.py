@@ -297,7 +297,7 @@ def test_signals_at_any_moment_lose_no_batch(data: str, kind: str) -> None:
     assert live("interrupted_again_and_again", data, kind) == "disturbed\nsame\n"
 
 
-def test_ctrl_c_at_any_moment_ends_within_a_second(data: str, record_property: Callable[[str, object], None]) -> None:
+def test_ctrl_c_at_any_moment_ends_the_process(data: str, record_property: Callable[[str, object], None]) -> None:
     count = 200 if IS_LONG else 5
     record_property("interrupts", count)
     moments = random.Random(4)

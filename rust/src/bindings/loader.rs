@@ -439,7 +439,7 @@ impl NativeLoader {
 
     /// All counters.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.with(py, |loader| Ok(Counters::of(loader)))?.to_dict(py)
+        self.with(py, |loader| Ok(Counters::of(loader)))?.into_dict(py)
     }
 
     /// Ends every thread. In a forked child there are none.
@@ -474,6 +474,12 @@ fn open(
     Ok(SourceShards { name, shards, bad_files })
 }
 
+/// Lets the threads of this process share a few heaps, for the sake of `memory_limit_bytes`; done before threads begin.
+#[pyfunction]
+fn share_heaps() {
+    crate::account::share_heaps();
+}
+
 /// The states of all ranks as one, as JSON; the first has its identity, the others may lack theirs where it is the same.
 #[pyfunction]
 fn merge_states(states_json: Vec<String>) -> PyResult<String> {
@@ -492,5 +498,6 @@ fn damaged(error: &serde_json::Error) -> Error {
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<NativeLoader>()?;
+    module.add_function(wrap_pyfunction!(share_heaps, module)?)?;
     module.add_function(wrap_pyfunction!(merge_states, module)?)
 }

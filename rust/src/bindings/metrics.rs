@@ -35,7 +35,7 @@ impl Counters {
         }
     }
 
-    pub(super) fn to_dict(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    pub(super) fn into_dict(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         let Self { metrics, queues, .. } = &self;
         let dict = PyDict::new(py);
         dict.set_item("ledger", counts(py, &self.ledger)?)?;

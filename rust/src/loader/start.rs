@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Loader, Source};
-use crate::account::{Account, share_heaps};
+use crate::account::Account;
 use crate::admission::Admission;
 use crate::config::{Overflow, Packing, TooLong};
 use crate::error::{Error, Result};
@@ -52,7 +52,6 @@ impl Loader {
             Lane { feeds, packer }
         });
         let lanes: Vec<_> = lanes.collect();
-        share_heaps();
         let limit = self.config.memory_limit_bytes;
         let floor = Floor::new(&self.config, &self.plans, &shards);
         let (account, cache_bytes) = (Account::new(limit), floor.cache_bytes(limit));

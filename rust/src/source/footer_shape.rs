@@ -4,6 +4,8 @@
 //! ```text
 //! schema  [root 2][messages 1][list 1][text 0][id 0]      children of all: one less than there are elements
 //! ```
+//! The crate goes by a field's number and does not look at its type. So a type that is not the field's is refused: else the
+//! two would read different things in the same bytes.
 
 use super::Decoded;
 use super::thrift::{Compact, Kind};
@@ -11,25 +13,60 @@ use super::thrift::{Compact, Kind};
 /// Levels of a schema; data has a handful.
 const MAX_LEVELS: usize = 200;
 
-/// The numbers of the two fields that matter, in `FileMetaData` and `SchemaElement`.
-const SCHEMA: i64 = 2;
-const NUM_CHILDREN: i64 = 5;
+const BYTE: Kind = Kind::Other(3);
+const BYTES: Kind = Kind::Other(8);
 
-/// Refuses a schema that claims more children than it has elements, or that is nested too deeply.
-pub(super) fn check_shape(footer: &[u8]) -> Decoded<()> {
+/// The fields of `SchemaElement`, by number.
+const ELEMENT: &[(i64, Kind)] = &[
+    (1, Kind::Integer),
+    (2, Kind::Integer),
+    (3, Kind::Integer),
+    (4, BYTES),
+    (NUM_CHILDREN, Kind::Integer),
+    (6, Kind::Integer),
+    (7, Kind::Integer),
+    (8, Kind::Integer),
+    (9, Kind::Integer),
+    (LOGICAL_TYPE, Kind::Struct),
+];
+const NUM_CHILDREN: i64 = 5;
+const LOGICAL_TYPE: i64 = 10;
+
+/// Those logical types that have fields, and these; a truth value's type is its value.
+const LOGICAL: &[(i64, &[(i64, Kind)])] = &[
+    (5, &[(1, Kind::Integer), (2, Kind::Integer)]),
+    (7, &[(1, Kind::Bool(true)), (2, Kind::Struct)]),
+    (8, &[(1, Kind::Bool(true)), (2, Kind::Struct)]),
+    (10, &[(1, BYTE), (2, Kind::Bool(true))]),
+    (16, &[(1, BYTE)]),
+    (17, &[(1, BYTES)]),
+    (18, &[(1, BYTES), (2, Kind::Integer)]),
+];
+
+/// Where the schema ends in a footer, in bytes. Nothing but the version stands before it.
+///
+/// # Errors
+/// A schema that claims more children than it has elements, is nested too deeply, or is not of the types that it should be.
+pub(super) fn schema_end(footer: &[u8]) -> Decoded<usize> {
     let (mut bytes, mut last) = (Compact::new(footer), 0);
     while let Some(kind) = bytes.field(&mut last)? {
-        if last == SCHEMA && kind == Kind::List {
-            check_elements(&mut bytes)?;
-        } else {
-            bytes.skip(kind)?;
+        match (last, kind) {
+            (1, Kind::Integer) => bytes.skip(kind)?,
+            (2, Kind::List) => {
+                check_elements(&mut bytes)?;
+                return Ok(bytes.position());
+            }
+            _ => return Err(format!("field {last} of type {kind:?} where the schema should be")),
         }
     }
-    Ok(())
+    Err("no schema".into())
 }
 
 fn check_elements(bytes: &mut Compact<'_>) -> Decoded<()> {
-    let num_elements = bytes.list_length()?;
+    let (kind, num_elements) = bytes.list()?;
+    if kind != Kind::Struct {
+        return Err(format!("a schema of elements of type {kind:?}"));
+    }
     let mut num_claimed = 0_u64;
     // Of each element that is being filled, the children that are still to come.
     let mut open: Vec<u64> = Vec::new();
@@ -54,15 +91,54 @@ fn check_elements(bytes: &mut Compact<'_>) -> Decoded<()> {
 fn num_children(bytes: &mut Compact<'_>) -> Decoded<u64> {
     let (mut last, mut found) = (0, 0);
     while let Some(kind) = bytes.field(&mut last)? {
-        if last == NUM_CHILDREN && kind == Kind::Integer {
-            let children = bytes.integer()?;
-            found =
-                u64::try_from(children).map_err(|_| format!("a schema element of {children} children"))?;
-        } else {
-            bytes.skip(kind)?;
+        check_kind(ELEMENT, last, kind)?;
+        match last {
+            NUM_CHILDREN => {
+                let children = bytes.integer()?;
+                found = u64::try_from(children)
+                    .map_err(|_| format!("a schema element of {children} children"))?;
+            }
+            LOGICAL_TYPE => check_logical_type(bytes)?,
+            _ => bytes.skip(kind)?,
         }
     }
     Ok(found)
+}
+
+fn check_logical_type(bytes: &mut Compact<'_>) -> Decoded<()> {
+    let mut which = 0;
+    while let Some(kind) = bytes.field(&mut which)? {
+        if kind != Kind::Struct {
+            return Err(format!("a logical type of type {kind:?}"));
+        }
+        let fields =
+            LOGICAL.iter().find(|(number, _)| *number == which).map_or(&[][..], |(_, fields)| fields);
+        let mut last = 0;
+        while let Some(kind) = bytes.field(&mut last)? {
+            check_kind(fields, last, kind)?;
+            match kind {
+                // A unit of time: a choice of nothing but names.
+                Kind::Struct => {
+                    let mut unit = 0;
+                    while let Some(kind) = bytes.field(&mut unit)? {
+                        check_kind(&[(unit, Kind::Struct)], unit, kind)?;
+                        bytes.skip(kind)?;
+                    }
+                }
+                _ => bytes.skip(kind)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_kind(fields: &[(i64, Kind)], number: i64, kind: Kind) -> Decoded<()> {
+    let expected = fields.iter().find(|(field, _)| *field == number).map(|&(_, kind)| kind);
+    match (expected, kind) {
+        (None, _) | (Some(Kind::Bool(_)), Kind::Bool(_)) => Ok(()),
+        (Some(expected), _) if expected == kind => Ok(()),
+        _ => Err(format!("field {number} of the schema is of type {kind:?}")),
+    }
 }
 
 #[cfg(test)]
@@ -93,18 +169,35 @@ mod tests {
     #[test]
     fn schemas_that_add_up_pass() {
         for children in [&[0][..], &[2, 1, 1, 0, 0], &[3, 0, 0, 0], &[1, 1, 1, 0]] {
-            assert_eq!(check_shape(&footer(children)), Ok(()), "{children:?}");
+            assert_eq!(schema_end(&footer(children)), Ok(footer(children).len() - 1), "{children:?}");
         }
         let deep = [vec![1; MAX_LEVELS - 1], vec![0]].concat();
-        assert_eq!(check_shape(&footer(&deep)), Ok(()));
+        assert!(schema_end(&footer(&deep)).is_ok());
     }
 
     #[test]
     fn bombs_are_refused() {
-        let claims = check_shape(&footer(&[1, 0x4000_0000, 0])).unwrap_err();
+        let claims = schema_end(&footer(&[1, 0x4000_0000, 0])).unwrap_err();
         assert!(claims.contains("claims 1073741825 children"), "{claims}");
         let deep = [vec![1; 100_000], vec![0]].concat();
-        let levels = check_shape(&footer(&deep)).unwrap_err();
+        let levels = schema_end(&footer(&deep)).unwrap_err();
         assert!(levels.contains("more than 200 levels"), "{levels}");
+    }
+
+    #[test]
+    fn a_type_that_is_not_the_fields_is_refused() {
+        // As the last field but one of the root: its repetition, but as a truth value, whose byte the crate would take from
+        // what follows.
+        let mut bytes = footer(&[0]);
+        let position = bytes.len() - 2;
+        bytes.splice(position..position, [3 << 4 | 1]);
+        bytes[position] = 1 << 4 | 2;
+        let wrong = schema_end(&bytes).unwrap_err();
+        assert!(wrong.contains("field 6 of the schema is of type Bool(false)"), "{wrong}");
+        assert!(schema_end(&[0]).unwrap_err().contains("no schema"));
+        assert!(
+            schema_end(&[4 << 4 | 9, 12, 0]).unwrap_err().contains("field 4"),
+            "row groups before the schema"
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! Opening is a pure function of the path and the column, so many shards may be opened on many threads. A shard holds
 //! no open file: each reader opens it again and makes sure that it is still the same file.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::conversations::Conversations;
 use super::file::{ShardFile, Stamp};
-use super::footer_shape::check_shape;
+use super::footer_shape::schema_end;
 use super::location::Location;
 use super::page::Chunk;
 use super::remote::{Tails, planned};
@@ -267,19 +268,28 @@ pub(super) fn decode_footer_with(
     footer: &[u8],
     statistics: ParquetStatisticsPolicy,
 ) -> Result<ParquetMetaData> {
-    check_shape(footer).map_err(|reason| damaged(path, format!("a footer that cannot be read: {reason}")))?;
+    let unreadable = |reason: &dyn Display| damaged(path, format!("a footer that cannot be read: {reason}"));
+    let decode = |footer: &[u8], options: &ParquetMetaDataOptions| match catch_unwind(|| {
+        ParquetMetaDataReader::decode_metadata_with_options(footer, Some(options))
+    }) {
+        Ok(Ok(metadata)) => Ok(metadata),
+        Ok(Err(source)) => Err(unreadable(&source)),
+        Err(_) => Err(damaged(path, "a footer that the decoder panics on")),
+    };
+    // The schema that was looked through is the one that counts, whatever follows it.
+    let schema_end = schema_end(footer).map_err(|reason| unreadable(&reason))?;
+    let alone = [&footer[..schema_end], NO_ROW_GROUPS].concat();
+    let schema = decode(&alone, &ParquetMetaDataOptions::new())?.file_metadata().schema_descr_ptr();
     let options = ParquetMetaDataOptions::new()
+        .with_schema(schema)
         .with_column_stats_policy(statistics)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let decoded =
-        catch_unwind(|| ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options)));
-    match decoded {
-        Ok(Ok(metadata)) => Ok(metadata),
-        Ok(Err(source)) => Err(damaged(path, format!("a footer that cannot be read: {source}"))),
-        Err(_) => Err(damaged(path, "a footer that the decoder panics on")),
-    }
+    decode(footer, &options)
 }
+
+/// What may follow a schema in a footer: no rows, no row groups, the end.
+const NO_ROW_GROUPS: &[u8] = &[0x16, 0, 0x19, 0x0c, 0];
 
 /// What the footer says of a column chunk, when it can be so.
 fn row_group(num_rows: i64, column: &ColumnChunkMetaData) -> std::result::Result<RowGroup, String> {

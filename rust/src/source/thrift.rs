@@ -101,12 +101,9 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// Begins a list; how many elements follow. Each takes a byte at least, so a length that lies ends with the bytes.
-    pub(super) fn list_length(&mut self) -> Decoded<u64> {
-        self.list_header().map(|(_, length)| length)
-    }
-
-    fn list_header(&mut self) -> Decoded<(Kind, u64)> {
+    /// Begins a list: the type of its elements, and how many follow. Each takes a byte at least, so a length that lies ends
+    /// with the bytes.
+    pub(super) fn list(&mut self) -> Decoded<(Kind, u64)> {
         let header = self.byte()?;
         let length = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
         let kind = match header & 15 {
@@ -120,7 +117,7 @@ impl<'a> Compact<'a> {
     }
 
     fn skip_list(&mut self, depth: usize) -> Decoded<()> {
-        let (kind, length) = self.list_header()?;
+        let (kind, length) = self.list()?;
         (0..length).try_for_each(|_| self.skip_nested(kind, depth))
     }
 

@@ -61,6 +61,16 @@ pub(super) fn prefetch<T>(value: *const T) {
     let _ = value;
 }
 
+/// Whether the processor has AVX2 and the bit instructions that came with it.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+}
+
 /// Look-ups whose ids go to the end of a vector.
 #[derive(Debug)]
 pub(super) struct Probe<'a> {
@@ -91,7 +101,7 @@ impl<'a> Probe<'a> {
             written: 0,
             room: num_bytes,
             #[cfg(target_arch = "x86_64")]
-            avx2: is_x86_feature_detected!("avx2"),
+            avx2: has_avx2(),
         }
     }
 

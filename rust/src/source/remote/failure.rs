@@ -117,7 +117,7 @@ impl Failure {
                 "; set AWS_REGION to the bucket's region, and check that a session token is still valid"
                     .into()
             }
-            Self::Untrusted(_) => {
+            Self::Untrusted(reason) if reason == "UnknownIssuer" => {
                 "; a server with a certificate of your own making needs SSL_CERT_FILE, a file with that of who signed it"
                     .into()
             }

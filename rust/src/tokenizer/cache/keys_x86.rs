@@ -5,11 +5,11 @@
 use std::arch::x86_64::*;
 
 use super::short::{BYTES, Key, MAX_BYTES, ROUND_KEY, ShortCache};
-use crate::tokenizer::probe::fetch_far;
+use crate::tokenizer::probe::{fetch_far, has_avx2};
 
 /// Whether the processor has what [`write_keys`] needs.
 pub(super) fn has_aes() -> bool {
-    is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx2")
+    is_x86_feature_detected!("aes") && has_avx2()
 }
 
 /// Whether it makes four homes at once.
@@ -25,7 +25,7 @@ pub(super) fn has_four() -> bool {
 /// The key and the home of each pretoken, in `keys` and `homes`.
 ///
 /// # Safety
-/// The processor has AVX2 and AES. `starts` has one element more than `keys` and `homes`; all but the last are followed by
+/// The processor has what `has_aes` asks for. `starts` has one element more than `keys` and `homes`; all but the last are followed by
 /// 16 bytes of `text`.
 pub(super) unsafe fn write_keys(
     cache: &ShortCache,
@@ -37,9 +37,12 @@ pub(super) unsafe fn write_keys(
     let fours = if cache.hashes_four() { keys.len() / 4 * 4 } else { 0 };
     let (first_keys, last_keys) = keys.split_at_mut(fours);
     let (first_homes, last_homes) = homes.split_at_mut(fours);
-    // SAFETY: the caller's, and `hashes_four` has checked the processor.
+    if fours > 0 {
+        // SAFETY: the caller's, and `hashes_four` has checked the processor.
+        unsafe { write_fours(cache, text, &starts[..=fours], first_keys, first_homes) };
+    }
+    // SAFETY: the caller's, and `has_aes` has checked the processor.
     unsafe {
-        write_fours(cache, text, &starts[..=fours], first_keys, first_homes);
         write_one_by_one(cache, text, &starts[fours..], last_keys, last_homes);
     }
 }

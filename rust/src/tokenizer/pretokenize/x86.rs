@@ -8,6 +8,7 @@ use super::classes::{Classes, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER};
 use super::family::Family;
 use super::isa::{IOTA, Isa, positions_by_eights};
 use super::windows::{Starts, fill_by_family};
+use crate::tokenizer::probe::has_avx2;
 
 /// AVX-512 F, BW, VBMI and VBMI2 (Ice Lake, Zen 4 and later).
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +30,7 @@ impl Avx512 {
 
 impl Avx2 {
     pub(super) fn is_available() -> bool {
-        is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("lzcnt")
-            && is_x86_feature_detected!("popcnt")
+        has_avx2()
     }
 }
 
