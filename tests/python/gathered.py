@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed.checkpoint as dcp
 
 import nanofast
-from nanofast.distributed import connect, disconnect, gather_state
+from nanofast.distributed import connect, disconnect, gather_state, leave
 from resumed import following
 
 ROUNDS = 5
@@ -41,3 +41,4 @@ def main(folder: Path, data: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
+    leave(0)

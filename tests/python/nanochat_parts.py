@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nanofast
 from nanofast.compat.nanochat import tokenizing_distributed_data_loader_with_state_bos_bestfit as loader
-from nanofast.distributed import connect, disconnect
+from nanofast.distributed import connect, disconnect, leave
 from resumed import digest
 
 
@@ -36,3 +36,4 @@ def main(folder: Path, data: str, tokenizer: str, part: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), *sys.argv[2:])
+    leave(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.distributed.tensor.debug import CommDebugMode
 
-from nanofast.distributed import connect
+from nanofast.distributed import connect, leave
 from nanofast.fsdp import whole_weights
 from trainer_parts import poison, tiny_trainer
 
@@ -42,3 +42,4 @@ def main(folder: Path, poisoned: str = "", **settings: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), **dict(word.split("=") for word in sys.argv[2:]))  # type: ignore[arg-type]
+    leave(0)

@@ -22,6 +22,9 @@ import nanofast
 
 Batches = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 
+# Ways to name what lies in a bucket that holds three shards under `a/`, one more below that, and what is no shard.
+IN_A_BUCKET = ("a", "a/", "a/shard_*.parquet", "a/shard_0000[02].parquet", "**/*.parquet", "a/shard_00001.parquet")
+
 
 def loader(data: Any, **options: Any) -> nanofast.TokenLoader:
     tokenizer = nanofast.Tokenizer.from_name("r50k_base")

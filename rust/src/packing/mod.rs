@@ -299,8 +299,7 @@ fn write_whole(
 
 /// Counts a document's tokens that are written into a row. Only documents that bring their own BOS have masked ones.
 fn deliver(ledger: &mut Ledger, tokens: &[u32], brings_bos: bool) {
-    let masked = if brings_bos { tokens.iter().map(|token| token >> 31).sum() } else { 0_u32 };
-    let masked = u64::from(masked);
+    let masked = if brings_bos { tokens.iter().map(|token| token >> 31).sum::<u32>().into() } else { 0 };
     ledger.masked += masked;
     ledger.learned += tokens.len() as u64 - masked;
 }

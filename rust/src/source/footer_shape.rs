@@ -108,9 +108,7 @@ fn num_children(bytes: &mut Compact<'_>) -> Decoded<u64> {
 fn check_logical_type(bytes: &mut Compact<'_>) -> Decoded<()> {
     let mut which = 0;
     while let Some(kind) = bytes.field(&mut which)? {
-        if kind != Kind::Struct {
-            return Err(format!("a logical type of type {kind:?}"));
-        }
+        check_choice(kind)?;
         let fields =
             LOGICAL.iter().find(|(number, _)| *number == which).map_or(&[][..], |(_, fields)| fields);
         let mut last = 0;
@@ -121,7 +119,7 @@ fn check_logical_type(bytes: &mut Compact<'_>) -> Decoded<()> {
                 Kind::Struct => {
                     let mut unit = 0;
                     while let Some(kind) = bytes.field(&mut unit)? {
-                        check_kind(&[(unit, Kind::Struct)], unit, kind)?;
+                        check_choice(kind)?;
                         bytes.skip(kind)?;
                     }
                 }
@@ -130,6 +128,14 @@ fn check_logical_type(bytes: &mut Compact<'_>) -> Decoded<()> {
         }
     }
     Ok(())
+}
+
+/// What is chosen among logical types and units of time is a structure, be it without fields.
+fn check_choice(kind: Kind) -> Decoded<()> {
+    match kind {
+        Kind::Struct => Ok(()),
+        _ => Err(format!("a logical type of type {kind:?}")),
+    }
 }
 
 fn check_kind(fields: &[(i64, Kind)], number: i64, kind: Kind) -> Decoded<()> {
