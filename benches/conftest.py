@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).resolve().parent / "python"))
 # The batches that a loader must give are computed by the tests' twin of the stream.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "python"))
+
+from results import Results
+
+RESULTS = pytest.StashKey[Results]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +29,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def smoke(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("smoke"))
+
+
+@pytest.fixture(scope="session")
+def results(pytestconfig: pytest.Config) -> Results:
+    """Where a bench puts its tables."""
+    return pytestconfig.stash[RESULTS]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RESULTS] = Results(bool(config.getoption("smoke")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash[RESULTS]
+    if found.tables:
+        terminalreporter.write_line(f"\n{found.text()}\n\nin {found.store()}.md, .csv and .json")
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,14 @@ import json
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from results import Results, Table, spread
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "corpus" / "chat"
 WORKER = Path(__file__).with_name("chat_worker.py")
@@ -46,9 +47,7 @@ def made_corpus(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(3600)
-def test_conversations_a_second(
-    smoke: bool, num_rounds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_conversations_a_second(smoke: bool, num_rounds: int, results: Results, tmp_path: Path) -> None:
     path = made_corpus(tmp_path) if smoke or not CORPUS.exists() else CORPUS
     same = ["plain", "nanofast one_per_row"]
     digests = {run(contender, path, BATCH_SIZE, 0)["digest"] for contender in same}
@@ -62,14 +61,19 @@ def test_conversations_a_second(
             cold[name].append(rates["clock"][0])
             warm[name] += rates["clock"][1:]
             busy[name] += rates["processor"][1:]
-    with capsys.disabled():
-        print(f"\n  {path}, batches of {BATCH_SIZE}; tiktoken {version('tiktoken')}, torch {version('torch')}")
-        print("  conversations/s; times the plain loop's, by the clock and of processor time")
-        for name in CONTENDERS:
-            middle, low, high = statistics.median(warm[name]), min(warm[name]), max(warm[name])
-            times = [statistics.median(rates[name]) / statistics.median(rates["plain"]) for rates in (warm, busy)]
-            print(
-                f"  {name:22} cold {statistics.median(cold[name]):9,.0f}  warm {middle:9,.0f} "
-                f"({low:,.0f} to {high:,.0f})  of processor time {statistics.median(busy[name]):9,.0f}  "
-                f"{times[0]:5.1f} x, {times[1]:5.1f} x"
-            )
+    rows = []
+    for name in CONTENDERS:
+        times = [statistics.median(rates[name]) / statistics.median(rates["plain"]) for rates in (warm, busy)]
+        rows.append((name, spread(cold[name]), spread(warm[name]), statistics.median(busy[name]), *times))
+    results.add(
+        Table(
+            "Conversations a second",
+            ("contender", "cold", "warm", "a CPU second, warm", "× warm", "× a CPU second"),
+            rows,
+            (
+                f"{path.name}, batches of {BATCH_SIZE}, 2 threads; rounds: {num_rounds}",
+                "×: by the plain-Python loop, which renders with tiktoken and collates with torch, on one thread",
+            ),
+            {"cold": cold, "warm": warm, "busy": busy},
+        )
+    )

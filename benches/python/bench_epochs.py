@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from corpus import find_corpus
+from results import Results, Table
 from rounds import TESTS
 
 STEP_SECONDS = 0.01
@@ -64,7 +65,7 @@ def rank(data: str, steps: int) -> dict[str, float]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_end_is_agreed_on(world_size: int, smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_end_is_agreed_on(world_size: int, smoke: bool, results: Results, tmp_path: Path) -> None:
     sys.path.append(str(TESTS))
     from test_distributed import free_port
 
@@ -80,11 +81,17 @@ def test_the_end_is_agreed_on(world_size: int, smoke: bool, tmp_path: Path, caps
     ]
     found = [json.loads(process.communicate(timeout=300)[0]) for process in ranks]
     assert len({figures["batches"] for figures in found}) == 1
-    with capsys.disabled():
-        for number, figures in enumerate(found):
-            share = figures["us_a_batch"] * 1e-6 / STEP_SECONDS * 100
-            print(f"\n  rank {number} of {world_size}: {figures['us_a_batch']:.1f} us a batch", end="")
-            print(f" ({figures['cpu_us_a_batch']:.1f} us of processor time), {share:.2f} % of a 10 ms step", end="")
+    rows = [
+        (
+            f"rank {number}",
+            figures["us_a_batch"],
+            figures["cpu_us_a_batch"],
+            figures["us_a_batch"] * 1e-6 / STEP_SECONDS * 100,
+        )
+        for number, figures in enumerate(found)
+    ]
+    title = f"Agreeing on the end of finite epochs, {world_size} ranks"
+    results.add(Table(title, ("rank", "µs a batch", "CPU µs a batch", "% of a step of 10 ms"), rows))
 
 
 if __name__ == "__main__":

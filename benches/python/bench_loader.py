@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from corpus import document_bytes, find_corpus
+from results import Results, Table, spread
 from rounds import TESTS
 
 WARM_PASSES = 5
@@ -66,10 +67,10 @@ def measure(data: list[str], packing: str, num_threads: int, batch_size: int, se
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("packing", ["concat", "best_fit"])
-def test_where_the_time_goes(packing: str, smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_the_time_goes(packing: str, smoke: bool, results: Results, tmp_path: Path) -> None:
     corpus = find_corpus(smoke, tmp_path)
     sizes = ("4", "256") if smoke else ("32", "2048")
-    rates = {}
+    rows = []
     for num_threads in (1, 2):
         data = json.dumps([str(path) for path in corpus.paths])
         words = [sys.executable, __file__, data, packing, str(num_threads), *sizes]
@@ -78,15 +79,21 @@ def test_where_the_time_goes(packing: str, smoke: bool, tmp_path: Path, capsys: 
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         warm = {name: statistics.median(one[name] for one in found["warm"]) for name in found["cold"]}
-        rates[num_threads] = warm["rate"]
-        with capsys.disabled():
-            print(f"\n  {packing:8} {num_threads} threads: first batch {found['first_ms']:5.1f} ms", end="")
-            print(f", cold {found['cold']['rate']:4.0f} MB/s, warm {warm['rate']:4.0f}", end="")
-            print(f" ({warm['cpu_rate']:4.0f} a CPU second); decode and tokenize {warm['share'] * 100:.0f} %", end="")
-            print(f" of the threads' time, packing {warm['pack'] * 100:.1f} %, copy {warm['copy'] * 100:.1f} %", end="")
-            print(f" of the processor's; cache hits {found['hit_rate'] * 100:.1f} %", end="")
-    with capsys.disabled():
-        print(f"\n  {packing:8} 1 → 2 threads: {rates[2] / rates[1]:.2f} x", end="")
+        shares = (100 * warm[name] for name in ("share", "pack", "copy"))
+        warm_rates = spread([one["rate"] for one in found["warm"]])
+        first = (num_threads, found["first_ms"], found["cold"]["rate"], warm_rates, warm["cpu_rate"])
+        rows.append((*first, *shares, 100 * found["hit_rate"]))
+    results.add(
+        Table(
+            f"Where the loader's time goes, {packing}",
+            (
+                *("threads", "first batch, ms", "cold MB/s", "warm MB/s", "warm MB/CPU-s"),
+                *("read to tokens, % of threads", "packing, % of CPU", "copies, % of CPU", "cache hits, %"),
+            ),
+            rows,
+            (f"{corpus}; r50k_base, batches of {sizes[0]} x {sizes[1]}; {WARM_PASSES} warm passes",),
+        )
+    )
 
 
 if __name__ == "__main__":

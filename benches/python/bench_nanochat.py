@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from corpus import find_corpus
+from results import Results, Table, cores
 from rounds import TESTS
 
 # Rows, inputs a row, and batches: of 4 the answers are compared, the rest is timed in two halves.
@@ -79,10 +80,6 @@ class Ours:
         return 0
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def measure(who: str, kind: str, folder: Path, batch_size: int, sequence_length: int, count: int) -> dict[str, Any]:
     import torch  # noqa: F401 (not a part of the first batch)
 
@@ -114,7 +111,7 @@ def measure(who: str, kind: str, folder: Path, batch_size: int, sequence_length:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", SIZES)
-def test_the_import_is_swapped(kind: str, smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_import_is_swapped(kind: str, smoke: bool, results: Results, tmp_path: Path) -> None:
     from vocabularies import write_vocabulary
 
     corpus = find_corpus(smoke, tmp_path)
@@ -133,12 +130,14 @@ def test_the_import_is_swapped(kind: str, smoke: bool, tmp_path: Path, capsys: p
         found[who] = json.loads(done.stdout)
     assert found["ours"].pop("answer") == found["theirs"].pop("answer")
     assert found["ours"]["lost"] == 0 < found["theirs"]["lost"]
-    with capsys.disabled():
-        print(f"\n  {kind}, {corpus.name}, r50k_base, {sizes[0]} x {sizes[1]}, {cores()} threads")
-        for who, figures in found.items():
-            halves = " ".join(f"{rate / 1e6:7.3f}" for rate in figures["tokens_per_second"])
-            print(f"  {who:7} {halves} M tokens/s   first batch {figures['first_ms']:7.1f} ms", end="   ")
-            print(f"{figures['lost']} tokens lost at a resume")
+    names = {"theirs": "plain Python, as nanochat's", "ours": "nanofast.compat.nanochat"}
+    rows = [
+        (names[who], *(rate / 1e6 for rate in figures["tokens_per_second"]), figures["first_ms"], figures["lost"])
+        for who, figures in found.items()
+    ]
+    header = ("loader", "Mtok/s, first half", "second half", "first batch, ms", "tokens lost at a resume")
+    note = f"{corpus}; r50k_base, {sizes[0]} x {sizes[1]}, {cores()} threads; each once, in a fresh process"
+    results.add(Table(f"nanochat's loaders, {kind}", header, rows, (note,)))
 
 
 if __name__ == "__main__":

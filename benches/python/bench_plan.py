@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from results import Results, Table
+
 SHARDS, ROW_GROUPS, SMOKE_SHARDS, SMOKE_ROW_GROUPS = 100_000, 100, 40, 5
 LINKS = 20_000  # of a file: systems allow some ten thousand names
 TEXTS = ("The plan is made of names, footers and counts.", "Documents are short, since nothing is read but the first.")
@@ -50,39 +52,44 @@ def measure(data: str, shuffle: bool) -> dict[str, float]:
     before, found = peak(), {}
     start = time.perf_counter()
     with nanofast.TokenLoader(data, tokenizer, 4, 512, **settings) as loader:
-        found["plan"] = time.perf_counter() - start
+        found["plan, s"] = time.perf_counter() - start
         batches = loader.numpy()
         next(batches)
-        found["first batch"] = time.perf_counter() - start
+        found["first batch, s"] = time.perf_counter() - start
         for _ in range(200):
             next(batches)
         start = time.perf_counter()
         state = loader.state_dict()
-        found["state"] = time.perf_counter() - start
+        found["state_dict(), s"] = time.perf_counter() - start
         expected = next(batches)
-    found["state kB"] = len(json.dumps(state)) / 1e3
-    found["peak MB"] = peak() - before
+    found["state, kB"] = len(json.dumps(state)) / 1e3
+    found["memory at most, MB"] = peak() - before
     start = time.perf_counter()
     with nanofast.TokenLoader(data, tokenizer, 4, 512, **settings) as loader:
         loader.load_state_dict(state)
         again = next(loader.numpy())
-        found["restored batch"] = time.perf_counter() - start
+        found["next batch of a restored loader, s"] = time.perf_counter() - start
     assert all((ours == theirs).all() for ours, theirs in zip(again, expected, strict=True))
     return found
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_plan(shuffle: bool, smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan(shuffle: bool, smoke: bool, results: Results, tmp_path: Path) -> None:
     num_shards, num_row_groups = (SMOKE_SHARDS, SMOKE_ROW_GROUPS) if smoke else (SHARDS, ROW_GROUPS)
     write_links(tmp_path, num_shards, num_row_groups)
     words = [sys.executable, __file__, str(tmp_path), str(int(shuffle))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    with capsys.disabled():
-        print(f"\n  {num_shards:,} shards of {num_row_groups} row groups, shuffle {shuffle}: {done.stdout.strip()}")
+    order = "shuffled" if shuffle else "in order"
+    results.add(
+        Table(
+            f"A plan over {num_shards:,} shards of {num_row_groups} row groups, {order}",
+            ("what", "figure"),
+            list(json.loads(done.stdout).items()),
+        )
+    )
 
 
 if __name__ == "__main__":
-    report = measure(sys.argv[1], sys.argv[2] == "1")
-    print(", ".join(f"{name} {figure:.4g}" for name, figure in report.items()))
+    print(json.dumps(measure(sys.argv[1], sys.argv[2] == "1")))

@@ -17,6 +17,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from results import Results, Table
+
 MEMORY_MB = 256
 # Interpreter, extension, writer; measured 90 MB on Linux x86-64.
 SLACK_MB = 200
@@ -43,7 +45,7 @@ def write_lines(path: Path, count: int) -> int:
 
 
 @pytest.mark.timeout(1800)
-def test_a_million_documents(smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_million_documents(smoke: bool, results: Results, tmp_path: Path) -> None:
     count = 5_000 if smoke else 1_000_000
     num_bytes = write_lines(tmp_path / "lines.jsonl", count)
     # The peak of this program alone: `ru_maxrss` begins with that of the process which started it.
@@ -69,8 +71,12 @@ def test_a_million_documents(smoke: bool, tmp_path: Path, capsys: pytest.Capture
             seen.add(int(text.split(" ", 1)[0]))
     assert len(seen) == made["num_documents"] == count - count // 10
     assert peak_mb < MEMORY_MB + SLACK_MB
-    with capsys.disabled():
-        print(
-            f"\n{count:,} documents, {num_bytes / 1e6:,.0f} MB of text in {seconds:.1f} s: {count / seconds:,.0f} "
-            f"documents/s, {num_bytes / 1e6 / seconds:.1f} MB/s, {len(made['files'])} shards, peak {peak_mb:.0f} MB"
-        )
+    figures = {
+        "seconds": seconds,
+        "documents/s": count / seconds,
+        "MB/s": num_bytes / 1e6 / seconds,
+        "shards": len(made["files"]),
+        "memory at most, MB": peak_mb,
+    }
+    title = f"`data prepare --deduplicate`, {count:,} documents, {num_bytes / 1e6:,.0f} MB of text"
+    results.add(Table(title, ("what", "figure"), list(figures.items())))

@@ -14,7 +14,6 @@ Then the plan of 10,000 objects of 100 row groups each (bench_plan.py): with non
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -29,6 +28,8 @@ import pytest
 import bench_plan
 from corpus import SHARED, find_corpus
 from range_server import RangeServer
+from results import Results, Table, spread
+from rounds import processor_seconds
 
 WORKER = Path(__file__).with_name("remote_worker.py")
 LATENCY_SECONDS = 0.02
@@ -63,12 +64,6 @@ def made_shards(folder: Path, smoke: bool) -> Path:
     return data
 
 
-def processor_seconds(process: int) -> float:
-    """Of a running process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("units", ["whole row groups", "auto"])
 def test_a_server_far_away(
@@ -77,7 +72,7 @@ def test_a_server_far_away(
     num_rounds: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    results: Results,
 ) -> None:
     data, kept = made_shards(tmp_path, smoke), tmp_path / "kept"
     monkeypatch.setenv("NANOFAST_HOME", str(tmp_path / "home"))
@@ -96,39 +91,53 @@ def test_a_server_far_away(
                 report["requests"] = len(server.seen())
                 found[name].append(report)
     size = sum(file.stat().st_size for file in data.iterdir()) / 1e6
-    with capsys.disabled():
-        source = "web_en" if (SHARED / "corpus" / "web_en").is_dir() else "sample corpus"
-        about = f"{source}, {size:.1f} MB in {SHARDS} shards"
-        print(f"\n  {about}, {NUM_THREADS} threads, units: {units}, {num_rounds} rounds")
-        print("            Mtokens/s (least, most)   of local   opened s   first s   requests   processor s   server's")
-        middle = {name: statistics.median(each["rate"] for each in reports) for name, reports in found.items()}
-        for name, reports in found.items():
-            rates = [each["rate"] / 1e6 for each in reports]
-            told = ("opened", "first", "requests", "processor", "serving")
-            opened, first, requests, processor, serving = (
-                statistics.median(each[one] for each in reports) for one in told
-            )
-            share = middle[name] / middle["local"]
-            print(
-                f"  {name:7} {middle[name] / 1e6:9.2f} ({min(rates):.2f}, {max(rates):.2f}) {share:12.3f} "
-                f"{opened:10.3f} {first:9.3f} {requests:10.0f} {processor:13.2f} {serving:10.2f}"
-            )
+    source = "web_en" if (SHARED / "corpus" / "web_en").is_dir() else "sample corpus"
+    middle = {name: statistics.median(each["rate"] for each in reports) for name, reports in found.items()}
+    told = ("opened", "first", "requests", "processor", "serving")
+    results.add(
+        Table(
+            f"A server far away, units: {units}",
+            (
+                *("data", "Mtok/s", "of local", "opened, s", "first batch, s", "requests", "CPU s"),
+                "the server's CPU s",
+            ),
+            [
+                (
+                    name,
+                    spread([each["rate"] / 1e6 for each in reports]),
+                    middle[name] / middle["local"],
+                    *(statistics.median(each[one] for each in reports) for one in told),
+                )
+                for name, reports in found.items()
+            ],
+            (
+                f"{source}, {size:.1f} MB in {SHARDS} shards, {NUM_THREADS} threads; rounds: {num_rounds}",
+                f"server: a process of this machine, on the same cores, that waits {1e3 * LATENCY_SECONDS:.0f} ms "
+                "before each answer; cached: the same with a cache folder that an epoch has filled",
+            ),
+            found,
+        )
+    )
     shutil.rmtree(kept, ignore_errors=True)
 
 
 @pytest.mark.timeout(3600)
-def test_a_plan_of_many_objects(
-    smoke: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_of_many_objects(smoke: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Results) -> None:
     num_objects, num_row_groups = (40, 5) if smoke else (OBJECTS, bench_plan.ROW_GROUPS)
     (tmp_path / "shards").mkdir()
     bench_plan.write_links(tmp_path / "shards", num_objects, num_row_groups)
     monkeypatch.setenv("NANOFAST_HOME", str(tmp_path / "home"))
+    found: dict[str, dict[str, float]] = {}
     with RangeServer(tmp_path) as server:
         for plan in ("none kept", "kept"):
             command = [sys.executable, bench_plan.__file__, f"{server.url}/shards/", "0"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
             assert done.returncode == 0, done.stderr
-            with capsys.disabled():
-                about = f"{num_objects:,} objects of {num_row_groups} row groups, plan {plan}"
-                print(f"\n  {about}: {len(server.seen()):,} requests; {done.stdout.strip()}")
+            found[plan] = {"requests": len(server.seen()), **json.loads(done.stdout)}
+    results.add(
+        Table(
+            f"A plan over {num_objects:,} objects of {num_row_groups} row groups behind a server",
+            ("plan", *found["kept"]),
+            [(plan, *figures.values()) for plan, figures in found.items()],
+        )
+    )

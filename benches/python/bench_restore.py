@@ -19,6 +19,7 @@ import pytest
 
 import nanofast
 from corpus import find_corpus
+from results import Results, Table, spread
 
 MODES: dict[str, dict[str, Any]] = {
     "concat": {"packing": "concat"},
@@ -32,10 +33,11 @@ POSITIONS = 12
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("lanes", [1, 8])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_restore(shuffle: bool, lanes: int, smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_restore(shuffle: bool, lanes: int, smoke: bool, results: Results, tmp_path: Path) -> None:
     corpus = find_corpus(smoke, tmp_path)
     tokenizer = nanofast.Tokenizer.from_name("r50k_base")
     sizes = (2, 64) if smoke else (8, 2048)
+    rows = []
     for name, mode in MODES.items():
         settings = {"lanes": lanes, "shuffle": shuffle, **mode}
         with nanofast.TokenLoader(list(corpus.paths), tokenizer, *sizes, epochs=1, **settings) as loader:
@@ -59,8 +61,13 @@ def test_restore(shuffle: bool, lanes: int, smoke: bool, tmp_path: Path, capsys:
                 restoring.append(time.perf_counter() - start)
                 assert np.array_equal(found, expected)
         lane_bytes = max(len(json.dumps(entry)) for state, _ in states for entry in state["lanes"].values())
-        next_ms, worst_ms = statistics.median(restoring) * 1e3, max(restoring) * 1e3
-        with capsys.disabled():
-            print(f"\n  {name:8} lanes {lanes} shuffle {shuffle!s:5}: next batch {next_ms:6.1f} ms", end="")
-            print(f", worst {worst_ms:6.1f}; state {statistics.median(taking) * 1e6:5.0f} us", end="")
-            print(f", {lane_bytes} bytes a lane at most", end="")
+        next_ms = spread([1e3 * seconds for seconds in restoring])
+        rows.append((name, next_ms, 1e6 * statistics.median(taking), lane_bytes))
+    results.add(
+        Table(
+            f"A restored loader, {lanes} lanes, {'shuffled' if shuffle else 'in order'}",
+            ("packing", "next batch, ms", "state_dict(), µs", "state, bytes a lane at most"),
+            rows,
+            (f"{corpus}; at {len(wanted)} batches spread over an epoch, batches of {sizes[0]} x {sizes[1]}",),
+        )
+    )

@@ -25,6 +25,7 @@ from bench_side_by_side import common_task
 from contenders import Task
 from corpus import find_corpus, row_groups
 from entries import ENTRIES
+from results import Results, Table
 from rounds import environment_of
 from vocabularies import tiktoken_encoding, write_vocabulary
 
@@ -88,7 +89,7 @@ def place_of(batch: list[int], stream: np.ndarray) -> int:
 
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("default")  # theirs are not ours to mend
-def test_resume(smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume(smoke: bool, results: Results, tmp_path: Path) -> None:
     corpus = find_corpus(smoke, tmp_path)
     write_vocabulary("r50k_base", tmp_path)
     task = common_task(corpus, "r50k_base", tmp_path, smoke)
@@ -97,15 +98,11 @@ def test_resume(smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     num_batches = len(stream) // (batch_size * sequence_length)
     task = replace(task, batch_size=batch_size, sequence_length=sequence_length, num_batches=num_batches)
 
-    def say(line: str) -> None:
-        with capsys.disabled():
-            print(line)
-
-    say(f"\n  {corpus.name}, r50k_base, {batch_size} x {sequence_length}, 1 thread")
+    rows, notes = [], []
     shares = SHARES[-1:] if smoke else SHARES
     for name, is_exact in LOADERS.items():
         if not ENTRIES[name].is_there:
-            say(f"  {ENTRIES[name].name:30} not measured, `{ENTRIES[name].package}` is not there")
+            notes.append(f"{ENTRIES[name].name}: not measured, `{ENTRIES[name].package}` is not there")
             continue
         for share in shares:
             own, file = replace(task, contender=name), tmp_path / f"{name}.state"
@@ -118,9 +115,17 @@ def test_resume(smoke: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str])
                 missed = 0
             else:
                 missed = place_of(resumed["batch"], stream) - place_of(expected, stream)
-            words = "exact" if not missed else f"{missed:,} tokens lost" if missed > 0 else f"{-missed:,} repeated"
-            figures = f"next batch {1e3 * resumed['seconds']:9,.1f} ms, state {file.stat().st_size:9,} bytes, {words}"
-            say(f"  {ENTRIES[name].name:30} at {share:.0%} of an epoch: {figures}")
+            lost, repeated = max(missed, 0), max(-missed, 0)
+            ms, size = 1e3 * resumed["seconds"], file.stat().st_size
+            rows.append((ENTRIES[name].name, f"{share:.0%} of an epoch", ms, size, lost, repeated))
+    results.add(
+        Table(
+            "Resume",
+            ("loader", "at", "next batch, ms", "state, bytes", "tokens lost", "tokens repeated"),
+            rows,
+            (f"{corpus}, r50k_base, {batch_size} x {sequence_length}, 1 thread, in another process", *notes),
+        )
+    )
 
 
 if __name__ == "__main__":

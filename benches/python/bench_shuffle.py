@@ -16,6 +16,7 @@ from itertools import islice
 
 import pytest
 
+from results import Results, Table
 from stream_twin import Stream
 
 LANES, DOCUMENTS_A_LANE = 8, 32
@@ -40,7 +41,7 @@ def steps(stream: Stream) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shuffling_mixes(layout: str, smoke: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shuffling_mixes(layout: str, smoke: bool, results: Results) -> None:
     num_groups, rows = LAYOUTS[layout], 100 if smoke else 1000
     shards = [[[[group]] * rows for group in range(num_groups)]]
     settings = {"lanes": LANES, "epochs": 1, "unit_documents": 0 if layout == "whole row groups" else None}
@@ -52,6 +53,6 @@ def test_shuffling_mixes(layout: str, smoke: bool, capsys: pytest.CaptureFixture
     draws = ([generator.randrange(num_groups) for _ in range(LANES * DOCUMENTS_A_LANE)] for _ in range(100))
     found["perfect"] = effective_groups(iter(draws))
     assert found["shuffle=False"] < found["shuffle=True"] < 1.1 * found["perfect"]
-    with capsys.disabled():
-        print(f"\n  {layout}: {num_groups} row groups of {rows}: ", end="")
-        print(", ".join(f"{name} {number:.1f}" for name, number in found.items()), end="")
+    note = f"{num_groups} row groups of {rows}, {LANES} lanes, {DOCUMENTS_A_LANE} documents a lane and step"
+    title = f"How well shuffling mixes, {layout}"
+    results.add(Table(title, ("order", "row groups that a step is from"), list(found.items()), (note,)))

@@ -1,17 +1,16 @@
-"""How fast does text become ids and batches, beside what people use?  `pytest benches/python/bench_side_by_side.py`
+"""How fast does parquet become batches, beside what people use?  `pytest benches/python/bench_side_by_side.py`
 
 Every contender's answer is held against tiktoken's ids or against the batches that it must give, then all are timed:
-one fresh process a contender, vocabulary, number of threads and round. The table goes to the screen and to
-`benches/results/<date>_<cpu>_<commit>.{md,csv,json}`; with `--smoke` to `benches/results/smoke.*`.
+one fresh process a contender, vocabulary, number of threads and round.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -19,13 +18,23 @@ import pytest
 from contenders import Task
 from corpus import Corpus, find_corpus, row_groups
 from entries import BATCHES, ENTRIES, Entry
+from results import Cell, Results, Table, cores, spread
 from rounds import Samples, run_process, timed
-from table import as_markdown, circumstances, make_rows, store
 from vocabularies import NAMES, tiktoken_encoding, write_vocabulary
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 # The training shape of small models; little enough in the smoke run that a pass is several batches.
 SIZES, SMOKE_SIZES = (32, 2048), (4, 256)
+HEADER = (
+    *("contender", "from → to", "vocabulary", "threads", "cold MB/s", "warm MB/s", "warm Mtok/s", "warm MB/CPU-s"),
+    *("× cold", "× warm"),
+)
+LEGEND = (
+    "cold: the first pass of a fresh process, its files in the system's cache; warm: the next pass of that process; "
+    "imports and vocabularies are not timed",
+    "MB: of UTF-8; for loaders that of the tokens in the batches. MB/CPU-s: by processor time of all threads",
+    "×: rate by that of nanofast's best_fit in the same round",
+    "a contender's process is held to as many cores as it has threads",
+)
 
 
 @pytest.mark.timeout(3600)
@@ -33,13 +42,13 @@ def test_side_by_side(
     smoke: bool,
     num_rounds: int,
     vocabularies: list[str] | None,
+    results: Results,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus = find_corpus(smoke, tmp_path)
     vocabularies = vocabularies or list(NAMES[:1] if smoke else NAMES)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = (1,) if smoke or cores == 1 else (1, 2)
+    threads = (1,) if smoke or cores() == 1 else (1, 2)
 
     def say(line: str) -> None:
         with capsys.disabled():
@@ -50,7 +59,7 @@ def test_side_by_side(
     for vocabulary in vocabularies:
         write_vocabulary(vocabulary, tmp_path)
         task = replace(common_task(corpus, vocabulary, tmp_path, smoke), num_threads=threads[-1])
-        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], cores, say)
+        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], cores(), say)
         for name in (name for name, entry in present() if entry.is_timed):
             if ENTRIES[name].has_vocabulary or vocabulary == vocabularies[0]:
                 tasks += [replace(task, contender=name, num_threads=count) for count in threads]
@@ -61,15 +70,24 @@ def test_side_by_side(
             sample.add(report)
     else:
         samples = timed(tasks, num_rounds, say)
-    rows = make_rows(samples)
-    facts = circumstances(corpus, num_rounds)
-    stored = store(RESULTS, smoke, rows, samples, facts)
-    say(f"\n{as_markdown(rows, facts)}\n\nstored as {stored}.md, .csv and .json")
     for sample in samples:
         # A loader's pass is whole batches, the last part of one missing; the others see every byte once.
         batch_bytes = sample.task.batch_size * sample.task.sequence_length * sample.task.bytes_per_token
         slack = batch_bytes + 1 if ENTRIES[sample.task.contender].path == BATCHES else 0
         assert all(0 <= corpus.num_bytes - one["num_bytes"] <= slack for one in sample.cold + sample.warm), sample.task
+    results.add(
+        Table(
+            "Loaders: parquet to batches",
+            HEADER,
+            [row_of(sample, samples) for sample in samples],
+            (
+                f"{corpus}; batches of {task.batch_size} x {task.sequence_length}; rounds: {num_rounds}",
+                *LEGEND,
+                *notes(),
+            ),
+            [{**asdict(sample), "task": name_of(sample.task)} for sample in samples],
+        )
+    )
 
 
 def common_task(corpus: Corpus, vocabulary: str, folder: Path, smoke: bool) -> Task:
@@ -109,3 +127,48 @@ def check_answers(
             same = reports[name]["answer"] == reports[entry.same_as]["answer"]
             assert same, f"{name} and {entry.same_as} differ ({task.vocabulary})"
     return reports
+
+
+def row_of(sample: Samples, samples: Sequence[Samples]) -> tuple[Cell, ...]:
+    """The line of one contender, with ratios to the reference of the same vocabulary and threads."""
+    task, entry = sample.task, ENTRIES[sample.task.contender]
+    by_key = {(one.task.contender, one.task.vocabulary, one.task.num_threads): one for one in samples}
+    reference = by_key["nanofast_carry", task.vocabulary, task.num_threads]
+
+    def ratio(kind: str) -> float:
+        own, other = (rates(getattr(one, kind), "num_bytes") for one in (sample, reference))
+        return median(mine / its for mine, its in zip(own, other, strict=True))
+
+    return (
+        entry.name,
+        entry.path,
+        task.vocabulary if entry.has_vocabulary else "–",
+        task.num_threads,
+        spread(rates(sample.cold, "num_bytes")),
+        spread(rates(sample.warm, "num_bytes")),
+        median(rates(sample.warm, "num_tokens")) if entry.has_vocabulary else None,
+        # Not all passes tell it.
+        None
+        if any(one["cpu_seconds"] is None for one in sample.warm)
+        else median(rates(sample.warm, "num_bytes", "cpu_seconds")),
+        ratio("cold"),
+        ratio("warm"),
+    )
+
+
+def name_of(task: Task) -> str:
+    return f"{task.contender}, {task.vocabulary}, {task.num_threads} threads"
+
+
+def rates(passes: Sequence[dict[str, float]], unit: str, clock: str = "seconds") -> list[float]:
+    """Millions of `unit` a second."""
+    return [one[unit] / one[clock] / 1e6 for one in passes]
+
+
+def notes() -> list[str]:
+    """What to know of a line, and whose lines are not there."""
+    timed_entries = [entry for entry in ENTRIES.values() if entry.is_timed]
+    known = [f"{entry.name}: {entry.note}" for entry in timed_entries if entry.is_there and entry.note]
+    return known + [
+        f"{entry.name}: not measured, `{entry.package}` is not there" for entry in timed_entries if not entry.is_there
+    ]

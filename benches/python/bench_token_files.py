@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from nanofast import TokenDataset, TokenFileLoader
+from results import Results, Table, spread
 
 BATCH_SIZE, SEQUENCE_LENGTH = 32, 2048
 PEER_WORKERS = 2
@@ -98,7 +99,7 @@ def resident_share(path: Path) -> float:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cache", ["warm", "cold"])
-def test_beside_memmap(smoke: bool, num_rounds: int, cache: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_beside_memmap(smoke: bool, num_rounds: int, cache: str, results: Results, tmp_path: Path) -> None:
     path, length = tmp_path / "tokens.bin", 2_000_000 if smoke else 500_000_000
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
@@ -123,14 +124,25 @@ def test_beside_memmap(smoke: bool, num_rounds: int, cache: str, tmp_path: Path,
             seconds = 0.05 if smoke else 2.0
             rates[name].append(batches_per_second(contenders[name](number), seconds, warm=cache == "warm"))
     peer = rates["np.memmap + DataLoader"]
-    with capsys.disabled():
-        print(f"\n{cache}, {length:,} tokens, {num_rounds} rounds, batches a second:")
-        for name, found in rates.items():
-            ratio = median(mine / its for mine, its in zip(found, peer, strict=True))
-            print(f"  {name:26} {median(found):9,.0f} ({min(found):,.0f}–{max(found):,.0f})  {ratio:6.2f} ×")
+    rows = []
+    for name, found in rates.items():
+        ratio = median(mine / its for mine, its in zip(found, peer, strict=True))
+        rows.append((name, spread(found), median(found) * BATCH_SIZE * SEQUENCE_LENGTH / 1e6, ratio))
+    results.add(
+        Table(
+            f"Token files, {cache}",
+            ("contender", "batches/s", "Mtok/s", "×"),
+            rows,
+            (
+                f"{length:,} tokens of 2 bytes, batches of {BATCH_SIZE} x {SEQUENCE_LENGTH}; rounds: {num_rounds}",
+                f"DataLoader with {PEER_WORKERS} workers; ×: by np.memmap + DataLoader in the same round",
+            ),
+            rates,
+        )
+    )
 
 
-def test_opening_a_terabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_opening_a_terabyte(results: Results, tmp_path: Path) -> None:
     path = tmp_path / "large.bin"
     with path.open("wb") as file:
         try:
@@ -142,5 +154,4 @@ def test_opening_a_terabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         start = time.perf_counter()
         TokenFileLoader(path, BATCH_SIZE, SEQUENCE_LENGTH, "random").close()
         times.append(1e3 * (time.perf_counter() - start))
-    with capsys.disabled():
-        print(f"\nopening 1 TiB: median {median(times):.2f} ms, worst {max(times):.2f} ms")
+    results.add(Table("A token file of a terabyte", ("what", "ms"), [("opened", spread(times))], ("20 times",)))

@@ -19,12 +19,11 @@ import nanofast
 from corpus import find_corpus, row_groups
 from nanofast.data.tokenize import tokenize
 from nanofast.distributed import available_cores
+from results import Results, Table, spread
 
 
 @pytest.mark.timeout(600)
-def test_beside_the_tokenizer_alone(
-    smoke: bool, num_rounds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_beside_the_tokenizer_alone(smoke: bool, num_rounds: int, results: Results, tmp_path: Path) -> None:
     corpus = find_corpus(smoke, tmp_path)
     texts = [text for shard in row_groups(corpus.paths) for group in shard for text in group]
     data = tmp_path / "data"
@@ -55,9 +54,9 @@ def test_beside_the_tokenizer_alone(
                 found = np.fromfile(out, np.uint16)
                 assert np.array_equal(found[found != tokenizer.bos_id], ids)
             out.unlink(missing_ok=True)
-    with capsys.disabled():
-        print(f"\n{corpus.name}, {corpus.num_bytes / 1e6:,.0f} MB, {threads} threads, {num_rounds} rounds, MB/s:")
-        for name, found_rates in rates.items():
-            ratio = median(mine / its for mine, its in zip(found_rates, rates["TokenLoader"], strict=True))
-            spread = f"({min(found_rates):,.0f}–{max(found_rates):,.0f})"
-            print(f"  {name:14} {median(found_rates):8,.0f} {spread:16} {ratio:6.2f} ×")
+    rows = [
+        (name, spread(found), median(mine / its for mine, its in zip(found, rates["TokenLoader"], strict=True)))
+        for name, found in rates.items()
+    ]
+    note = f"{corpus}; {threads} threads, rounds: {num_rounds}; ×: by TokenLoader, which keeps nothing"
+    results.add(Table("`data tokenize`: parquet to token files", ("what", "MB/s", "×"), rows, (note,), rates))

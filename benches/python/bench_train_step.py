@@ -3,9 +3,11 @@
     pytest benches/python/bench_train_step.py -s            # the table, in a minute or two
     pytest benches/python/bench_train_step.py --smoke       # each once, very small
 
-Same model, batch, optimizer and text. The plain step has torch's own attention, norm, head and loss, in float32; then
-each of ours comes on top. Processor time of one thread, in turns, the fastest round of each: other work on the machine
-slows a round, and never speeds one up. Losses are compared before anything is timed.
+Same model, batch, optimizer and text, by depth. The plain step has torch's own attention, norm, head and loss, in
+float32; then each of ours comes on top. Processor time of one thread, in turns, the fastest round of each: other work
+on the machine slows a round, and never speeds one up. Losses are compared before anything is timed.
+
+Then real runs of the trainer by depth: how much of a step is spent waiting for data.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -21,11 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench_bits_per_byte import made
 from nanofast.compiling import compile_blocks
 from nanofast.config import OptimizerSettings
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
+from results import Results, Table, spread
 
+DEPTHS = (2, 4, 6)
 ROUNDS = 6
 SETTINGS = OptimizerSettings(matrix_lr=0.04, embedding_lr=0.2, head_lr=0.004)
 
@@ -107,10 +113,18 @@ class Stepper:
         return total / tokens
 
 
+def model_of(depth: int, sequence_length: int, vocab_size: int) -> GPTConfig:
+    """As wide as the trainer makes a model of this depth."""
+    return GPTConfig(vocab_size, sequence_length, depth, depth, 64 * depth)
+
+
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at every tensor's
-def test_tokens_a_second(smoke: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    config = GPTConfig(4096, 256, 4, 4, 256) if not smoke else GPTConfig(64, 32, 1, 1, 32)
+def test_tokens_a_second(depth: int, smoke: bool, results: Results) -> None:
+    if smoke and depth != DEPTHS[0]:
+        pytest.skip("one depth is enough to see that it runs")
+    config = GPTConfig(64, 32, 1, 1, 32) if smoke else model_of(depth, 256, 4096)
     rows, rounds = (2, 1) if smoke else (8, ROUNDS)
     variants = [variant for variant in VARIANTS if not (smoke and variant.is_compiled)]
     threads = torch.get_num_threads()
@@ -120,16 +134,55 @@ def test_tokens_a_second(smoke: bool, capsys: pytest.CaptureFixture[str]) -> Non
         losses = [[stepper.step() for _ in range(2)] for stepper in steppers]  # allocates and compiles, too
         for found in losses[1:]:
             assert found == pytest.approx(losses[0], rel=0.01)
-        seconds = [float("inf")] * len(steppers)
+        seconds: list[list[float]] = [[] for _ in steppers]
         for _ in range(rounds):
             for number, stepper in enumerate(steppers):
                 start = time.thread_time()
                 stepper.step()
-                seconds[number] = min(seconds[number], time.thread_time() - start)
+                seconds[number].append(time.thread_time() - start)
     finally:
         torch.set_num_threads(threads)
     tokens = 2 * rows * config.sequence_length
-    with capsys.disabled():
-        print(f"\n  torch {torch.__version__}, one thread, {tokens} tokens a step, Muon and AdamW included")
-        for variant, each in zip(variants, seconds, strict=True):
-            print(f"  {variant.name:<32} {tokens / each:8,.0f} tokens/s  {seconds[0] / each:5.2f} x")
+    results.add(
+        Table(
+            f"A training step, depth {depth}",
+            ("step", "tokens/s", "×"),
+            [
+                (variant.name, tokens / min(found), min(seconds[0]) / min(found))
+                for variant, found in zip(variants, seconds, strict=True)
+            ],
+            (
+                f"{tokens:,} tokens a step, {config.n_embd} wide, vocabulary of {config.vocab_size:,}; Muon and AdamW "
+                f"included; one thread, by its processor time, the fastest of {rounds}",
+            ),
+            seconds,
+        )
+    )
+
+
+def test_waiting_for_data(smoke: bool, results: Results, tmp_path: Path) -> None:
+    num_steps, sequence_length = (3, 64) if smoke else (20, 512)
+    rows = []
+    for depth in DEPTHS[:1] if smoke else DEPTHS:
+        sizes = {"depth": depth, "sequence_length": sequence_length}
+        trainer = made("nanochat_shape", num_steps, 0, tmp_path / str(depth), **sizes)
+        with contextlib.closing(trainer):
+            trainer.train_step()  # allocates
+            trainer.phase_seconds.clear()
+            waits, steps = [], []
+            for _ in range(num_steps - 1):
+                before, start = trainer.phase_seconds["data"], time.perf_counter()
+                trainer.train_step()
+                steps.append(1e3 * (time.perf_counter() - start))
+                waits.append(1e3 * (trainer.phase_seconds["data"] - before))
+        tokens = trainer.config.schedule.total_batch_size
+        assert tokens is not None
+        rows.append((depth, tokens, spread(steps), spread(waits), 100 * sum(waits) / sum(steps)))
+    results.add(
+        Table(
+            "Waiting for data in a training step",
+            ("depth", "tokens a step", "step, ms", "wait for data, ms", "wait, % of the steps"),
+            rows,
+            (f"the default run on the sample corpus, rows of {sequence_length}; {num_steps - 1} steps",),
+        )
+    )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nanofast
 from corpus import SHARED
+from results import Results, Table
 from vocabularies import NAMES, tiktoken_encoding, write_vocabulary
 
 BUNDLED = ("r50k_base", "p50k_base", "cl100k_base", "o200k_base")
@@ -55,15 +56,16 @@ def english(num_bytes: int) -> str:
     return "\n".join(parquet.read_table(files[0], columns=["text"])["text"].to_pylist())[:num_bytes]
 
 
-def test_worst_cases_beside_english_under_tiktoken(smoke: bool, num_rounds: int, tmp_path: Path) -> None:
+def test_worst_cases_beside_english_under_tiktoken(
+    smoke: bool, num_rounds: int, results: Results, tmp_path: Path
+) -> None:
     size = 10_000 if smoke else MEGABYTE
     text = english(size)
     peers = {}
     for name in NAMES:
         write_vocabulary(name, tmp_path)
         peers[name] = milliseconds(tiktoken_encoding(name, tmp_path).encode_ordinary, [text] * num_rounds)
-        print(f"\ntiktoken, {size:,} bytes of English, {name}: {peers[name]:.1f} ms")
-    print(f"{'':16}{'':18}{'1 MB':>8} {'8 MB':>8}   ratio   of tiktoken's English")
+    rows: list[tuple[str | float, ...]] = []
     for name in BUNDLED:
         tokenizer = nanofast.Tokenizer.from_name(name)
         tokenizer.encode(text)
@@ -74,4 +76,13 @@ def test_worst_cases_beside_english_under_tiktoken(smoke: bool, num_rounds: int,
             one = milliseconds(tokenizer.encode, [short[at:] for at in range(num_rounds)])
             eight = milliseconds(tokenizer.encode, [long[at:] for at in range(num_rounds)])
             reference = peers.get(name, min(peers.values()))
-            print(f"{name:16}{kind:18}{one:8.1f} {eight:8.1f} {eight / one:7.1f} {one / reference:8.2f}")
+            rows.append((name, kind, one, eight, eight / one, one / reference))
+    told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in peers.items())
+    results.add(
+        Table(
+            "Catastrophic texts",
+            ("vocabulary", "text", "1 MB, ms", "8 MB, ms", "8 MB ÷ 1 MB", "1 MB ÷ tiktoken on English"),
+            rows,
+            (f"ms of processor time, median of {num_rounds}; tiktoken on {size:,} bytes of English: {told}",),
+        )
+    )

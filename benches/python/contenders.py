@@ -69,90 +69,19 @@ class Contender:
         return {}
 
 
-# ---- text -> ids: row groups of decoded texts, one call a row group --------------------------------------------------
+# ---- parquet -> ids -------------------------------------------------------------------------------------------------
 
 
-class Encoder(Contender):
-    """Texts of a row group in, its ids out, in whatever form the contender gives them."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        from corpus import row_groups
-
-        self.groups = [texts for shard in row_groups(task.paths) for texts in shard]
-        self.num_bytes = sum(len(text.encode()) for texts in self.groups for text in texts)
-
-    def encode(self, texts: list[str]) -> Any:
-        raise NotImplementedError
-
-    def count(self, encoded: Any) -> int:
-        return sum(map(len, encoded))
-
-    def documents(self, encoded: Any) -> Iterable[Any]:
-        return encoded
-
-    def run(self) -> Pass:
-        return Pass(self.num_bytes, sum(self.count(self.encode(texts)) for texts in self.groups))
+class Tiktoken(Contender):
+    """The ids that others must give; `bench_tokenizer.py` is where it is timed."""
 
     def answer(self) -> str:
-        return digest_of_documents(ids for texts in self.groups for ids in self.documents(self.encode(texts)))
-
-
-class NanofastTokenizer(Encoder):
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        import nanofast
-
-        self.tokenizer = nanofast.Tokenizer.from_name(task.vocabulary)
-
-    def encode(self, texts: list[str]) -> Any:
-        return self.tokenizer.encode_batch(texts, num_threads=self.task.num_threads)
-
-    def count(self, encoded: Any) -> int:
-        return len(encoded[0])
-
-    def documents(self, encoded: Any) -> Iterable[Any]:
-        values, offsets = encoded
-        return np.split(values, offsets[1:-1])
-
-
-class Tiktoken(Encoder):
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
+        from corpus import row_groups
         from vocabularies import tiktoken_encoding
 
-        self.encoding = tiktoken_encoding(task.vocabulary, task.folder)
-
-    def encode(self, texts: list[str]) -> Any:
-        return self.encoding.encode_ordinary_batch(texts, num_threads=self.task.num_threads)
-
-
-class HuggingFace(Encoder):
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        from tokenizers import Tokenizer
-
-        from vocabularies import hugging_face_file
-
-        self.tokenizer = Tokenizer.from_file(str(hugging_face_file(task.vocabulary, task.folder)))
-
-    def encode(self, texts: list[str]) -> Any:
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-class Gigatoken(Encoder):
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        self.tokenizer = _gigatoken(task)
-
-    def encode(self, texts: list[str]) -> Any:
-        return self.tokenizer.encode_batch(texts, parallel=self.task.num_threads > 1)
-
-    def count(self, encoded: Any) -> int:
-        return len(encoded.layout.content)
-
-
-# ---- parquet -> ids, and parquet -> text -----------------------------------------------------------------------------
+        encoding = tiktoken_encoding(self.task.vocabulary, self.task.folder)
+        groups = (texts for shard in row_groups(self.task.paths) for texts in shard)
+        return digest_of_documents(ids for texts in groups for ids in encoding.encode_ordinary_batch(texts))
 
 
 class GigatokenParquet(Contender):

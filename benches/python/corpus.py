@@ -25,6 +25,9 @@ class Corpus:
     num_documents: int
     num_bytes: int  # of text
 
+    def __str__(self) -> str:
+        return f"{self.name}, {self.num_documents:,} documents, {self.num_bytes / 1e6:.1f} MB of text"
+
 
 def find_corpus(smoke: bool, folder: Path) -> Corpus:
     """The corpus of this machine; of `smoke`, the first documents of it, written into `folder`."""

@@ -9,13 +9,10 @@ from importlib.util import find_spec
 
 from contenders import (
     Contender,
-    Gigatoken,
     GigatokenParquet,
-    HuggingFace,
     NanofastCarry,
     NanofastConcat,
     NanofastCrop,
-    NanofastTokenizer,
     Plain,
     PlainTokens,
     PyarrowDecode,
@@ -35,7 +32,6 @@ class Entry:
     name: str
     path: str
     same_as: str | None = None
-    reference: str = "nanofast_carry"  # whom ratios are to
     note: str = ""
     has_vocabulary: bool = True
     package: str | None = None  # whom it is by, where that need not be installed
@@ -59,7 +55,7 @@ def library(name: str) -> Callable[[Task], Contender]:
     return make
 
 
-BATCHES, IDS = "parquet → batches", "text → ids"
+BATCHES = "parquet → batches"
 ENTRIES = {
     "twin_concat": Entry(TwinConcat, "the tests' twin", BATCHES, is_timed=False),
     "twin_carry": Entry(TwinCarry, "the tests' twin", BATCHES, is_timed=False),
@@ -111,11 +107,6 @@ ENTRIES = {
         "tiktoken",
         note="packs nothing; gives all ids at once, as one array in fresh memory",
     ),
-    "nanofast_tokenizer": Entry(NanofastTokenizer, "nanofast, tokenizer", IDS, "tiktoken", "nanofast_tokenizer"),
-    "gigatoken": Entry(Gigatoken, "gigatoken", IDS, "tiktoken", "nanofast_tokenizer"),
-    "tiktoken": Entry(Tiktoken, "tiktoken", IDS, None, "nanofast_tokenizer", "makes lists of Python integers"),
-    "hugging_face": Entry(
-        HuggingFace, "HF tokenizers", IDS, "tiktoken", "nanofast_tokenizer", "makes lists of Python integers"
-    ),
+    "tiktoken": Entry(Tiktoken, "tiktoken", "parquet → ids", is_timed=False),
     "pyarrow": Entry(PyarrowDecode, "pyarrow", "parquet → text", note="the floor: no tokens", has_vocabulary=False),
 }

@@ -79,3 +79,9 @@ def timed(tasks: Sequence[Task], num_rounds: int, say: Callable[[str], None]) ->
             say(f"round {number + 1} of {num_rounds}: {ENTRIES[task.contender].name}, {task.num_threads} threads")
             sample.add(run_process(task, ["pass", "pass"]))
     return samples
+
+
+def processor_seconds(process: int) -> float:
+    """Of a running process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

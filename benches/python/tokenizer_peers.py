@@ -2,7 +2,8 @@
 
 The first pass of a process is cold: the tokenizer is loaded and has encoded one word. Ids go into memory that is there
 before the first pass, where a tokenizer can be given any: nanofast's can; gigatoken's come in fresh arrays, those of
-Hugging Face tokenizers in `Encoding` objects, tiktoken's in lists. Counting them is not timed.
+Hugging Face tokenizers in `Encoding` objects, tiktoken's in lists, tiktoken-rs' in vectors. Counting them is not timed,
+but by tiktoken-rs, which is a program of its own (benches/rust/tiktoken.rs).
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import base64
 import importlib
 import json
 import os
+import re
+import subprocess
 import sys
 import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from corpus import SHARED
+from rounds import processor_seconds
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Run:
     num_passes: int
     folder: str  # of the vocabularies' files
     packages: str | None = None  # where the peer's package is, if not in this environment
+    program: str | None = None  # of tiktoken-rs
 
 
 def texts_of(corpus: str, num_bytes: int) -> list[str]:
@@ -104,6 +109,9 @@ class Nanofast:
     def count(self, encoded: int) -> int:
         return encoded
 
+    def processor_seconds(self) -> float:
+        return time.process_time()
+
 
 class Peer:
     """What the others share: nothing to prepare."""
@@ -114,6 +122,9 @@ class Peer:
 
     def prepare(self, texts: Sequence[str]) -> None:
         pass
+
+    def processor_seconds(self) -> float:
+        return time.process_time()
 
 
 class Gigatoken(Peer):
@@ -171,13 +182,51 @@ class Tiktoken(Peer):
         return sum(map(len, encoded))
 
 
+class TiktokenRs(Peer):
+    """Lines to a program and back; the program encodes."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        assert run.program is not None
+        lock = (Path(__file__).parents[2] / "Cargo.lock").read_text("utf-8")
+        self.version = re.findall(r'name = "tiktoken-rs"\nversion = "(.+)"', lock)[0]
+        words = [run.program, run.vocabulary, str(run.num_threads)]
+        self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.child.stdout.readline() != "ready\n":  # type: ignore[union-attr]
+            raise SystemExit(f"tiktoken-rs has no {run.vocabulary}")
+
+    def ask(self, line: str) -> int:
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        print(line, file=self.child.stdin, flush=True)
+        return int(self.child.stdout.readline())
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        file = Path(self.file).with_suffix(".texts")
+        with file.open("wb") as out:
+            for text in texts:
+                encoded = text.encode()
+                out.write(len(encoded).to_bytes(4, "little") + encoded)
+        assert self.ask(str(file)) == len(texts)
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return self.ask("")
+
+    def count(self, encoded: Any) -> int:
+        return int(encoded)
+
+    def processor_seconds(self) -> float:
+        return processor_seconds(self.child.pid)
+
+
 # With the package that each imports.
-PEERS: dict[str, tuple[Any, str]] = {
+PEERS: dict[str, tuple[Any, str | None]] = {
     "nanofast": (Nanofast, "nanofast"),
     "gigatoken": (Gigatoken, "gigatoken"),
     "tokenizers": (HuggingFace, "tokenizers"),
     "tokenizers (pre)": (HuggingFace, "tokenizers"),
     "tiktoken": (Tiktoken, "tiktoken"),
+    "tiktoken-rs": (TiktokenRs, None),
 }
 
 
@@ -186,19 +235,20 @@ def measure(run: Run) -> dict[str, Any]:
     texts = texts_of(run.corpus, run.num_bytes)
     num_bytes = sum(len(text.encode()) for text in texts)
     make, package = PEERS[run.peer]
-    importlib.import_module(package)
+    if package is not None:
+        importlib.import_module(package)
     start = time.perf_counter()
     peer = make(run)
     peer.prepare(["a"] * run.num_threads)
     peer.encode(["a"] * run.num_threads)
     load_seconds = time.perf_counter() - start
     peer.prepare(texts)
-    report: dict[str, Any] = {**asdict(run), "version": peer.version, "load_seconds": load_seconds}
-    report.update(text_bytes=num_bytes, speeds=[], cpu_speeds=[])
+    report: dict[str, Any] = {"peer": run.peer, "version": peer.version, "num_threads": run.num_threads}
+    report.update(load_seconds=load_seconds, text_bytes=num_bytes, speeds=[], cpu_speeds=[])
     for _ in range(run.num_passes):
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), peer.processor_seconds()
         encoded = peer.encode(texts)
-        cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, peer.processor_seconds() - cpu
         report["speeds"].append(num_bytes / 1e6 / seconds)
         report["cpu_speeds"].append(num_bytes / 1e6 / cpu)
         report["num_tokens"] = peer.count(encoded)
