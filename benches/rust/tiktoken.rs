@@ -72,12 +72,10 @@ fn deal(texts: Vec<String>, threads: usize) -> Vec<Vec<String>> {
 }
 
 fn count_tokens(encoding: &CoreBPE, parts: &[Vec<String>]) -> usize {
-    let count = |texts: &[String]| {
-        texts.iter().map(|text| encoding.encode_ordinary(text).len()).sum::<usize>()
-    };
+    let count =
+        |texts: &[String]| texts.iter().map(|text| encoding.encode_ordinary(text).len()).sum::<usize>();
     thread::scope(|scope| {
-        let others: Vec<_> =
-            parts[1..].iter().map(|texts| scope.spawn(move || count(texts))).collect();
+        let others: Vec<_> = parts[1..].iter().map(|texts| scope.spawn(move || count(texts))).collect();
         let own = count(&parts[0]);
         others.into_iter().fold(own, |sum, other| sum + other.join().expect("no panic"))
     })
