@@ -69,3 +69,14 @@ def test_pages_name_files_and_commands_that_are_there() -> None:
             assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{page.name} runs {module}"
         for name in re.findall(r"`(\w+\.py)`", text):
             assert name in FILES, f"{page.name} names {name}"
+
+
+def test_figures_of_readme_are_in_the_results_that_it_names() -> None:
+    section = PAGES[0].read_text(encoding="utf-8").split("## How fast\n")[1].split("\n## ")[0]
+    named = re.findall(r"\]\((benches/results/[^)]+)\)", section)
+    assert named
+    measured = "".join((ROOT / name).read_text(encoding="utf-8") for name in named)
+    figures = set(re.findall(r"(?<![\w.,+/-])\d[\d.,]+\d(?![\w/-])", section))
+    assert len(figures) > 10
+    found = set(re.findall(r"(?<![\d.,])\d[\d.,]*\d", measured))
+    assert figures <= found, f"measured nowhere: {sorted(figures - found)}"
