@@ -30,6 +30,7 @@ from nanofast.derive import derive, largest_divisor
 from nanofast.distributed import World, broadcast_from_main, connect, object_from_main, share_cores
 from nanofast.documents_log import LOG, DocumentsLog
 from nanofast.environment import machine, versions
+from nanofast.home import home_folder
 from nanofast.journal import Journal
 from nanofast.model import GPT, GPTConfig
 from nanofast.optim import Optimizers
@@ -38,7 +39,7 @@ from nanofast.plan import Plan, describe, with_horizon
 from nanofast.precision import choose_dtype
 from nanofast.progress import Progress
 from nanofast.remote import has_secrets, remote_of
-from nanofast.resume import TOKENIZER_FILE, Found, check_same_model, home_folder
+from nanofast.resume import TOKENIZER_FILE, Found, check_same_model
 from nanofast.run_folder import open_run
 from nanofast.runlog import RunLog
 from nanofast.stages import Stage

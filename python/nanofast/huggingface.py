@@ -28,8 +28,9 @@ from nanofast import checkpoint
 from nanofast.command import exit_code, parse_settings
 from nanofast.config import Config, ConfigError, ModelSettings, to_dict
 from nanofast.derive import derive
+from nanofast.home import home_folder
 from nanofast.model import GPT, GPTConfig
-from nanofast.resume import TOKENIZER_FILE, home_folder, run_folder
+from nanofast.resume import TOKENIZER_FILE, run_folder
 from nanofast.saved import load_model
 
 # What the parameters are called there; {} is the layer.
