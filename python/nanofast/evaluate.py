@@ -109,10 +109,10 @@ class EvaluateSettings:
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """What the command line prints, as plain values; every rank gets the same."""
-    from nanofast.build import open_validation_loader
     from nanofast.chat_tasks import ask, read_task
     from nanofast.conversations import template_of, with_template
     from nanofast.core_metric import core, read_tasks
+    from nanofast.run_data import open_validation_loader
     from nanofast.saved import load_model
 
     if settings.tokens < 1 or settings.max_per_task < 0:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from nanofast import Tokenizer, checkpoint
-from nanofast.build import open_loader
 from nanofast.config import Config, ConfigError, from_dict
 from nanofast.data.amounts import whole_number
 from nanofast.distributed import World, states_of
 from nanofast.documents_log import LOG, read_step
 from nanofast.resume import TOKENIZER_FILE, require
+from nanofast.run_data import open_loader
 
 State = dict[str, Any]
 
