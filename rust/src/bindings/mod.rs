@@ -2,9 +2,11 @@
 
 mod arrow;
 mod chat;
+mod encoding;
 mod error;
 mod loader;
 mod metrics;
+mod opening;
 mod reading;
 mod remote;
 mod texts;
@@ -26,6 +28,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tokenizer::register(module)?;
     chat::register(module)?;
     loader::register(module)?;
+    opening::register(module)?;
     reading::register(module)?;
     token_files::register(module)?;
     training::register(module)?;
