@@ -84,11 +84,18 @@ PROMISES = (
         ("--lib faults",),
     ),
     Promise("Memory and open files stay flat", ("test_life.py -k stay_flat",)),
-    Promise("A download that was accepted is right, whatever the server does", ("test_download.py",)),
+    Promise(
+        "A download that was accepted is right, whatever the server does",
+        ("test_download.py test_download_command.py test_published.py",),
+    ),
     Promise(
         "Nothing in a file is executed, nothing leaves its folder, hostile vocabularies are refused in bounded time "
         "and memory",
-        ("test_bad_vocabularies.py", "test_audit.py", "test_download.py -k 'leave_the_folder or climb or links'"),
+        (
+            "test_bad_vocabularies.py",
+            "test_audit.py",
+            "test_published.py test_download.py -k 'leave_the_folder or climb or links'",
+        ),
         ("--test tokenizer bad_files",),
     ),
 )
