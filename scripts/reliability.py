@@ -49,7 +49,7 @@ PROMISES = (
         "A flipped bit or a cut file is an error, or the same text; page checksums are verified (not covered by them: "
         "how many rows a page's header claims, which may shift the names of rows behind it)",
         ("test_reading.py -k flipped", "test_quarantine.py"),
-        ("--test source flip", "--test source damage"),
+        ("--test source damage::",),
     ),
     Promise(
         "No bytes crash a reader: parquet, vocabularies, states, token files, conversations, documents to pack",
