@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib
 import io
 import math
 import os
@@ -147,6 +148,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     from nanofast.memory import is_out_of_memory
 
     return is_out_of_memory(error)
+
+
+def run_module(name: str) -> int:
+    """The exit code of a module's `main`, which Ctrl-C ends quietly also while torch is loaded: that takes seconds."""
+    return exit_code(lambda: importlib.import_module(name).main())
 
 
 def exit_code(

@@ -21,6 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+if __name__ == "__main__":  # here already, since what follows loads torch
+    from nanofast.command import run_module
+    from nanofast.distributed import leave
+
+    leave(run_module("nanofast.evaluate"))
+
 import torch
 import tyro
 from torch import Tensor
@@ -158,7 +164,3 @@ def _evaluate_and_print(words: list[str]) -> None:
 def main() -> int:
     """The command line of this process."""
     return exit_code(lambda: _evaluate_and_print(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    leave(main())

@@ -20,6 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+if __name__ == "__main__":  # here already, since what follows loads torch
+    from nanofast.command import run_module
+
+    sys.exit(run_module("nanofast.huggingface"))
+
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -211,7 +216,3 @@ def _convert(words: list[str]) -> None:
 def main() -> int:
     """The command line of this process."""
     return exit_code(lambda: _convert(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
