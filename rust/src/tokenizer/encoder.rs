@@ -13,6 +13,7 @@ use super::encode_error::{DocumentError, EncodeError};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use super::probe::fetch_far;
 use super::rewrite::{Part, Rewriter};
+use crate::error::said;
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. Warm MB/s on English with r50k and o200k, then on
@@ -324,7 +325,10 @@ impl Encoder {
             unreachable!("the pattern is not well known")
         };
         let split = catch_unwind(AssertUnwindSafe(|| splitter.split(text).map(|_| ())));
-        let split = split.map_err(|panic| EncodeError::Panic { reason: message(&*panic) })?;
+        let split = split.map_err(|panic| {
+            let reason = said(&*panic).unwrap_or("no message").into();
+            EncodeError::Panic { reason }
+        })?;
         split.map_err(|reason| EncodeError::Split { reason })?;
         for piece in splitter.pieces() {
             let pretoken = &text.as_bytes()[piece.clone()];
@@ -347,9 +351,4 @@ fn validated(text: &[u8]) -> Result<&str, EncodeError> {
 
 fn first_bad_byte(text: &[u8]) -> usize {
     str::from_utf8(text).map_or_else(|error| error.valid_up_to(), |_| text.len())
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
