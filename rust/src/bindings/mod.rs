@@ -1,4 +1,5 @@
-//! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
+//! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here. What makes loaders (`opening`) and
+//! ids (`encoding`) lies beside the classes.
 
 mod arrow;
 mod chat;
