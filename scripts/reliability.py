@@ -49,7 +49,7 @@ PROMISES = (
         "A flipped bit or a cut file is an error, or the same text; page checksums are verified (not covered by them: "
         "how many rows a page's header claims, which may shift the names of rows behind it)",
         ("test_reading.py -k flipped", "test_quarantine.py"),
-        ("--test source flip", "--test source damage"),
+        ("--test source damage::",),
     ),
     Promise(
         "No bytes crash a reader: parquet, vocabularies, states, token files, conversations, documents to pack",
@@ -84,11 +84,18 @@ PROMISES = (
         ("--lib faults",),
     ),
     Promise("Memory and open files stay flat", ("test_life.py -k stay_flat",)),
-    Promise("A download that was accepted is right, whatever the server does", ("test_download.py",)),
+    Promise(
+        "A download that was accepted is right, whatever the server does",
+        ("test_download.py test_download_command.py test_published.py",),
+    ),
     Promise(
         "Nothing in a file is executed, nothing leaves its folder, hostile vocabularies are refused in bounded time "
         "and memory",
-        ("test_bad_vocabularies.py", "test_audit.py", "test_download.py -k 'leave_the_folder or climb or links'"),
+        (
+            "test_bad_vocabularies.py",
+            "test_audit.py",
+            "test_published.py test_download.py -k 'leave_the_folder or climb or links'",
+        ),
         ("--test tokenizer bad_files",),
     ),
 )

@@ -22,6 +22,8 @@ __all__ = [
     "find_conversations",
     "find_shards",
     "merge_states",
+    "open_loader",
+    "open_token_file_loader",
     "read_footer",
     "read_row_group",
     "render",
@@ -103,63 +105,6 @@ class Tokenizer:
 
 @final
 class NativeLoader:
-    def __new__(
-        cls,
-        sources: Sequence[tuple[str, Sequence[str]]],
-        tokenizer: Tokenizer,
-        *,
-        text_column: str,
-        split: str | None,
-        batch_size: int,
-        sequence_length: int,
-        packing: str,
-        overflow: str,
-        rank: int,
-        world_size: int,
-        lanes: int | None,
-        unit_documents: int | None,
-        deal: str,
-        shuffle: bool,
-        shuffle_window: int,
-        seed: int,
-        epochs: int | None,
-        drop_last: bool,
-        shares_end: bool,
-        bos_id: int,
-        pad_id: int,
-        num_threads: int,
-        num_slots: int,
-        memory_limit_bytes: int,
-        on_bad_data: str,
-        invalid_utf8: str,
-        exclude: Sequence[tuple[str, int, int]],
-        return_documents: bool,
-        weights: Sequence[float] | None = None,
-        run_out: str = "repeat",
-        chat_json: str | None = None,
-        remote_json: str | None = None,
-    ) -> Self: ...
-    @staticmethod
-    def over_token_files(
-        paths: Sequence[str | PathLike[str]],
-        *,
-        format: str | None,
-        dtype: str | None,
-        vocab_size: int,
-        split: str | None,
-        batch_size: int,
-        sequence_length: int,
-        shuffle: str,
-        rank: int,
-        world_size: int,
-        lanes: int | None,
-        seed: int,
-        epochs: int | None,
-        drop_last: bool,
-        pad_id: int,
-        num_threads: int,
-        num_slots: int,
-    ) -> NativeLoader: ...
     @property
     def lanes(self) -> int: ...
     @property
@@ -190,8 +135,66 @@ class NativeLoader:
     def metrics(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
-def share_heaps() -> None: ...
 def merge_states(states_json: Sequence[str]) -> str: ...
+
+# bindings/opening.rs
+
+def open_loader(
+    sources: Sequence[tuple[str, Sequence[str]]],
+    tokenizer: Tokenizer,
+    *,
+    text_column: str,
+    split: str | None,
+    batch_size: int,
+    sequence_length: int,
+    packing: str,
+    overflow: str,
+    rank: int,
+    world_size: int,
+    lanes: int | None,
+    unit_documents: int | None,
+    deal: str,
+    shuffle: bool,
+    shuffle_window: int,
+    seed: int,
+    epochs: int | None,
+    drop_last: bool,
+    shares_end: bool,
+    bos_id: int,
+    pad_id: int,
+    num_threads: int,
+    num_slots: int,
+    memory_limit_bytes: int,
+    on_bad_data: str,
+    invalid_utf8: str,
+    exclude: Sequence[tuple[str, int, int]],
+    return_documents: bool,
+    weights: Sequence[float] | None = None,
+    run_out: str = "repeat",
+    chat_json: str | None = None,
+    remote_json: str | None = None,
+) -> NativeLoader: ...
+def open_token_file_loader(
+    paths: Sequence[str | PathLike[str]],
+    *,
+    format: str | None,
+    dtype: str | None,
+    vocab_size: int,
+    split: str | None,
+    batch_size: int,
+    sequence_length: int,
+    shuffle: str,
+    rank: int,
+    world_size: int,
+    lanes: int | None,
+    seed: int,
+    epochs: int | None,
+    drop_last: bool,
+    pad_id: int,
+    num_threads: int,
+    num_slots: int,
+) -> NativeLoader: ...
+def share_heaps() -> None: ...
 
 # bindings/chat.rs
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from nanofast.command import Parser, exit_code
-from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.amounts import numbers_of_threads, positive_number, whole_number
 from nanofast.errors import InvalidError
 from nanofast.peers import BATCHES, ENTRIES, IDS, TEXT, Chunk, Work
 
@@ -259,7 +259,7 @@ def run(arguments: argparse.Namespace) -> None:
     from nanofast.remote import require_local
 
     cores = available_cores()
-    threads = sorted(set(arguments.threads or [*(1 << bit for bit in range(cores.bit_length())), cores]))
+    threads = sorted(set(arguments.threads or numbers_of_threads(cores)))
     if threads[-1] > cores:
         raise InvalidError(f"--threads {threads[-1]}: this process may use {cores} cores; give {cores} at most")
     data = arguments.data

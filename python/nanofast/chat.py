@@ -11,6 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+if __name__ == "__main__":  # here already, since what follows loads torch
+    from nanofast.command import run_module
+
+    sys.exit(run_module("nanofast.chat"))
+
 from nanofast.answering import answer, prompt_ids
 from nanofast.chat_template import ChatTemplate
 from nanofast.command import exit_code, parse_settings
@@ -128,7 +133,3 @@ def _chat(words: list[str]) -> None:
 def main() -> int:
     """The command line of this process."""
     return exit_code(lambda: _chat(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,9 +15,7 @@ knows what the tensors and values mean.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nanofast.config import ConfigError
+from nanofast.data.aside import flush, sha256_of
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -60,23 +59,6 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file or folder has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def begin(checkpoints: Path, step: int) -> Path:
     """An empty folder to write a checkpoint into; `finish` gives it its name."""
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -99,16 +81,17 @@ def finish(snapshot: Snapshot, aside: Path, step: int) -> Path:
             (aside / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
         files = sorted(path for path in aside.rglob("*") if path.is_file())
         entries = {
-            file.relative_to(aside).as_posix(): {"bytes": file.stat().st_size, "sha256": _hash(file)} for file in files
+            file.relative_to(aside).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+            for file in files
         }
         manifest = {"format": "nanofast checkpoint", "format_version": FORMAT_VERSION, "step": step, "files": entries}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in [*files, aside / MANIFEST, *{file.parent for file in files}, aside]:
-            _sync(path)
+            flush(path)
         if target.exists():  # the same step again: a resumed run reached it once more
             shutil.rmtree(target)
         aside.rename(target)
-        _sync(target.parent)
+        flush(target.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -178,7 +161,7 @@ def check(folder: Path) -> None:
             raise CheckpointError(f"`{path}` is missing")
         if path.stat().st_size != entry["bytes"]:
             raise CheckpointError(f"`{path}` has {path.stat().st_size} bytes; its manifest says {entry['bytes']}")
-        if _hash(path) != entry["sha256"]:
+        if sha256_of(path) != entry["sha256"]:
             raise CheckpointError(f"`{path}` has other content than its manifest's SHA-256 says")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib
 import io
 import math
 import os
@@ -149,10 +150,18 @@ def _is_out_of_memory(error: Exception) -> bool:
     return is_out_of_memory(error)
 
 
-def exit_code(work: Callable[[], int | None]) -> int:
+def run_module(name: str) -> int:
+    """The exit code of a module's `main`, which Ctrl-C ends quietly also while torch is loaded: that takes seconds."""
+    return exit_code(lambda: importlib.import_module(name).main())
+
+
+def exit_code(
+    work: Callable[[], int | None], told: Callable[[Exception], int] = tell, interrupted: str | None = None
+) -> int:
     """Do the work; 0 or what it says, 2 for a mistake of the user's, told in a line, and 130 for Ctrl-C.
 
-    A reader of the output that goes away early (`| head`) is no mistake.
+    `told` tells an error and gives the exit code, or raises it again; `interrupted` is what to say of Ctrl-C. A reader
+    of the output that goes away early (`| head`) is no mistake.
     """
     try:
         done = work() or 0
@@ -161,6 +170,8 @@ def exit_code(work: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         return reader_is_gone()
     except Exception as error:
-        return tell(error)
+        return told(error)
     except KeyboardInterrupt:
+        if interrupted is not None:
+            print(interrupted, file=sys.stderr)
         return SIGNALLED + signal.SIGINT

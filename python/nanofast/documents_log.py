@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nanofast.config import ConfigError
-from nanofast.data.aside import flush
+from nanofast.data.aside import publish
 
 LOG = "documents"  # in a run's folder
 
@@ -100,9 +100,7 @@ class DocumentsLog:
         encodings = dict.fromkeys((*_INT32, "first_token"), "DELTA_BINARY_PACKED")
         options = {"compression": "zstd", "use_dictionary": ["file"], "column_encoding": encodings}
         pyarrow.parquet.write_table(pyarrow.table(arrays), aside, **options)
-        flush(aside)
-        aside.replace(final)
-        flush(self.folder)
+        publish(aside, final)
         self.written, self.pieces = last, self.pieces[len(batches) :]
 
 

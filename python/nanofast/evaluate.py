@@ -21,6 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+if __name__ == "__main__":  # here already, since what follows loads torch
+    from nanofast.command import run_module
+    from nanofast.distributed import leave
+
+    leave(run_module("nanofast.evaluate"))
+
 import torch
 import tyro
 from torch import Tensor
@@ -109,10 +115,10 @@ class EvaluateSettings:
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """What the command line prints, as plain values; every rank gets the same."""
-    from nanofast.build import open_validation_loader
     from nanofast.chat_tasks import ask, read_task
     from nanofast.conversations import template_of, with_template
     from nanofast.core_metric import core, read_tasks
+    from nanofast.run_data import open_validation_loader
     from nanofast.saved import load_model
 
     if settings.tokens < 1 or settings.max_per_task < 0:
@@ -158,7 +164,3 @@ def _evaluate_and_print(words: list[str]) -> None:
 def main() -> int:
     """The command line of this process."""
     return exit_code(lambda: _evaluate_and_print(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    leave(main())

@@ -17,6 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+if __name__ == "__main__":  # here already, since what follows loads torch
+    from nanofast.command import run_module
+
+    sys.exit(run_module("nanofast.generate"))
+
 import torch
 import tyro
 from torch import Tensor
@@ -199,7 +204,3 @@ def _generate(words: list[str]) -> None:
 def main() -> int:
     """The command line of this process."""
     return exit_code(lambda: _generate(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

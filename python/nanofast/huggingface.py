@@ -20,6 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+if __name__ == "__main__":  # here already, since what follows loads torch
+    from nanofast.command import run_module
+
+    sys.exit(run_module("nanofast.huggingface"))
+
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,8 +33,9 @@ from nanofast import checkpoint
 from nanofast.command import exit_code, parse_settings
 from nanofast.config import Config, ConfigError, ModelSettings, to_dict
 from nanofast.derive import derive
+from nanofast.home import home_folder
 from nanofast.model import GPT, GPTConfig
-from nanofast.resume import TOKENIZER_FILE, home_folder, run_folder
+from nanofast.resume import TOKENIZER_FILE, run_folder
 from nanofast.saved import load_model
 
 # What the parameters are called there; {} is the layer.
@@ -210,7 +216,3 @@ def _convert(words: list[str]) -> None:
 def main() -> int:
     """The command line of this process."""
     return exit_code(lambda: _convert(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -141,7 +141,7 @@ class TokenLoader(BatchLoader):
             raise WrongTypeError(f"tokenizer is {type(tokenizer).__name__}; expected a nanofast.Tokenizer")
         bos_id, pad_id = self._bos_and_pad(tokenizer, bos_token, pad_id)
         paths = {name: paths_of(source) for name, source in sources.items()}
-        native = _nanofast.NativeLoader(
+        native = _nanofast.open_loader(
             [*paths.items()],
             tokenizer._native,
             text_column=text_column,

@@ -10,7 +10,6 @@ still going on, is as good as its log.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from nanofast.charts import Curve, line_chart, short_number, stacked_chart
 from nanofast.command import Parser, exit_code
+from nanofast.data.aside import file_aside
 from nanofast.runlog import read_log
 
 Entry = dict[str, Any]
@@ -88,9 +88,8 @@ def write_report(run_dir: Path | str, other: Path | str | None = None, *, reload
     facts = {**_facts(runs), "reload_seconds": reload_seconds}
     for name in ("report.md", "report.html"):
         text = environment.get_template(name + ".j2").render(facts)
-        partial = run.folder / f".{name}.{os.getpid()}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(run.folder / name)
+        with file_aside(run.folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     return run.folder / "report.html"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nanofast import checkpoint
 from nanofast.config import Config, ConfigError, RunSettings, from_dict
-from nanofast.home import home_folder as home_folder  # its users are the users of this module
+from nanofast.home import home_folder
 from nanofast.remote import require_local
 
 # Beside a run's checkpoints, so that its folder is all that is needed to use the model.
@@ -45,13 +45,30 @@ def find_start(stage: str, settings: RunSettings) -> tuple[Found, Path]:
     """The checkpoint that a stage begins from, and the tokenizer of its run."""
     if settings.from_run is None:
         raise ConfigError(f"{stage} begins from a checkpoint; pass --from RUN_OR_CHECKPOINT (or auto for the last run)")
-    found = find(settings.from_run, None, home_folder(settings.home))
+    found = require(settings.from_run, settings.home, "pretrain first")
+    return found, tokenizer_of(found)
+
+
+def require(name: str, home: str | None, remedy: str = "train first, or name a run folder") -> Found:
+    """The newest complete checkpoint of a run (or `auto`: of the run written to last), or a checkpoint itself."""
+    folder = home_folder(home)
+    found = find(name, None, folder)
     if found is None:
-        raise ConfigError(f"no checkpoint under `{home_folder(settings.home) / 'runs'}`; pretrain first")
+        raise ConfigError(f"no checkpoint under `{folder / 'runs'}`; {remedy}")
+    return found
+
+
+def tokenizer_of(found: Found) -> Path:
+    """The tokenizer of a checkpoint's run."""
     tokenizer = found.path.parent.parent / TOKENIZER_FILE
     if not tokenizer.is_file():
         raise ConfigError(f"no tokenizer `{tokenizer}`; it lies in the run folder, two levels above the checkpoint")
-    return found, tokenizer
+    return tokenizer
+
+
+def find_resumed(settings: RunSettings) -> Found | None:
+    """The checkpoint that these settings go on from; None where they begin anew."""
+    return find(settings.resume, settings.run, home_folder(settings.home)) if settings.resume is not None else None
 
 
 def find(resume: str, run: str | None, home: Path) -> Found | None:

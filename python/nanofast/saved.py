@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from nanofast.build import model_config
-from nanofast.config import Config, ConfigError
+from nanofast.config import Config
 from nanofast.distributed import find_device
 from nanofast.model import GPT
-from nanofast.resume import TOKENIZER_FILE, find, home_folder
+from nanofast.resume import require, tokenizer_of
 from nanofast.start import read_tensors
 
 
@@ -36,13 +36,8 @@ def load_model(name: str, home: str | None, device: str) -> SavedModel:
     """The newest complete checkpoint of a run (or `auto`: of the run written to last), or a checkpoint itself."""
     import nanofast
 
-    found = find(name, None, home_folder(home))
-    if found is None:
-        raise ConfigError(f"no checkpoint under `{home_folder(home) / 'runs'}`; train first, or name a run folder")
-    file = found.path.parent.parent / TOKENIZER_FILE
-    if not file.is_file():
-        raise ConfigError(f"no tokenizer `{file}`; it lies in the run folder, two levels above the checkpoint")
-    tokenizer = nanofast.Tokenizer.from_file(file)
+    found = require(name, home)
+    tokenizer = nanofast.Tokenizer.from_file(tokenizer_of(found))
     place = find_device(device)
     dtype = torch.bfloat16 if found.config.run.dtype == "bfloat16" else torch.float32
     model = GPT(model_config(found.config, tokenizer.vocab_size), dtype)

@@ -95,7 +95,7 @@ class TokenFileLoader(BatchLoader):
         rank, world_size = place_among_all(rank, world_size, distributed.worker_and_count())
         paths = find_token_files(files)
         described = _described(paths)
-        native = _nanofast.NativeLoader.over_token_files(
+        native = _nanofast.open_token_file_loader(
             paths,
             format=format,
             dtype=dtype or described.get("dtype"),

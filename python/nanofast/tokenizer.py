@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanofast import _nanofast
+from nanofast.data.aside import file_aside
 
 if TYPE_CHECKING:
     import tiktoken
@@ -265,12 +266,8 @@ class Tokenizer:
         kind = format or ("tiktoken" if path.suffix == ".tiktoken" else "nanofast")
         if kind not in writers:
             raise ValueError(f"format = {format!r}: one of {', '.join(writers)}")
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with file_aside(path) as partial:
             partial.write_bytes(writers[kind]())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _allowed(self, allowed_special: AllowedSpecial) -> list[str]:
         return list(self.special_tokens) if allowed_special == "all" else list(allowed_special)

@@ -28,7 +28,7 @@ def run(words: list[str]) -> int:
     """Train as the words of a command line say; the exit code."""
     try:
         stage, flags = take_stage(words)
-        defaults, resumed, begun = Config(), None, None
+        defaults, begun = Config(), None
         config = parse(flags, defaults)
         if stage.continues and config.run.resume is None:
             from nanofast.resume import find_start
@@ -47,12 +47,11 @@ def run(words: list[str]) -> int:
             raise ConfigError("--warm-optimizer is for midtrain and sft, which begin --from a checkpoint")
         # torch is imported only from here on: a wrong flag is refused at once
         from nanofast.build import announce, build, prepare
-        from nanofast.resume import find, home_folder
+        from nanofast.resume import find_resumed
 
-        if config.run.resume is not None:
-            resumed = find(config.run.resume, config.run.run, home_folder(config.run.home))
-            if resumed is not None:  # the checkpoint's settings become the defaults that the flags are laid over
-                config = parse(flags, resumed.config)
+        resumed = find_resumed(config.run)
+        if resumed is not None:  # the checkpoint's settings become the defaults that the flags are laid over
+            config = parse(flags, resumed.config)
         prepared = prepare(config, resumed)
         if config.run.dry_run:
             print("\n".join(announce(prepared)))

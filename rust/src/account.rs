@@ -36,7 +36,7 @@ fn trim() {}
 /// 119 MiB over a limit of 256, in spite of `trim` (docs/LOG.md).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "a function of the C library without a safe face")]
-pub(crate) fn share_heaps() {
+pub fn share_heaps() {
     static ONCE: Once = Once::new();
     // SAFETY: it sets a number that glibc reads when a thread first allocates, and takes glibc's lock for it. It is called
     // once, before any thread of a loader's has begun; another thread that begins at that moment sees the old number or the
@@ -47,7 +47,7 @@ pub(crate) fn share_heaps() {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn share_heaps() {}
+pub fn share_heaps() {}
 
 /// Bytes granted within a limit. All counts are `Relaxed`: no other memory depends on them.
 #[derive(Debug)]

@@ -2,164 +2,12 @@
 //!
 //! Every refusal names the field, its value and the rule. Paths, devices and Python objects are not here.
 
+mod choices;
+
+pub(crate) use choices::choose;
+pub use choices::{BadData, Deal, Overflow, Packing, RunOut, Split, TooLong};
+
 use crate::error::{Error, Result};
-
-/// How documents become rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// One endless stream, BOS before each document.
-    Concat,
-    /// Rows that begin with BOS, filled with the largest buffered document that fits.
-    BestFit(Overflow),
-    /// One document a row.
-    OnePerRow,
-}
-
-/// What `BestFit` does when no buffered document fits into the rest of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    /// Cut the longest; its rest waits behind a new BOS. Every token is delivered.
-    Carry,
-    /// Cut the shortest and drop its rest (nanochat).
-    Crop,
-    /// Fill with padding.
-    Pad,
-}
-
-impl Packing {
-    /// From the names that users write: `concat`, `best_fit`, `one_per_row`; `carry`, `crop`, `pad`.
-    pub fn parse(packing: &str, overflow: &str) -> Result<Self> {
-        let overflow = match overflow {
-            "carry" => Overflow::Carry,
-            "crop" => Overflow::Crop,
-            "pad" => Overflow::Pad,
-            other => {
-                return Err(Error::config(
-                    "overflow",
-                    format!("`{other}`"),
-                    "expected `carry`, `crop` or `pad`",
-                ));
-            }
-        };
-        match packing {
-            "concat" => Ok(Self::Concat),
-            "best_fit" => Ok(Self::BestFit(overflow)),
-            "one_per_row" => Ok(Self::OnePerRow),
-            other => Err(Error::config(
-                "packing",
-                format!("`{other}`"),
-                "expected `concat`, `best_fit` or `one_per_row`",
-            )),
-        }
-    }
-
-    /// The name that stands in a state.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Concat => "concat",
-            Self::BestFit(Overflow::Carry) => "best_fit/carry",
-            Self::BestFit(Overflow::Crop) => "best_fit/crop",
-            Self::BestFit(Overflow::Pad) => "best_fit/pad",
-            Self::OnePerRow => "one_per_row",
-        }
-    }
-}
-
-/// How units are dealt to lanes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deal {
-    /// The endless sequence of epochs is dealt round-robin.
-    Stream,
-    /// nanochat: row group `i` of every file goes to lane `i mod lanes`.
-    PerFile,
-}
-
-impl Deal {
-    /// `stream` or `per_file`.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "stream" => Ok(Self::Stream),
-            "per_file" => Ok(Self::PerFile),
-            other => Err(Error::config("deal", format!("`{other}`"), "expected `stream` or `per_file`")),
-        }
-    }
-
-    /// The name that stands in a state.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stream => "stream",
-            Self::PerFile => "per_file",
-        }
-    }
-}
-
-/// Which part of the data is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// Every shard.
-    All,
-    /// All shards but the last; of a single shard, all but its last twentieth.
-    Train,
-    /// The last shard; of a single shard, its last twentieth.
-    Val,
-}
-
-impl Split {
-    /// `None`, `train` or `val`.
-    pub fn parse(name: Option<&str>) -> Result<Self> {
-        match name {
-            None => Ok(Self::All),
-            Some("train") => Ok(Self::Train),
-            Some("val") => Ok(Self::Val),
-            Some(other) => {
-                Err(Error::config("split", format!("`{other}`"), "expected `train`, `val` or None"))
-            }
-        }
-    }
-
-    /// The name that stands in a state.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Train => "train",
-            Self::Val => "val",
-        }
-    }
-}
-
-/// How a mixture goes on when a source has given all documents of its epochs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunOut {
-    /// Sources are endless.
-    Repeat,
-    /// The lane ends.
-    Stop,
-    /// The others share by their weights what is to come.
-    Drop,
-}
-
-impl RunOut {
-    /// `repeat`, `stop` or `drop`.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "repeat" => Ok(Self::Repeat),
-            "stop" => Ok(Self::Stop),
-            "drop" => Ok(Self::Drop),
-            other => {
-                Err(Error::config("run_out", format!("`{other}`"), "expected `repeat`, `stop` or `drop`"))
-            }
-        }
-    }
-
-    /// The name that stands in a state.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Repeat => "repeat",
-            Self::Stop => "stop",
-            Self::Drop => "drop",
-        }
-    }
-}
 
 /// Several sources that are read in shares of tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,38 +27,6 @@ pub struct DocumentName {
     pub row_group: usize,
     /// Row of the row group.
     pub row: u64,
-}
-
-/// What becomes of data that cannot be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BadData {
-    /// Leaves out the smallest part that is bad and lists it; else it is an error.
-    pub quarantine: bool,
-    /// Puts U+FFFD where a document is not UTF-8; else such a document is bad data.
-    pub replace_invalid_utf8: bool,
-}
-
-impl BadData {
-    /// `raise` or `quarantine`; `refuse` or `replace`.
-    pub fn parse(on_bad_data: &str, invalid_utf8: &str) -> Result<Self> {
-        let quarantine = match on_bad_data {
-            "raise" => false,
-            "quarantine" => true,
-            other => {
-                let rule = "expected `raise` or `quarantine`";
-                return Err(Error::config("on_bad_data", format!("`{other}`"), rule));
-            }
-        };
-        let replace_invalid_utf8 = match invalid_utf8 {
-            "refuse" => false,
-            "replace" => true,
-            other => {
-                let rule = "expected `refuse` or `replace`";
-                return Err(Error::config("invalid_utf8", format!("`{other}`"), rule));
-            }
-        };
-        Ok(Self { quarantine, replace_invalid_utf8 })
-    }
 }
 
 /// What fixes the order of documents: part of a state's identity.
@@ -248,32 +64,6 @@ impl Default for PlanConfig {
             shuffle_window: 4096,
             epochs: None,
             drop_last: false,
-        }
-    }
-}
-
-/// What becomes of a conversation that is longer than a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooLong {
-    /// It is cut at the row's end.
-    CutEnd,
-    /// It is cut from the left, behind its BOS.
-    CutLeft,
-    /// It is left out.
-    LeaveOut,
-}
-
-impl TooLong {
-    /// `cut_end`, `cut_left` or `leave_out`.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "cut_end" => Ok(Self::CutEnd),
-            "cut_left" => Ok(Self::CutLeft),
-            "leave_out" => Ok(Self::LeaveOut),
-            other => {
-                let rule = "expected `cut_end`, `cut_left` or `leave_out`";
-                Err(Error::config("too_long", format!("`{other}`"), rule))
-            }
         }
     }
 }
@@ -391,8 +181,7 @@ impl LoaderConfig {
         {
             let rule = "conversations are not cut and carried on or cropped: use `pad`, or packing `concat` or \
                         `one_per_row`";
-            let name = if overflow == Overflow::Carry { "carry" } else { "crop" };
-            return Err(Error::config("overflow", format!("`{name}`"), rule));
+            return Err(Error::config("overflow", format!("`{}`", overflow.name()), rule));
         }
         if self.plan.epochs == Some(0) {
             return Err(Error::config("epochs", 0, "must be at least 1, or None for ever"));
@@ -414,9 +203,7 @@ impl LoaderConfig {
         }
         Ok(())
     }
-}
 
-impl LoaderConfig {
     fn validate_mixture(&self, mixture: &MixtureConfig) -> Result<()> {
         if let Some(weight) = mixture.weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
             return Err(Error::config("weight", weight, "must be above 0 and finite"));

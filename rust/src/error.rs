@@ -392,6 +392,11 @@ fn names(list: &[String]) -> String {
     }
 }
 
+/// What a panic said, if it said anything.
+pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
 fn columns_that_do(list: &[String]) -> String {
     match list {
         [] => "; no column of the file holds text".into(),

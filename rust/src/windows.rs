@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{PlanConfig, Split};
+use crate::config::{PlanConfig, Split, choose};
 use crate::error::{Error, Result};
 use crate::packing::NOT_LEARNED;
 use crate::plan::Plan;
@@ -30,15 +30,7 @@ pub enum Shuffle {
 impl Shuffle {
     /// From the names that users write.
     pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "none" => Ok(Self::Off),
-            "window" => Ok(Self::Window),
-            "random" => Ok(Self::Random),
-            other => {
-                let rule = "expected `none`, `window` or `random`";
-                Err(Error::config("shuffle", format!("`{other}`"), rule))
-            }
-        }
+        choose("shuffle", name, &[Self::Off, Self::Window, Self::Random].map(|it| (it.name(), it)))
     }
 
     /// Its name.

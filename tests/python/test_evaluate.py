@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import nanofast
-from nanofast.build import open_validation_loader
 from nanofast.config import Config, DataSettings, ModelSettings, ScheduleSettings
 from nanofast.derive import derive
 from nanofast.distributed import World
 from nanofast.evaluate import Validation, batch_sums, bits_per_byte
 from nanofast.model import GPT, GPTConfig
+from nanofast.run_data import open_validation_loader
 from stand_in import BOS, ByteTokenizer, RowLoader
 
 

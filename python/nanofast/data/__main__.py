@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from nanofast.command import Parser, reader_is_gone
+from nanofast.command import USER_MISTAKE, Parser, exit_code
 
 # Command → (what it does, an example). A command is a module of this package with `add_arguments` and `run`,
 # its hyphens underscores.
@@ -28,18 +28,7 @@ COMMANDS = {
 
 def main() -> int:
     """Run one command, return its exit code; a mistake is one line."""
-    try:
-        code = _run()
-        sys.stdout.flush()  # here, where a reader that is gone is understood
-        return code
-    except KeyboardInterrupt:
-        print("interrupted; the next start goes on where this one ended", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return reader_is_gone()
-    except (OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
-        print(f"error: {_told(error)}", file=sys.stderr)
-        return 2
+    return exit_code(_run, _tell, "interrupted; the next start goes on where this one ended")
 
 
 def _run() -> int:
@@ -60,11 +49,16 @@ def _run() -> int:
     return int(command.run(arguments))
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, in one line."""
+def _tell(error: Exception) -> int:
+    """What went wrong, in one line: here a value that is refused is a mistake of the user's too."""
+    if not isinstance(error, OSError | ValueError | TypeError | MemoryError | OverflowError):
+        raise error
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"cannot use `{error.filename}`: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        line = f"cannot use `{error.filename}`: {error.strerror}"
+    else:
+        line = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {line}", file=sys.stderr)
+    return USER_MISTAKE
 
 
 if __name__ == "__main__":

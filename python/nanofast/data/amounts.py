@@ -28,3 +28,8 @@ def positive_number(text: str) -> float:
     if not 0 < number <= MOST_MEASURED:
         raise ArgumentTypeError(f"expected a number above 0, up to {MOST_MEASURED:,.0f}; found {text}")
     return number
+
+
+def numbers_of_threads(cores: int) -> list[int]:
+    """1, 2, 4 … and as many as there are cores: what is measured where nobody says."""
+    return sorted({*(1 << bit for bit in range(cores.bit_length())), cores})

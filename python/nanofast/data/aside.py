@@ -2,15 +2,21 @@
 
 What is being written lies beside its final place as `.NAME.PID-RANDOM.partial`, is flushed to disk and then renamed.
 So a name that exists stands for something whole, whatever was killed, and two processes that make the same thing do
-not disturb each other: the first gives it the name, the other throws its own away.
+not disturb each other: of folders the first gives its own the name and the other throws its own away, of files the
+last one stays.
 
     with folder_aside(data, is_complete) as folder:
         ...  # write files into `folder`
     # `data` is complete here
+    with file_aside(page) as path:
+        path.write_text(...)
+
+A long job, which finds its own unfinished file again, names that itself and calls `publish`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -53,6 +59,24 @@ def folder_aside(final: Path, is_complete: Callable[[Path], bool]) -> Iterator[P
             shutil.rmtree(folder)
 
 
+@contextmanager
+def file_aside(final: Path) -> Iterator[Path]:
+    """A path to write a file at, which becomes `final` when the block ends well and disappears when it does not."""
+    path = _beside(final)
+    try:
+        yield path
+        publish(path, final)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def publish(path: Path, final: Path) -> None:
+    """Give a file that is complete its name, for good: it is on the disk before, and the name when this returns."""
+    flush(path)
+    path.replace(final)
+    flush(final.parent)
+
+
 def _beside(final: Path) -> Path:
     return final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
@@ -75,6 +99,15 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of what a file holds, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def flush(path: Path) -> None:

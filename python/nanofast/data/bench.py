@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanofast.batch_loader import BatchLoader
-from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.amounts import numbers_of_threads, positive_number, whole_number
 from nanofast.data.inputs import require_shards
 from nanofast.loader import TokenLoader
 from nanofast.token_files import TokenFileLoader, is_token_data
@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--gpu {arguments.gpu} is not known; one of: {', '.join(name for name, _ in BFLOAT16_PEAKS)}")
     require_shards(arguments.path)
     cores = available_cores()
-    threads = arguments.threads or sorted({*(1 << bit for bit in range(cores.bit_length())), cores})
+    threads = arguments.threads or numbers_of_threads(cores)
     tokenizer = None
     if arguments.tokenizer is not None:
         from nanofast.data.inspect import named_tokenizer

@@ -11,7 +11,6 @@ on one folder. `_manifest.jsonl` there says what was verified. The exit code is 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import queue
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nanofast.data.amounts import positive_number, whole_number
+from nanofast.data.aside import sha256_of
 from nanofast.data.fetch import DiskError, Fetched, Fetcher, FetchError, Patience, Source, identity, new_client, refused
 from nanofast.data.footer import check_footer
 from nanofast.data.partial import StoppedError
@@ -184,19 +184,16 @@ def _is_verified(final: Path, source: Source, entry: dict[str, Any] | None, mani
     is_entered = entry is not None and entry.get("size_bytes") == size and source.sha256 in (None, entry.get("sha256"))
     if is_entered and not again:
         return True
-    with final.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    digest = sha256_of(final)
     expected = source.sha256 or (entry or {}).get("sha256")
-    if expected not in (None, digest.hexdigest()):
+    if expected not in (None, digest):
         return False
     try:
         check_footer(final)
     except ValueError:
         return False
     if not is_entered:
-        manifest.append(source, Fetched(size, digest.hexdigest()))
+        manifest.append(source, Fetched(size, digest))
     return True
 
 

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from nanofast import Tokenizer, checkpoint
-from nanofast.build import open_loader
 from nanofast.config import Config, ConfigError, from_dict
 from nanofast.data.amounts import whole_number
 from nanofast.distributed import World, states_of
 from nanofast.documents_log import LOG, read_step
-from nanofast.resume import TOKENIZER_FILE, find, home_folder
+from nanofast.resume import TOKENIZER_FILE, require
+from nanofast.run_data import open_loader
 
 State = dict[str, Any]
 
@@ -50,9 +50,7 @@ def locate(run: str, step: int, home: str | None = None) -> Iterator[Piece]:
     Raises:
         ConfigError: no run, no checkpoint, or a step that the run has not come to.
     """
-    found = find(run, None, home_folder(home))
-    if found is None:
-        raise ConfigError(f"no checkpoint under `{home_folder(home) / 'runs'}`; train first, or name a run folder")
+    found = require(run, home)
     last = checkpoint.step_of(found.path)
     if not 1 <= step <= last:
         raise ConfigError(f"step = {step}: the run has checkpoints up to step {last}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from nanofast.data.aside import flush
+from nanofast.data.aside import publish
 from nanofast.data.worklog import open_without_following
 
 _LOCK_POLL_SECONDS = 0.2
@@ -84,10 +84,8 @@ class Partial:
     def publish(self) -> None:
         """Give the file its name, when it is on the disk."""
         self._file.flush()
-        os.fsync(self._file.fileno())
         self._about.unlink(missing_ok=True)  # first, or a kill in between would leave it for ever
-        self.path.replace(self.final)
-        flush(self.final.parent)
+        publish(self.path, self.final)
 
     def discard(self) -> None:
         """Leave nothing, because the file is there already or cannot be had."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from nanofast.data.amounts import positive_number, whole_number
-from nanofast.data.aside import flush
+from nanofast.data.aside import publish
 from nanofast.data.documents import Reading
 from nanofast.data.inputs import Input, find_inputs
 from nanofast.data.shaping import Job, Shape
@@ -83,9 +83,7 @@ def prepare(
         }
         aside = work / MANIFEST
         aside.write_text(json.dumps(made, indent=2) + "\n", "utf-8")
-        flush(aside)
-        aside.replace(manifest)
-        flush(out)
+        publish(aside, manifest)
     shutil.rmtree(work)
     return made
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from nanofast.data.aside import flush
+from nanofast.data.aside import publish, sha256_of
 
 # Texts that go to the writer at once: large enough that the call does not count.
 WRITE_DOCUMENTS = 256
@@ -37,16 +36,11 @@ class ShardWriter:
         """What the manifest says of it; the hash is of what the disk holds."""
         self._writer.write(self._waiting)
         self._writer.close()
-        flush(self._aside)
-        digest = hashlib.sha256()
-        with self._aside.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        self._aside.replace(self._final)
-        flush(self._final.parent)
+        digest = sha256_of(self._aside)
+        publish(self._aside, self._final)
         return {
             "size_bytes": self._final.stat().st_size,
-            "sha256": digest.hexdigest(),
+            "sha256": digest,
             "num_documents": self.num_documents,
             "text_bytes": self.text_bytes,
         }

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nanofast.data.aside import flush, naming
+from nanofast.data.aside import naming, publish
 
 KEY_BYTES = 16
 _HEAD = struct.Struct("<16sI")
@@ -32,9 +32,7 @@ def write_run(path: Path, records: list[Record]) -> None:
         for key, text in records:
             file.write(_HEAD.pack(key, len(text)))
             file.write(text)
-    flush(aside)
-    aside.replace(path)
-    flush(path.parent)
+    publish(aside, path)
 
 
 def merged(runs: Sequence[Path], offsets: list[int], memory_bytes: int) -> Iterator[Record]:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from nanofast.copies import IGNORE
 from nanofast.data.amounts import whole_number
-from nanofast.data.aside import flush, naming
+from nanofast.data.aside import naming
 from nanofast.data.behind import Behind
 from nanofast.data.inputs import require_shards
 from nanofast.data.pace import Pace
@@ -98,7 +98,9 @@ def tokenize(
             written.present.append(str(final))
         else:
             written.files.append({"file": str(final), **{k: v for k, v in found.items() if k != "source"}})
-    _save_tokenizer(tokenizer, folder / (f"{out.name}{TOKENIZER_SUFFIX}" if is_file else TOKENIZER_SUFFIX[1:]))
+    vocabulary = folder / (f"{out.name}{TOKENIZER_SUFFIX}" if is_file else TOKENIZER_SUFFIX[1:])
+    with naming(vocabulary):
+        tokenizer.save(vocabulary)
     return written
 
 
@@ -183,15 +185,6 @@ def _format(format: str | None, out: Path) -> str:
     if out.suffix in SUFFIXES and (format == "npy") != (out.suffix == ".npy"):
         raise ValueError(f"`{out}` would not be found as {format}; end it in {'.npy' if format == 'npy' else '.bin'}")
     return format
-
-
-def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Whole or absent, and on the disk before it has its name."""
-    aside = path.with_name(f".{path.name}.partial")
-    with naming(path):
-        tokenizer.save(aside)
-        flush(aside)
-        aside.replace(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

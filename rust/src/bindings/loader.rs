@@ -1,6 +1,6 @@
-//! `NativeLoader`: the loader without tensors. Python owns the ring's memory and makes tensors of its slots.
+//! `NativeLoader`: the loader without tensors (`opening` makes it). Python owns the ring's memory and makes tensors of
+//! its slots.
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -10,24 +10,15 @@ use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::chat::ChatArguments;
 use super::error::to_py;
 use super::metrics::Counters;
-use super::remote;
-use super::token_files;
-use super::tokenizer::PyTokenizer;
-use crate::config::{
-    BadData, Deal, DocumentName, LoaderConfig, MixtureConfig, Packing, PlanConfig, RunOut, Split,
-};
 use crate::error::Error;
 use crate::lane::BatchShape;
-use crate::loader::{Loader, NextBatch, Origin, SourceShards};
+use crate::loader::{Loader, NextBatch, Origin};
 use crate::plan::Plan;
 use crate::ring::SlotMemory;
-use crate::source::{self, ConversationSource, Storage};
 use crate::state::LoaderState;
 use crate::sync::lock;
-use crate::windows::Shuffle;
 
 /// How long a wait holds out before Python may handle a signal.
 const WAIT_SLICE: Duration = Duration::from_millis(50);
@@ -63,7 +54,7 @@ impl NativeLoader {
         result.map_err(to_py)
     }
 
-    fn over(loader: Loader) -> Self {
+    pub(super) fn over(loader: Loader) -> Self {
         let plans = loader.plans();
         let num_units = plans.iter().map(Plan::num_units).sum();
         let num_documents = plans.iter().map(Plan::num_documents).sum();
@@ -91,171 +82,6 @@ impl NativeLoader {
 
 #[pymethods]
 impl NativeLoader {
-    #[new]
-    #[pyo3(signature = (sources, tokenizer, *, text_column, split, batch_size, sequence_length, packing, overflow, rank,
-        world_size, lanes, unit_documents, deal, shuffle, shuffle_window, seed, epochs, drop_last, shares_end, bos_id,
-        pad_id, num_threads, num_slots, memory_limit_bytes, on_bad_data, invalid_utf8, exclude, return_documents,
-        weights = None, run_out = "repeat", chat_json = None, remote_json = None))]
-    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
-    fn new(
-        py: Python<'_>,
-        sources: Vec<(String, Vec<PathBuf>)>,
-        tokenizer: &PyTokenizer,
-        text_column: String,
-        split: Option<&str>,
-        batch_size: usize,
-        sequence_length: usize,
-        packing: &str,
-        overflow: &str,
-        rank: usize,
-        world_size: usize,
-        lanes: Option<usize>,
-        unit_documents: Option<u64>,
-        deal: &str,
-        shuffle: bool,
-        shuffle_window: u64,
-        seed: u64,
-        epochs: Option<u64>,
-        drop_last: bool,
-        shares_end: bool,
-        bos_id: u32,
-        pad_id: u32,
-        num_threads: usize,
-        num_slots: usize,
-        memory_limit_bytes: usize,
-        on_bad_data: &str,
-        invalid_utf8: &str,
-        exclude: Vec<(String, usize, u64)>,
-        return_documents: bool,
-        weights: Option<Vec<f64>>,
-        run_out: &str,
-        chat_json: Option<&str>,
-        remote_json: Option<&str>,
-    ) -> PyResult<Self> {
-        let settings = || {
-            let chat = chat_json.map(ChatArguments::parse).transpose()?;
-            let config = LoaderConfig {
-                plan: PlanConfig {
-                    split: Split::parse(split)?,
-                    lanes: lanes.unwrap_or_else(|| LoaderConfig::default_lanes(world_size)),
-                    unit_documents,
-                    deal: Deal::parse(deal)?,
-                    shuffle,
-                    seed,
-                    shuffle_window,
-                    epochs,
-                    drop_last,
-                },
-                batch_size,
-                sequence_length,
-                packing: Packing::parse(packing, overflow)?,
-                text_column,
-                bad_data: BadData::parse(on_bad_data, invalid_utf8)?,
-                exclude: exclude
-                    .into_iter()
-                    .map(|(file, row_group, row)| DocumentName { file, row_group, row })
-                    .collect(),
-                return_documents,
-                mixture: match weights {
-                    Some(weights) => Some(MixtureConfig { weights, run_out: RunOut::parse(run_out)? }),
-                    None => None,
-                },
-                bos_id,
-                pad_id,
-                rank,
-                world_size,
-                num_threads,
-                num_slots,
-                memory_limit_bytes,
-                chat: chat.as_ref().map(ChatArguments::config).transpose()?,
-            };
-            config.validate()?;
-            Ok((config, chat, remote::storage(remote_json)?))
-        };
-        let (config, chat, storage) = settings().map_err(to_py)?;
-        let tokenizer = tokenizer.inner().clone();
-        let mut loader = remote::interruptible(py, || {
-            let conversations = chat.as_ref().map(ChatArguments::source).transpose()?;
-            let is_mixture = config.mixture.is_some();
-            let opened = sources.into_iter().map(|(name, paths)| {
-                let opened = open(name.clone(), &paths, &config, &storage, conversations.as_ref());
-                opened.map_err(|error| match is_mixture {
-                    true => Error::Source { name, error: Box::new(error) },
-                    false => error,
-                })
-            });
-            let sources = opened.collect::<Result<Vec<_>, _>>()?;
-            match chat {
-                Some(chat) => Loader::over_sources(config, sources, chat.renderer(tokenizer)?),
-                None => Loader::over_sources(config, sources, tokenizer),
-            }
-        })?;
-        if shares_end {
-            loader.share_end();
-        }
-        Ok(Self::over(loader))
-    }
-
-    /// A loader over token files.
-    #[staticmethod]
-    #[pyo3(signature = (paths, *, format, dtype, vocab_size, split, batch_size, sequence_length, shuffle, rank,
-        world_size, lanes, seed, epochs, drop_last, pad_id, num_threads, num_slots))]
-    #[expect(clippy::too_many_arguments, reason = "they are the keywords of the Python class")]
-    fn over_token_files(
-        py: Python<'_>,
-        paths: Vec<PathBuf>,
-        format: Option<&str>,
-        dtype: Option<&str>,
-        vocab_size: u32,
-        split: Option<&str>,
-        batch_size: usize,
-        sequence_length: usize,
-        shuffle: &str,
-        rank: usize,
-        world_size: usize,
-        lanes: Option<usize>,
-        seed: u64,
-        epochs: Option<u64>,
-        drop_last: bool,
-        pad_id: u32,
-        num_threads: usize,
-        num_slots: usize,
-    ) -> PyResult<Self> {
-        let make = || {
-            let config = LoaderConfig {
-                plan: PlanConfig {
-                    split: Split::parse(split)?,
-                    lanes: lanes.unwrap_or_else(|| LoaderConfig::default_lanes(world_size)),
-                    seed,
-                    epochs,
-                    drop_last,
-                    ..PlanConfig::default()
-                },
-                batch_size,
-                sequence_length,
-                packing: Packing::Concat,
-                text_column: String::new(),
-                bos_id: pad_id,
-                pad_id,
-                rank,
-                world_size,
-                num_threads,
-                num_slots,
-                memory_limit_bytes: 0,
-                bad_data: BadData::default(),
-                exclude: Vec::new(),
-                return_documents: false,
-                mixture: None,
-                chat: None,
-            };
-            config.validate()?;
-            let shuffle = Shuffle::parse(shuffle)?;
-            let files = token_files::open(&paths, format, dtype)?;
-            Loader::over_token_files(config, files, shuffle, vocab_size)
-        };
-        py.detach(make).map(Self::over).map_err(to_py)
-    }
-
     /// The number of lanes as resolved.
     #[getter]
     fn lanes(&self) -> usize {
@@ -454,32 +280,6 @@ impl NativeLoader {
     }
 }
 
-/// The shards of one source.
-fn open(
-    name: String,
-    paths: &[PathBuf],
-    config: &LoaderConfig,
-    storage: &Storage,
-    conversations: Option<&ConversationSource>,
-) -> Result<SourceShards, Error> {
-    if let Some(conversations) = conversations {
-        let shards = source::open_conversations(&storage.find_conversations(paths)?, conversations)?;
-        return Ok(SourceShards { name, shards, bad_files: Vec::new() });
-    }
-    let (paths, column) = (storage.find_shards(paths)?, &config.text_column);
-    let (shards, bad_files) = match config.bad_data.quarantine {
-        true => source::open_readable_shards(&paths, column)?,
-        false => (source::open_shards(&paths, column)?, Vec::new()),
-    };
-    Ok(SourceShards { name, shards, bad_files })
-}
-
-/// Lets the threads of this process share a few heaps, for the sake of `memory_limit_bytes`; done before threads begin.
-#[pyfunction]
-fn share_heaps() {
-    crate::account::share_heaps();
-}
-
 /// The states of all ranks as one, as JSON; the first has its identity, the others may lack theirs where it is the same.
 #[pyfunction]
 fn merge_states(states_json: Vec<String>) -> PyResult<String> {
@@ -498,6 +298,5 @@ fn damaged(error: &serde_json::Error) -> Error {
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<NativeLoader>()?;
-    module.add_function(wrap_pyfunction!(share_heaps, module)?)?;
     module.add_function(wrap_pyfunction!(merge_states, module)?)
 }

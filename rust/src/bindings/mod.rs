@@ -1,10 +1,13 @@
-//! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here.
+//! The Python extension `nanofast._nanofast`: one thin file a class, nothing decided here. What makes loaders (`opening`) and
+//! ids (`encoding`) lies beside the classes.
 
 mod arrow;
 mod chat;
+mod encoding;
 mod error;
 mod loader;
 mod metrics;
+mod opening;
 mod reading;
 mod remote;
 mod texts;
@@ -26,6 +29,7 @@ fn extension(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tokenizer::register(module)?;
     chat::register(module)?;
     loader::register(module)?;
+    opening::register(module)?;
     reading::register(module)?;
     token_files::register(module)?;
     training::register(module)?;

@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, said};
 
 /// A thread with a name: all threads of the crate begin here.
 pub(crate) fn start_thread(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
@@ -44,7 +44,5 @@ where
 
 /// What a thread said when it panicked.
 pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".into())
+    said(panic).unwrap_or("a panic without a message").into()
 }

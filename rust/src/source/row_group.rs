@@ -17,7 +17,7 @@ use super::decode::{DELTA_BYTE_ARRAY, Dictionary, Page};
 use super::file::ShardFile;
 use super::page::{Chunk, PageHeader, PageKind, PageLocation, PageWalk, Stop};
 use crate::account::Refused;
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, said};
 use crate::pool::{Pool, Pooled};
 use crate::ragged::DocumentBatch;
 
@@ -236,9 +236,7 @@ impl RowGroupReader {
         }));
         decoded.unwrap_or_else(|panic| {
             self.decompressor = self.decompressor.renewed();
-            let message = panic.downcast_ref::<String>().map(String::as_str);
-            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(format!("a page that a decoder panics on: {message}"))
+            Err(format!("a page that a decoder panics on: {}", said(&*panic).unwrap_or("no message")))
         })
     }
 }

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parquet::basic::{
@@ -127,11 +127,6 @@ impl ParquetWriter {
             Some(Err(error)) => Err(Error::io(Place::shard(&self.path), error.into_error())),
             _ => Ok(()),
         }
-    }
-
-    /// Where it writes.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     fn end_page(&mut self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! How many ids a text has, without a list of them: ids of one chunk of pretokens at a time are made, counted and dropped.
 
-use super::encoder::{EncodeError, Encoder, Splitter};
+use super::encode_error::EncodeError;
+use super::encoder::{Encoder, Splitter};
 use super::rewrite::{Part, Rewriter};
 
 impl Encoder {

@@ -1,6 +1,5 @@
 //! Text → ids, one encoder per thread: it owns the buffers and caches, and shares the tables.
 
-use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,10 +9,11 @@ use super::Tables;
 use super::bpe::heap::HeapMerger;
 use super::cache::{Caches, LongCache, key_of};
 use super::chunk::{Chunk, LookUps};
+use super::encode_error::{DocumentError, EncodeError};
 use super::pretokenize::{FamilySplitter, RegexSplitter, Starts};
 use super::probe::fetch_far;
 use super::rewrite::{Part, Rewriter};
-use crate::error::{Error, Place};
+use crate::error::said;
 use crate::ragged::{DocumentBatch, TokenBatch};
 
 /// Memory that an encoder's caches take at most, unless told otherwise. Warm MB/s on English with r50k and o200k, then on
@@ -39,90 +39,6 @@ pub(super) enum Splitter {
     /// An expression shares scratch memory between its users, so every encoder has a clone.
     Regex(RegexSplitter),
 }
-
-/// Why a text has no ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EncodeError {
-    /// It is not UTF-8.
-    InvalidUtf8 {
-        /// Byte offset of the first bad byte.
-        byte: usize,
-    },
-    /// It holds a surrogate, which Python strings may and UTF-8 may not.
-    Surrogate {
-        /// Index of the first one among its characters.
-        character: usize,
-    },
-    /// It is 4 GiB or longer.
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// The split pattern's engine gave up on it.
-    Split {
-        /// What the engine said.
-        reason: String,
-    },
-    /// A library panicked on it.
-    Panic {
-        /// The panic's message.
-        reason: String,
-    },
-    /// It is no conversation that can be rendered.
-    Conversation {
-        /// The message at fault, counted from 0; none where there is no message.
-        message: Option<usize>,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl EncodeError {
-    /// The crate's error, for a text that messages call `what`.
-    pub(crate) fn at(self, what: &str) -> Error {
-        let place = Place::shard(what);
-        match self {
-            Self::InvalidUtf8 { byte } => Error::InvalidUtf8 { place, byte },
-            other => Error::Tokenize { place, reason: other.to_string() },
-        }
-    }
-}
-
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InvalidUtf8 { byte } => write!(f, "invalid UTF-8 at byte {byte}"),
-            Self::Surrogate { character } => {
-                write!(f, "character {character} is a surrogate, which has no UTF-8; pass errors=\"replace\"")
-            }
-            Self::TooLong { bytes } => write!(f, "a document of {bytes} bytes; the most are {}", u32::MAX),
-            Self::Split { reason } => f.write_str(reason),
-            Self::Panic { reason } => write!(f, "the encoder panicked: {reason}"),
-            Self::Conversation { message: Some(message), reason } => write!(f, "message {message}: {reason}"),
-            Self::Conversation { message: None, reason } => f.write_str(reason),
-        }
-    }
-}
-
-impl std::error::Error for EncodeError {}
-
-/// Why a batch has no ids from document `document` on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentError {
-    /// Index of the document in its batch.
-    pub document: usize,
-    /// What is wrong with it.
-    pub error: EncodeError,
-}
-
-impl fmt::Display for DocumentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "document {}: {}", self.document, self.error)
-    }
-}
-
-impl std::error::Error for DocumentError {}
 
 impl Encoder {
     pub(super) fn new(tables: Arc<Tables>, cache_bytes: usize) -> Self {
@@ -409,7 +325,10 @@ impl Encoder {
             unreachable!("the pattern is not well known")
         };
         let split = catch_unwind(AssertUnwindSafe(|| splitter.split(text).map(|_| ())));
-        let split = split.map_err(|panic| EncodeError::Panic { reason: message(&*panic) })?;
+        let split = split.map_err(|panic| {
+            let reason = said(&*panic).unwrap_or("no message").into();
+            EncodeError::Panic { reason }
+        })?;
         split.map_err(|reason| EncodeError::Split { reason })?;
         for piece in splitter.pieces() {
             let pretoken = &text.as_bytes()[piece.clone()];
@@ -432,9 +351,4 @@ fn validated(text: &[u8]) -> Result<&str, EncodeError> {
 
 fn first_bad_byte(text: &[u8]) -> usize {
     str::from_utf8(text).map_or_else(|error| error.valid_up_to(), |_| text.len())
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -23,6 +23,7 @@ mod chat;
 mod chunk;
 mod count;
 mod definition;
+mod encode_error;
 mod encoder;
 mod encoding;
 mod file;
@@ -30,6 +31,7 @@ mod finder;
 mod hf_json;
 mod hf_json_parts;
 mod hf_json_write;
+mod idle;
 mod misses;
 mod native;
 mod oniguruma;
@@ -44,12 +46,13 @@ mod training;
 mod vocab;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 pub use chat::{ChatEncoder, ChatTemplate, Part as TemplatePart, Renderer, Turn};
 pub use chunk::LookUps;
 pub use definition::{Definition, Frame, Merges, Normalizer, SpecialToken};
-pub use encoder::{DEFAULT_CACHE_BYTES, DocumentError, EncodeError, Encoder};
+pub use encode_error::{DocumentError, EncodeError};
+pub use encoder::{DEFAULT_CACHE_BYTES, Encoder};
 pub use encoding::{DocumentEncoder, Encoding};
 pub use pattern::{Pattern, Stage};
 pub use rewrite::{Part, Rewriter};
@@ -57,18 +60,12 @@ pub use training::{PretokenCounts, Training};
 pub use vocab::{MAX_IDS, MAX_TOKEN_BYTES, Vocabulary, VocabularyBuilder};
 
 use crate::error::{Error, Result};
-use crate::sync::lock;
 use bpe::heap::HeapMerger;
 use bpe::{PairTable, long, medium, small};
 use encoder::Splitter;
 use file::Format;
+use idle::Idle;
 use pretokenize::{Family, FamilySplitter, RegexSplitter};
-
-/// Encoders that are kept for whoever comes next, at most: as many as threads of a large machine.
-const MOST_IDLE_ENCODERS: usize = 64;
-
-/// How often a lock is looked at that is held for a few instructions: some microseconds.
-const LOOKS_AT_LOCK: usize = 1000;
 
 /// A vocabulary with everything derived from it. A clone shares all of it.
 #[derive(Clone, Debug)]
@@ -76,14 +73,6 @@ pub struct Tokenizer {
     tables: Arc<Tables>,
     /// Encoders that no thread is using; kept, since their caches are warm.
     idle: Arc<Idle>,
-}
-
-/// Encoders that no thread is using.
-#[derive(Debug)]
-struct Idle {
-    /// The process that they were first kept in.
-    process: u32,
-    encoders: Mutex<Vec<Encoder>>,
 }
 
 /// What encoders share.
@@ -281,38 +270,18 @@ impl Tokenizer {
         let rewriter = rewrites.then(|| Rewriter::new(&definition, |_| false)).transpose()?;
         let fingerprint = definition.fingerprint();
         let tables = Tables { definition, pairs, splitter, rewriter, fingerprint };
-        let idle = Idle { process: std::process::id(), encoders: Mutex::default() };
-        Ok(Self { tables: Arc::new(tables), idle: Arc::new(idle) })
+        Ok(Self { tables: Arc::new(tables), idle: Arc::new(Idle::new()) })
     }
 
     /// An encoder whose caches take at most `cache_bytes`: one that was given back, with the caches that it filled, or a
     /// new one, for which one with other caches goes.
     pub fn take_encoder(&self, cache_bytes: usize) -> Encoder {
-        let fits = |encoder: &Encoder| encoder.cache_bytes() == cache_bytes;
-        let taken = self.idle().and_then(|mut idle| {
-            let index = idle.iter().rposition(fits).or(idle.len().checked_sub(1))?;
-            Some(idle.swap_remove(index))
-        });
-        taken.filter(fits).unwrap_or_else(|| self.encoder_with(cache_bytes))
+        self.idle.take(cache_bytes).unwrap_or_else(|| self.encoder_with(cache_bytes))
     }
 
     /// Keeps an encoder for whoever takes one next.
     pub fn give_back(&self, encoder: Encoder) {
-        if let Some(mut idle) = self.idle().filter(|idle| idle.len() < MOST_IDLE_ENCODERS) {
-            idle.push(encoder);
-        }
-    }
-
-    /// The encoders that no thread is using. In a forked process the lock may be held by a thread that is not there: there
-    /// one looks at it for a moment only. Elsewhere that would make one more encoder whenever its holder is not running.
-    fn idle(&self) -> Option<MutexGuard<'_, Vec<Encoder>>> {
-        if self.idle.process == std::process::id() {
-            return Some(lock(&self.idle.encoders));
-        }
-        (0..LOOKS_AT_LOCK).find_map(|_| {
-            std::hint::spin_loop();
-            self.idle.encoders.try_lock().ok()
-        })
+        self.idle.give_back(encoder);
     }
 
     /// An encoder: one per thread, kept for as long as there is text, since its caches fill with use.

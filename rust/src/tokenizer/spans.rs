@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::Tokenizer;
-use super::encoder::{EncodeError, Splitter};
+use super::encode_error::EncodeError;
+use super::encoder::Splitter;
 use super::rewrite::{Rewriter, Stretch};
 
 impl Tokenizer {

@@ -4,7 +4,6 @@
 //! the same plan at once wait for the first of them.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -125,8 +124,7 @@ fn keep(path: &Path, shards: &[Shard]) {
     let plan = KeptPlan { version: VERSION, shards };
     let write = || -> std::io::Result<()> {
         let aside = path.with_extension(format!("writing-{}", std::process::id()));
-        let mut file = File::create(&aside)?;
-        file.write_all(&serde_json::to_vec(&plan)?)?;
+        fs::write(&aside, serde_json::to_vec(&plan)?)?;
         fs::rename(aside, path)?;
         forget_oldest(path.parent().unwrap_or(Path::new(".")))
     };

@@ -67,16 +67,6 @@ impl<const REGISTERS: usize> Group<REGISTERS> {
         self.length == GROUP
     }
 
-    /// How many pretokens wait.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
     /// Merges all that wait; the group is empty again, and their ids can be had by the order in which they came.
     pub fn merge(&mut self, pairs: &PairTable) {
         let length = std::mem::take(&mut self.length);

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::Training;
 use crate::error::{Error, Result};
-use crate::tokenizer::encoder::{EncodeError, Splitter};
+use crate::tokenizer::EncodeError;
+use crate::tokenizer::encoder::Splitter;
 use crate::tokenizer::pretokenize::Starts;
 
 /// What an entry takes beyond its pretoken's bytes: a key, a count and the table's free places, and the allocation's own.
