@@ -22,13 +22,21 @@ from nanofast.checkpoint import Snapshot
 
 @dataclass(frozen=True)
 class Written:
-    """What became of one checkpoint: its path and size, or why it could not be written."""
+    """What became of one checkpoint: its path and size, or why it could not be written.
+
+    `kept`: why older ones, which need not be kept, are still there.
+    """
 
     step: int
     path: Path
     bytes: int
     seconds: float
     error: str | None = None
+    kept: str | None = None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 class BackgroundWriter:
@@ -53,12 +61,15 @@ class BackgroundWriter:
         start = time.perf_counter()
         try:
             path = checkpoint.save(snapshot, self.folder, step)
-            self.retain(step)
             size = sum(file.stat().st_size for file in path.iterdir())
         except Exception as error:  # whatever it was: it is told, and training and later checkpoints go on
-            reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            return Written(step, self.folder, 0, time.perf_counter() - start, reason)
-        return Written(step, path, size, time.perf_counter() - start)
+            return Written(step, self.folder, 0, time.perf_counter() - start, _reason(error))
+        kept = None
+        try:
+            self.retain(step)
+        except Exception as error:  # the new one is there all the same
+            kept = _reason(error)
+        return Written(step, path, size, time.perf_counter() - start, kept=kept)
 
     def retain(self, newest: int) -> None:
         """Delete what need not be kept, once the checkpoint of step `newest` is there."""

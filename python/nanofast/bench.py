@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from nanofast.command import Parser, exit_code
+from nanofast.command import Parser, exit_code, local_path
 from nanofast.data.amounts import numbers_of_threads, positive_number, whole_number
 from nanofast.errors import InvalidError
 from nanofast.peers import BATCHES, ENTRIES, IDS, TEXT, Chunk, Work
@@ -246,7 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive_number, default=3, metavar="S", help="for each pass of each (3)")
     parser.add_argument("--batch-size", type=whole_number, default=32, metavar="N", help="rows a batch (32)")
     parser.add_argument("--sequence-length", type=whole_number, default=2048, metavar="N", help="tokens a row (2048)")
-    parser.add_argument("--out", type=Path, default=Path("nanofast-bench"), metavar="FOLDER", help="(nanofast-bench)")
+    parser.add_argument(
+        "--out", type=local_path, default=Path("nanofast-bench"), metavar="FOLDER", help="(nanofast-bench)"
+    )
     return parser
 
 

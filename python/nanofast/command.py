@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from nanofast.config import ConfigError
@@ -97,6 +98,17 @@ def parse_settings(kind: type[T], words: Sequence[str], prog: str, **options: An
             raise
         raise ConfigError(f"{_rule(_one_line(captured.getvalue()))}; --help lists all flags") from None
     return settings
+
+
+def local_path(text: str) -> Path:
+    """An argument that names a file or folder of this machine; a URL is refused."""
+    from nanofast.remote import require_local
+
+    try:
+        require_local("path", text)
+    except Error as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 class Parser(argparse.ArgumentParser):

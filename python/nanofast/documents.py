@@ -111,7 +111,9 @@ def document_names(exclude: Excluded | None) -> list[DocumentName]:
     if isinstance(exclude, str | os.PathLike):
         path = Path(exclude)
         try:
-            names: Sequence[str | DocumentName] = path.read_text("utf-8").split()
+            names: Sequence[str | DocumentName] = [
+                line for line in map(str.strip, path.read_text("utf-8").splitlines()) if line
+            ]
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidError(f"exclude: cannot read `{path}`: {error}") from error
     else:

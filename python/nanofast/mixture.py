@@ -20,7 +20,7 @@ from nanofast.errors import InvalidError, WrongTypeError
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 WAYS = ("repeat", "stop", "drop")
-_SPELLED = re.compile(r"(?P<name>[\w-]+)=(?P<data>.+):(?P<weight>[0-9]*\.?[0-9]+(e-?[0-9]+)?)")
+_SPELLED = re.compile(r"(?P<name>[\w-]+)=(?P<data>.+):(?P<weight>[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?)")
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,18 @@ class Mixture:
             name: os.fspath(data) if "://" in str(data) else os.path.abspath(data)  # type: ignore[arg-type]  # noqa: PTH100
             for name, (data, _) in self.sources.items()
         }
-        return ",".join(f"{name}={path}:{self.weights[name]:g}" for name, path in absolute.items())
+        return ",".join(f"{name}={path}:{_shortest(self.weights[name])}" for name, path in absolute.items())
 
     def with_weights(self, weights: Mapping[str, float]) -> Mixture:
         """The same sources with other weights."""
         checked = checked_weights(weights, list(self.sources))
         return Mixture({name: (data, checked[name]) for name, (data, _) in self.sources.items()}, self.run_out)
+
+
+def _shortest(weight: float) -> str:
+    """A weight in the fewest digits that are read back as it."""
+    short = f"{weight:g}"
+    return short if float(short) == weight else repr(weight)
 
 
 def checked_weights(weights: Mapping[str, float], names: list[str]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nanofast.charts import Curve, line_chart, short_number, stacked_chart
-from nanofast.command import Parser, exit_code
+from nanofast.command import Parser, exit_code, local_path
 from nanofast.data.aside import file_aside
 from nanofast.runlog import read_log
 
@@ -343,8 +343,8 @@ def main() -> int:
         description="Write report.html and report.md into a run's folder.",
         epilog="example: python -m nanofast.report ~/.cache/nanofast/runs/d4-20261123-073000",
     )
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("other", type=Path, nargs="?", help="folder of a run to compare it with")
+    parser.add_argument("run", type=local_path, help="folder of the run")
+    parser.add_argument("other", type=local_path, nargs="?", help="folder of a run to compare it with")
     parser.add_argument("--live", action="store_true", help="write the page every few seconds until the run ends")
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="how often with --live (5)")
     arguments = parser.parse_args()

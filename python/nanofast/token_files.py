@@ -222,7 +222,7 @@ def _token_files_in(place: str, names: list[str]) -> list[str]:
     found = [
         os.path.join(place, name) if is_folder else name  # noqa: PTH118
         for name in names
-        if name.endswith(SUFFIXES) and not name.endswith(STARTS_SUFFIX) and not name.startswith((".", "_"))
+        if name.endswith(SUFFIXES) and not name.endswith(STARTS_SUFFIX) and not Path(name).name.startswith((".", "_"))
     ]
     if not found:
         raise NotFoundError(f"no token files in `{place}`; expected files that end in .bin or .npy")

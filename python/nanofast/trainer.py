@@ -237,6 +237,8 @@ class Trainer:
             fields = {"step": written.step, "path": str(written.path), "seconds": written.seconds}
             if written.error is None:
                 self.journal.write("checkpoint", **fields, bytes=written.bytes)
+                if written.kept is not None:
+                    self.journal.event(f"older checkpoints could not be deleted: {written.kept}", "warning")
                 continue
             self.journal.write("checkpoint", **fields, error=written.error)
             self.journal.event(

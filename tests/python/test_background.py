@@ -34,6 +34,25 @@ def test_whatever_fails_is_told_and_the_next_checkpoint_is_written(
         writer.close()
 
 
+def test_a_checkpoint_counts_as_written_where_older_ones_cannot_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(30, "Read-only file system", "step_1")
+
+    monkeypatch.setattr(checkpoint, "retain", refuse)
+    writer = BackgroundWriter(tmp_path, keep_last=1, keep_every=0)
+    try:
+        writer.submit(snapshot(1.0), 1)
+        (written,) = writer.wait()
+        assert written.error is None
+        assert written.bytes > 0
+        assert written.kept is not None
+        assert "Read-only" in written.kept
+    finally:
+        writer.close()
+
+
 def test_tensors_may_change_once_submitted(tmp_path: Path) -> None:
     writer = BackgroundWriter(tmp_path, keep_last=3, keep_every=0)
     try:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import nanofast
-from nanofast.documents import PADDING, BatchDocuments
+from nanofast.documents import PADDING, BatchDocuments, document_names
 from resumed import digest, following
 from shards import random_texts, write_shards
 from stream_twin import Stream
@@ -190,3 +190,9 @@ def test_the_example_attends_within_documents_by_mask_and_by_lengths(
     assert documents.num_segments > 2
     for attend in (example.attend_by_mask, example.attend_by_lengths):
         torch.testing.assert_close(attend(q, k, v, documents), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_list_of_what_to_exclude_may_name_files_with_spaces(tmp_path: Path) -> None:
+    listed = tmp_path / "excluded.txt"
+    listed.write_text("my shard.parquet:0:7\n\n  b.parquet:1:2\n")
+    assert document_names(listed) == [("my shard.parquet", 0, 7), ("b.parquet", 1, 2)]

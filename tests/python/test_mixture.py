@@ -279,6 +279,10 @@ def test_a_mixture_is_spelled_and_read_back(tmp_path: Path, monkeypatch: pytest.
     assert Mixture.parse(mixture.spelled()) == Mixture(
         {"web": (str(tmp_path / "shards/web"), 0.7), "my-code": ("s3://bucket/code", 0.3)}
     )
+    exact = {"large": ("x", 1e6), "odd": ("x", 1 / 3), "small": ("x", 1e-9), "huge": ("x", 1234567890123.0)}
+    again = Mixture.parse(Mixture(exact).spelled())
+    assert again is not None
+    assert again.weights == {name: weight for name, (_, weight) in exact.items()}
     for path in ("shards/", "*.parquet", "a=b", "a=b.parquet", "https://host/a=b:1/c.parquet"):
         assert Mixture.parse(path) is None, path
     Path("a=b:1").touch()

@@ -6,6 +6,7 @@ import csv
 import gzip
 import sys
 import types
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,6 +132,16 @@ def test_globs_and_links_are_followed_in_the_order_of_names(tmp_path):
     assert all_of(tmp_path / "out") == ["a", "b", "a"]
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         find_inputs([str(tmp_path / "*.csv")])
+
+
+def test_what_two_names_cover_is_taken_once_or_refused(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for place, name in ((tmp_path, "a"), (tmp_path / "deep", "b")):
+        (place / f"{name}.txt").write_text(name)
+    found = find_inputs([str(tmp_path / "**")])
+    assert sorted(Path(source.path).name for source in found) == ["a.txt", "b.txt"]
+    with pytest.raises(ValueError, match=r"b.txt` is named twice, by `.*` and `.*b.txt`; name it once"):
+        find_inputs([str(tmp_path), str(tmp_path / "deep" / "b.txt")])
 
 
 def test_hugging_face_datasets(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import nanofast
 from nanofast import TokenDataset, TokenFileLoader
-from nanofast.token_files import is_token_data
+from nanofast.token_files import find_token_files, is_token_data
 from token_parts import VOCAB_SIZE, Batch, Twin, random_ids, write
 
 KINDS = ("flat16", "flat32", "llm.c", "llm.c32", "npy")
@@ -417,3 +417,11 @@ def test_a_dataset_feeds_a_dataloader(files):
     expected = [tuple(part[at + 1 : at + 13].tolist()) for part in ids for at in range(len(part) - 12)]
     assert sorted(rows) == sorted(expected)
     assert rows != expected
+
+
+def test_patterns_may_begin_with_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokens").mkdir()
+    for name in ("a.bin", ".hidden.bin"):
+        np.arange(1000, dtype=np.uint16).tofile(tmp_path / "tokens" / name)
+    monkeypatch.chdir(tmp_path)
+    assert [Path(path).name for path in find_token_files("./tokens/*.bin")] == ["a.bin"]

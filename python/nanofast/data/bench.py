@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(rate) for rate in rates], indent=2))
         return 0
     gpus = f"{arguments.num_gpus} × {arguments.gpu}" if arguments.num_gpus > 1 else f"one {arguments.gpu}"
-    print(f"{arguments.path}: batches of {arguments.batch_size} × {arguments.sequence_length}, {os.cpu_count()} cores")
+    print(f"{arguments.path}: batches of {arguments.batch_size} × {arguments.sequence_length}, {cores} cores")
     for rate in rates:
         text = f", {rate.text_mb_per_second:,.0f} MB/s of text" if rate.text_mb_per_second else ""
         print(

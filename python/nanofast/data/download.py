@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nanofast.command import local_path
 from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.aside import sha256_of
 from nanofast.data.fetch import DiskError, Fetched, Fetcher, FetchError, Patience, Source, identity, new_client, refused
@@ -216,7 +217,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training shards to fetch, -1 for all (8); the last is for validation and always fetched",
     )
     parser.add_argument("-w", type=whole_number, default=4, metavar="N", help="parallel downloads (4)")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to (NANOFAST_HOME/data/NAME)")
+    parser.add_argument("--to", type=local_path, metavar="FOLDER", help="where to (NANOFAST_HOME/data/NAME)")
     parser.add_argument("--verify", action="store_true", help="hash again what is there")
     parser.add_argument(
         "--timeout",

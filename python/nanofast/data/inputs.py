@@ -40,9 +40,18 @@ def find_inputs(paths: Sequence[str], *, code: bool = False, without: Path | Non
         without: a folder to stay out of.
 
     Raises:
-        NotFoundError: a path that is not there, or nothing to read in it. InvalidError: a file of no known kind.
+        NotFoundError: a path that is not there, or nothing to read in it.
+        InvalidError: a file of no known kind, or one that two paths name.
     """
-    return [source for path in paths for source in _named(path, code, without)]
+    named: dict[str, str] = {}  # by what
+    found = []
+    for path in paths:
+        for source in _named(path, code, without):
+            place = source.path if source.path.startswith(HUB_PREFIX) else os.path.abspath(source.path)  # noqa: PTH100  # links stay
+            if (before := named.setdefault(place, path)) != path:
+                raise InvalidError(f"`{source.path}` is named twice, by `{before}` and `{path}`; name it once")
+            found.append(source)
+    return found
 
 
 def require_shards(path: str, otherwise: str = "") -> None:
@@ -78,7 +87,8 @@ def _named(path: str, code: bool, without: Path | None) -> list[Input]:
     files = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []  # noqa: PTH207  # absolute, too
     if not files:
         raise NotFoundError(f"no such file or folder: `{path}`; check the path, or write hub:OWNER/NAME")
-    return [source for file in files for source in _named(file, code, without)]
+    # `**` gives folders and what lies in them.
+    return list(dict.fromkeys(source for file in files for source in _named(file, code, without)))
 
 
 def _walk(folder: Path, code: bool, without: Path | None) -> Iterator[Path]:

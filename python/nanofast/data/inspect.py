@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanofast.command import local_path
 from nanofast.data import inspect_chat, inspect_tokens, show
 from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.inputs import require_shards
@@ -219,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sample-mb", type=positive_number, default=64.0, metavar="MB", help="text to read for lengths (64)"
     )
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
-    parser.add_argument("--html", type=Path, metavar="PAGE", help="write what is shown as a page too")
+    parser.add_argument("--html", type=local_path, metavar="PAGE", help="write what is shown as a page too")
     show.add_arguments(parser)
     inspect_chat.add_arguments(parser)
 

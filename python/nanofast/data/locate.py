@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from nanofast import Tokenizer, checkpoint
+from nanofast.command import local_path
 from nanofast.config import Config, ConfigError, from_dict
 from nanofast.data.amounts import whole_number
 from nanofast.distributed import World, states_of
@@ -98,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("run", help="name or folder of the run, or auto for the one written to last")
     parser.add_argument("--step", type=whole_number, required=True, help="the step, counted from 1")
-    parser.add_argument("--home", help="folder of runs; NANOFAST_HOME, else ~/.cache/nanofast")
+    parser.add_argument("--home", type=local_path, help="folder of runs; NANOFAST_HOME, else ~/.cache/nanofast")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 
 

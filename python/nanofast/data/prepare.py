@@ -22,13 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nanofast.command import local_path
 from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.aside import publish
 from nanofast.data.documents import Reading
 from nanofast.data.inputs import Input, find_inputs
 from nanofast.data.shaping import Job, Shape
 from nanofast.data.worklog import Worklog
-from nanofast.remote import require_local
 
 MANIFEST = "manifest.json"
 WORK_FOLDER = ".prepare"
@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IN",
         help=".txt, .jsonl, .csv (also .gz, .zst), .parquet, folders, saved datasets, hub:OWNER/NAME[:CONFIG]",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the shards")
+    parser.add_argument("out", type=local_path, metavar="OUT", help="the folder for the shards")
     parser.add_argument("--code", action="store_true", help="take every text file of folders: source code")
     parser.add_argument("--column", default="text", metavar="NAME", help="field or column that holds the text (text)")
     parser.add_argument("--separator", metavar="TEXT", help=r"between documents of text files, such as '\n\n' (none)")
@@ -148,7 +148,6 @@ def run(arguments: argparse.Namespace) -> int:
     separator = None if arguments.separator is None else arguments.separator.replace("\\n", "\n")
     if separator == "":
         raise ValueError("--separator is empty; leave it out to take each file as one document")
-    require_local("OUT", arguments.out)
     made = prepare(
         find_inputs(arguments.inputs, code=arguments.code, without=arguments.out),
         arguments.out,

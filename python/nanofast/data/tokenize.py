@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nanofast.command import local_path
 from nanofast.copies import IGNORE
 from nanofast.data.amounts import whole_number
 from nanofast.data.aside import naming
@@ -190,7 +191,7 @@ def _format(format: str | None, out: Path) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("data", help="a parquet file, a folder of them, a glob, or a URL")
-    parser.add_argument("out", type=Path, help="a file (.bin, .npy), or a folder that gets a file for each shard")
+    parser.add_argument("out", type=local_path, help="a file (.bin, .npy), or a folder that gets a file for each shard")
     parser.add_argument("--tokenizer", required=True, metavar="NAME_OR_FILE", help="a bundled vocabulary or a file")
     parser.add_argument(
         "--format", choices=FORMATS, help="how ids are framed: flat (nanoGPT), llm.c, npy (by the name of OUT)"

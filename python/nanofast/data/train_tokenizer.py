@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from nanofast.command import local_path
 from nanofast.data.amounts import positive_number, whole_number
 from nanofast.data.texts import read_texts
-from nanofast.remote import require_local
 from nanofast.tokenizer import GPT4_PATTERN, Tokenizer
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocab-size", type=whole_number, required=True, metavar="N", help="bytes and special tokens included"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the vocabulary goes")
+    parser.add_argument("--out", type=local_path, required=True, metavar="FILE", help="where the vocabulary goes")
     parser.add_argument(
         "--format",
         choices=["huggingface", "nanofast", "tiktoken"],
@@ -83,7 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
-    require_local("--out", arguments.out)
     if not arguments.out.parent.is_dir():
         raise FileNotFoundError(f"no folder `{arguments.out.parent}` to put `{arguments.out.name}` in; make it first")
     started = time.monotonic()
