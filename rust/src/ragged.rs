@@ -309,7 +309,17 @@ impl TokenBatch {
 
     /// The tokens of document `index`.
     pub fn document(&self, index: usize) -> &[u32] {
-        &self.values[self.offsets[index]..self.offsets[index + 1]]
+        &self.values[self.range(index)]
+    }
+
+    /// Where in `values` the tokens of document `index` lie.
+    pub fn range(&self, index: usize) -> std::ops::Range<usize> {
+        self.offsets[index]..self.offsets[index + 1]
+    }
+
+    /// The tokens of all documents.
+    pub fn values(&self) -> &[u32] {
+        &self.values
     }
 
     /// All documents in order.

@@ -11,6 +11,7 @@
 mod faults;
 mod open;
 mod resume;
+mod split;
 mod start;
 mod waiting;
 
@@ -25,7 +26,7 @@ use crate::lane::{BatchShape, SlotHeader};
 use crate::metrics::Metrics;
 #[cfg(test)]
 use crate::metrics::Stage;
-use crate::packing::{NOT_LEARNED, Span};
+use crate::packing::Span;
 use crate::piece::DocumentPlace;
 pub use crate::pipeline::Queues;
 use crate::pipeline::{Batches, Poll};
@@ -284,12 +285,7 @@ impl Loader {
         let rows = tokens.chunks_exact(row_length);
         let places = inputs.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
         for (row, (inputs, targets)) in rows.zip(places) {
-            for (input, token) in inputs.iter_mut().zip(row) {
-                *input = token & !NOT_LEARNED as i32;
-            }
-            for (target, token) in targets.iter_mut().zip(&row[1..]) {
-                *target = i64::from((*token).max(-1)); // negative is not learned
-            }
+            split::split_row(&row[..=length], inputs, targets);
         }
         Ok(())
     }

@@ -2,33 +2,27 @@
 //!
 //! The limit is why the codecs' crates are called here: a page of a few kilobytes may hold gigabytes.
 
+use std::cell::Cell;
 use std::io::Read;
 
 use parquet::basic::Compression;
 
 use super::Decoded;
 
-/// Decompresses the pages of one column chunk.
-pub(super) struct Decompressor {
-    codec: Compression,
-    /// Kept from page to page: its tables take 100 KiB.
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
+thread_local! {
+    /// Kept from page to page: its tables take 100 KiB. One that panics does not come back.
+    static ZSTD: Cell<Option<zstd::bulk::Decompressor<'static>>> = const { Cell::new(None) };
 }
 
-impl std::fmt::Debug for Decompressor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decompressor").field("codec", &self.codec).finish_non_exhaustive()
-    }
+/// Decompresses the pages of one column chunk.
+#[derive(Debug)]
+pub(super) struct Decompressor {
+    codec: Compression,
 }
 
 impl Decompressor {
     pub(super) fn new(codec: Compression) -> Self {
-        Self { codec, zstd: None }
-    }
-
-    /// Another one of the same codec, after a panic in this one.
-    pub(super) fn renewed(&self) -> Self {
-        Self::new(self.codec)
+        Self { codec }
     }
 
     pub(super) fn is_compressed(&self) -> bool {
@@ -36,7 +30,7 @@ impl Decompressor {
     }
 
     /// Appends the `size` bytes that `input` decompresses to.
-    pub(super) fn decompress(&mut self, input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+    pub(super) fn decompress(&self, input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
         if let Some(most) = self.most_bytes(input.len()).filter(|&most| size > most) {
             return Err(format!("a page of {size} bytes in {} that hold {most} at most", input.len()));
         }
@@ -48,7 +42,7 @@ impl Decompressor {
             // Writers leave the values of a page without any out altogether.
             _ if size == 0 && input.is_empty() => {}
             Compression::UNCOMPRESSED => output.extend_from_slice(input),
-            Compression::ZSTD(_) => self.zstd(input, size, output)?,
+            Compression::ZSTD(_) => zstd_frame(input, size, output)?,
             Compression::SNAPPY => {
                 let found = snap::raw::decompress_len(input).map_err(reason)?;
                 if found != size {
@@ -80,19 +74,6 @@ impl Decompressor {
             _ => None,
         }
     }
-
-    fn zstd(&mut self, input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
-        let decompressor = match &mut self.zstd {
-            Some(decompressor) => decompressor,
-            none => none.insert(zstd::bulk::Decompressor::new().map_err(reason)?),
-        };
-        // The decoder writes from a cursor's position on, up to the capacity.
-        let start = output.len();
-        let mut page = std::io::Cursor::new(&mut *output);
-        page.set_position(start as u64);
-        let found = decompressor.decompress_to_buffer(input, &mut page).map_err(reason)?;
-        if found == size { Ok(()) } else { Err(wrong_size(size, found)) }
-    }
 }
 
 /// Input buffer of the brotli decoder: its own default.
@@ -122,6 +103,21 @@ fn lz4_block(input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
     let found = lz4_flex::block::decompress_into(input, &mut output[start..]).map_err(reason)?;
     output.truncate(start + found);
     Ok(())
+}
+
+fn zstd_frame(input: &[u8], size: usize, output: &mut Vec<u8>) -> Decoded<()> {
+    let mut decompressor = match ZSTD.take() {
+        Some(decompressor) => decompressor,
+        None => zstd::bulk::Decompressor::new().map_err(reason)?,
+    };
+    // The decoder writes from a cursor's position on, up to the capacity.
+    let start = output.len();
+    let mut page = std::io::Cursor::new(&mut *output);
+    page.set_position(start as u64);
+    let found = decompressor.decompress_to_buffer(input, &mut page);
+    ZSTD.set(Some(decompressor));
+    let found = found.map_err(reason)?;
+    if found == size { Ok(()) } else { Err(wrong_size(size, found)) }
 }
 
 /// The deprecated codec `LZ4` means three things: Hadoop's framed blocks, the LZ4 frame format, or a bare block.

@@ -23,7 +23,7 @@ pub(super) const DELTA_BYTE_ARRAY: i64 = 7;
 const RLE_DICTIONARY: i64 = 8;
 
 /// A text's place in the page, the dictionary or the buffer of texts that lie in neither.
-type Span = (usize, usize);
+pub(super) type Span = (usize, usize);
 
 /// The texts that dictionary indices stand for.
 #[derive(Debug)]
@@ -42,7 +42,10 @@ impl Dictionary {
             return Err(format!("a dictionary of {} texts in {} bytes", header.num_values, bytes.len()));
         }
         let mut position = 0;
-        let spans = (0..header.num_values).map(|_| plain(&bytes, &mut position)).collect::<Decoded<_>>()?;
+        let mut spans = Vec::with_capacity(header.num_values as usize);
+        for _ in 0..header.num_values {
+            spans.push(plain(&bytes, &mut position)?);
+        }
         Ok(Self { bytes, spans })
     }
 
@@ -72,6 +75,7 @@ pub(super) enum Values {
 }
 
 /// A text's length in front of it.
+#[inline]
 fn plain(bytes: &[u8], position: &mut usize) -> Decoded<Span> {
     let length = bytes
         .get(*position..)
@@ -98,6 +102,18 @@ fn take(bytes: &[u8], position: &mut usize, length: usize) -> Decoded<Span> {
     }
     *position = end;
     Ok((start, end))
+}
+
+/// Fills `out` with what `next` gives; how many there are before an error, and the error.
+#[inline(always)]
+fn fill(out: &mut [Span], mut next: impl FnMut() -> Decoded<Span>) -> (usize, Decoded<()>) {
+    for (index, span) in out.iter_mut().enumerate() {
+        match next() {
+            Ok(found) => *span = found,
+            Err(reason) => return (index, Err(reason)),
+        }
+    }
+    (out.len(), Ok(()))
 }
 
 impl Values {
@@ -133,7 +149,21 @@ impl Values {
         })
     }
 
+    /// The next spans, as many as `out` takes, as `next` gives them; how many there are before an error, and the error.
+    pub(super) fn read(
+        &mut self,
+        bytes: &[u8],
+        written: &mut Vec<u8>,
+        out: &mut [Span],
+    ) -> (usize, Decoded<()>) {
+        if let Self::Plain { position } = self {
+            return fill(out, || plain(bytes, position));
+        }
+        fill(out, || self.next(bytes, written))
+    }
+
     /// The next text's span, in the buffer that `Page::read` adds for this encoding.
+    #[inline]
     pub(super) fn next(&mut self, bytes: &[u8], written: &mut Vec<u8>) -> Decoded<Span> {
         match self {
             Self::Plain { position } => plain(bytes, position),

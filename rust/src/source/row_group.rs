@@ -222,7 +222,7 @@ impl RowGroupReader {
     ) -> std::result::Result<(), String> {
         let skip = self.next_row.saturating_sub(location.first_row);
         let decoded = catch_unwind(AssertUnwindSafe(|| {
-            let bytes = decompress(&mut self.decompressor, room, &location.header, stored)?;
+            let bytes = decompress(&self.decompressor, room, &location.header, stored)?;
             if location.header.kind == PageKind::Dictionary {
                 self.dictionary = Some(Arc::new(Dictionary::decode(&location.header, bytes)?));
                 return Ok(());
@@ -235,7 +235,6 @@ impl RowGroupReader {
             Ok(())
         }));
         decoded.unwrap_or_else(|panic| {
-            self.decompressor = self.decompressor.renewed();
             Err(format!("a page that a decoder panics on: {}", said(&*panic).unwrap_or("no message")))
         })
     }
@@ -300,7 +299,7 @@ impl PageMemory {
 
 /// A page's bytes as its header declares them: checked where it has a checksum, levels first, then the values.
 pub(super) fn decompress(
-    decompressor: &mut Decompressor,
+    decompressor: &Decompressor,
     mut bytes: Pooled<u8>,
     header: &PageHeader,
     stored: &bytes::Bytes,

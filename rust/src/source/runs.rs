@@ -77,6 +77,22 @@ impl Runs {
         Ok(self.block[self.next % BLOCK])
     }
 
+    /// The next values, as many as `out` takes; how many there are before an error, and the error.
+    pub(super) fn read(&mut self, out: &mut [u32]) -> (usize, Decoded<()>) {
+        let mut done = 0;
+        while done < out.len() {
+            if self.next == self.end
+                && let Err(reason) = self.decode_block()
+            {
+                return (done, Err(reason));
+            }
+            let count = (self.end - self.next).min(out.len() - done);
+            out[done..done + count].copy_from_slice(&self.block[self.next..self.next + count]);
+            (self.next, done) = (self.next + count, done + count);
+        }
+        (done, Ok(()))
+    }
+
     /// Decodes the next block, or what of it lies in one run.
     #[inline(never)]
     fn decode_block(&mut self) -> Decoded<()> {
@@ -128,7 +144,22 @@ impl Runs {
 /// Numbers of `width` ≤ 32 bits from bit `at` on, as many as `out` takes and `bytes` has, one at least.
 fn unpack_all(bytes: &[u8], at: u64, width: u32, out: &mut [u32]) -> Decoded<usize> {
     let mask = (1_u64 << width) - 1;
-    for (index, value) in out.iter_mut().enumerate() {
+    let mut done = 0;
+    if width <= 8 && at.is_multiple_of(8) {
+        // Eight of them lie in one word.
+        let words = bytes.get((at / 8) as usize..).unwrap_or_default();
+        for (group, values) in out.chunks_exact_mut(8).enumerate() {
+            let Some(word) = words.get(group * width as usize..).and_then(|bytes| bytes.first_chunk()) else {
+                break;
+            };
+            let word = u64::from_le_bytes(*word);
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = (word >> (index as u32 * width) & mask) as u32;
+            }
+            done += 8;
+        }
+    }
+    for (index, value) in out.iter_mut().enumerate().skip(done) {
         let at = at + index as u64 * u64::from(width);
         let word = bytes.get((at / 8) as usize..).and_then(|bytes| bytes.first_chunk());
         *value = match word {
@@ -185,6 +216,13 @@ mod tests {
             let found: Vec<u32> = expected.iter().map(|_| runs.next().unwrap()).collect();
             assert_eq!(found, expected, "{width} bits");
             assert!(runs.next().is_err(), "nothing follows");
+            let mut runs = Runs::new(bytes.clone().into(), width as u32).unwrap();
+            let mut found = vec![0; expected.len() + 1];
+            let (first, rest) = found.split_at_mut(130);
+            assert_eq!(runs.read(first), (130, Ok(())));
+            let (count, end) = runs.read(rest);
+            assert!(count == expected.len() - 130 && end.is_err(), "nothing follows");
+            assert_eq!(found[..expected.len()], expected, "{width} bits, many at once");
             let mut cut = Runs::new(bytes[..bytes.len() - width].to_vec().into(), width as u32).unwrap();
             let found: Vec<u32> = std::iter::from_fn(|| cut.next().ok()).collect();
             assert_eq!(found, expected[..expected.len() - 8], "{width} bits, eight values short");

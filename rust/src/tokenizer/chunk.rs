@@ -102,12 +102,15 @@ impl Chunk {
         })
     }
 
-    /// Takes the segment `offset..end` of a document, whose `count` starts have been written to `room`.
+    /// Takes the segment `offset..end` of a document, whose `count` starts have been written to `room`; `memory` is the text
+    /// with what lies behind it.
+    #[expect(clippy::too_many_arguments, reason = "a segment and where it lies")]
     pub(super) fn push(
         &mut self,
         cache: &ShortCache,
         document: usize,
         text: &[u8],
+        memory: &[u8],
         offset: usize,
         end: usize,
         count: usize,
@@ -115,7 +118,7 @@ impl Chunk {
         let first = self.used;
         self.starts[first + count] = (end - offset) as u32;
         let starts = &self.starts[first..=first + count];
-        write_keys(cache, &text[offset..], starts, &mut self.keys[first..], &mut self.homes[first..]);
+        write_keys(cache, &memory[offset..], starts, &mut self.keys[first..], &mut self.homes[first..]);
         self.segments.push(Segment { document, offset, first, count, ends_document: end == text.len() });
         self.used += count + 1;
         self.num_bytes += end - offset;

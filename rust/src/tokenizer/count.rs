@@ -35,7 +35,7 @@ impl Encoder {
         };
         let mut at = 0;
         while at < text.len() {
-            match self.push_segment(splitter, 0, text, at) {
+            match self.push_segment(splitter, 0, text, text.as_bytes(), at) {
                 Some(next) => at = next,
                 None => {
                     self.finish(&|_| text.as_bytes(), &mut ids, &mut |_| {});

@@ -121,7 +121,7 @@ impl Encoder {
     /// When the split pattern fails on the text; `out` is then as it was.
     pub fn encode_str(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), EncodeError> {
         let before = out.len();
-        let result = self.add(0, text, &|_| text.as_bytes(), out, &mut |_| {});
+        let result = self.add(0, text, text.as_bytes(), &|_| text.as_bytes(), out, &mut |_| {});
         self.finish(&|_| text.as_bytes(), out, &mut |_| {});
         if result.is_err() {
             out.truncate(before);
@@ -174,7 +174,8 @@ impl Encoder {
             match part {
                 Part::Special(id) => out.push(id),
                 Part::Text(text) => {
-                    let result = self.add_plain(0, &text, &|_| text.as_bytes(), out, &mut |_| {});
+                    let result =
+                        self.add_plain(0, &text, text.as_bytes(), &|_| text.as_bytes(), out, &mut |_| {});
                     self.finish(&|_| text.as_bytes(), out, &mut |_| {});
                     result?;
                 }
@@ -206,14 +207,21 @@ impl Encoder {
         out: &mut TokenBatch,
     ) -> Result<(), DocumentError> {
         let text_of = |index| documents.document(range.start + index);
-        self.encode_texts(range.len(), text_of, out)
+        self.encode_texts(
+            range.len(),
+            text_of,
+            |index| validated(text_of(index)).map(|text| (text, text.as_bytes())),
+            out,
+        )
     }
 
-    /// As [`encode_batch`](Self::encode_batch), for `num_texts` texts wherever they lie.
+    /// As [`encode_batch`](Self::encode_batch), for `num_texts` texts wherever they lie; `valid` is `text_of` as UTF-8, and the
+    /// same with what lies behind it in memory.
     pub(super) fn encode_texts<'a>(
         &mut self,
         num_texts: usize,
         text_of: impl Fn(usize) -> &'a [u8],
+        valid: impl Fn(usize) -> Result<(&'a str, &'a [u8]), EncodeError>,
         out: &mut TokenBatch,
     ) -> Result<(), DocumentError> {
         let mut ends = Vec::with_capacity(num_texts);
@@ -222,8 +230,8 @@ impl Encoder {
         let before = values.len();
         let mut result = Ok(());
         for document in 0..num_texts {
-            let added = validated(text_of(document))
-                .and_then(|text| self.add(document, text, &text_of, values, &mut end));
+            let added = valid(document)
+                .and_then(|(text, memory)| self.add(document, text, memory, &text_of, values, &mut end));
             if let Err(error) = added {
                 result = Err(DocumentError { document, error });
                 break;
@@ -236,11 +244,12 @@ impl Encoder {
         result
     }
 
-    /// Encodes `text`, all but what waits in the chunk for more.
+    /// Encodes `text`, all but what waits in the chunk for more; `memory` begins with it.
     fn add<'a>(
         &mut self,
         document: usize,
         text: &str,
+        memory: &[u8],
         text_of: &impl Fn(usize) -> &'a [u8],
         out: &mut Vec<u32>,
         end: &mut impl FnMut(usize),
@@ -250,7 +259,7 @@ impl Encoder {
         }
         let parts = self.tables.rewriter.as_ref().filter(|it| !it.keeps(text)).map(|it| it.parts(text));
         match parts {
-            None => self.add_plain(document, text, text_of, out, end),
+            None => self.add_plain(document, text, memory, text_of, out, end),
             Some(parts) => {
                 self.finish(text_of, out, end);
                 self.add_parts(parts, out)?;
@@ -265,6 +274,7 @@ impl Encoder {
         &mut self,
         document: usize,
         text: &str,
+        memory: &[u8],
         text_of: &impl Fn(usize) -> &'a [u8],
         out: &mut Vec<u32>,
         end: &mut impl FnMut(usize),
@@ -280,7 +290,7 @@ impl Encoder {
         }
         let mut at = 0;
         while at < text.len() {
-            match self.push_segment(splitter, document, text, at) {
+            match self.push_segment(splitter, document, text, memory, at) {
                 Some(next) => at = next,
                 None => self.finish(text_of, out, end),
             }
@@ -294,12 +304,13 @@ impl Encoder {
         splitter: FamilySplitter,
         document: usize,
         text: &str,
+        memory: &[u8],
         at: usize,
     ) -> Option<usize> {
         let mut starts = Starts::new(self.chunk.room()?);
         let next = splitter.fill(text, at, &mut starts);
         let count = starts.len();
-        self.chunk.push(&self.caches.short, document, text.as_bytes(), at, next, count);
+        self.chunk.push(&self.caches.short, document, text.as_bytes(), memory, at, next, count);
         Some(next)
     }
 
@@ -345,7 +356,8 @@ impl Encoder {
     }
 }
 
-fn validated(text: &[u8]) -> Result<&str, EncodeError> {
+/// A text as UTF-8.
+pub(super) fn validated(text: &[u8]) -> Result<&str, EncodeError> {
     simdutf8::basic::from_utf8(text).map_err(|_| EncodeError::InvalidUtf8 { byte: first_bad_byte(text) })
 }
 

@@ -10,7 +10,7 @@ use super::short::{Key, ShortCache, key_of};
 use crate::tokenizer::probe::fetch_far;
 
 /// Writes the key and the home of each pretoken of `text` to the front of `keys` and `homes`, and asks for their lines.
-/// Pretoken `i` is `text[starts[i]..starts[i + 1]]`.
+/// Pretoken `i` is `text[starts[i]..starts[i + 1]]`. Bytes behind the last one save it a way of its own.
 ///
 /// # Panics
 /// When `keys` or `homes` are shorter than the pretokens are many.
@@ -30,14 +30,19 @@ pub(crate) fn write_keys(
         let done = count - starts[..count].iter().rev().take_while(|start| !has_room(start)).count();
         let (first_keys, last_keys) = keys.split_at_mut(done);
         let (first_homes, last_homes) = homes.split_at_mut(done);
-        let end = TextEnd::of(text, &starts[done..=count]);
         // SAFETY: `hashes_with_aes` has checked the processor. Starts ascend, so the first `done` of them have 16 bytes of
-        // text, and the others 16 bytes of the copy, which has as many more as the text's end has; there is a start behind
-        // each, and as many keys and homes.
+        // text; there is a start behind each, and as many keys and homes.
         #[expect(unsafe_code, reason = "vector instructions, unchecked loads")]
         unsafe {
             vectors::write_keys(cache, text, &starts[..=done], first_keys, first_homes);
-            vectors::write_keys(cache, &end.bytes, &end.starts[..=count - done], last_keys, last_homes);
+        }
+        if done < count {
+            let end = TextEnd::of(text, &starts[done..=count]);
+            // SAFETY: as above; the others have 16 bytes of the copy, which has as many more as the text's end has.
+            #[expect(unsafe_code, reason = "vector instructions, unchecked loads")]
+            unsafe {
+                vectors::write_keys(cache, &end.bytes, &end.starts[..=count - done], last_keys, last_homes);
+            }
         }
         return;
     }
@@ -84,16 +89,23 @@ mod tests {
 
     #[test]
     fn keys_and_homes_are_those_of_one_pretoken_at_a_time() {
-        let text: Vec<u8> = (0..70).map(|index| b'a' + index % 26).collect();
+        let whole: Vec<u8> = (0..70).map(|index| b'a' + index % 26).collect();
         let made = || ShortCache::new(10);
         for cache in [made(), made().one_by_one(), made().without_aes()] {
-            for length in 1..=text.len() {
+            for length in 1..=whole.len() {
                 for step in [1, 2, 3, 7, 15, 16, 17, 40] {
-                    let text = &text[..length];
+                    let text = &whole[..length];
                     let starts: Vec<u32> = (0..length as u32).step_by(step).chain([length as u32]).collect();
                     let count = starts.len() - 1;
                     let (mut keys, mut homes) = (vec![0; count], vec![0; count]);
                     write_keys(&cache, text, &starts, &mut keys, &mut homes);
+                    let (mut with_more, mut homes_with_more) = (vec![0; count], vec![0; count]);
+                    write_keys(&cache, &whole, &starts, &mut with_more, &mut homes_with_more);
+                    assert_eq!(
+                        (&with_more, &homes_with_more),
+                        (&keys, &homes),
+                        "whatever lies behind the text"
+                    );
                     for (at, &key) in keys.iter().enumerate() {
                         let (start, end) = (starts[at] as usize, starts[at + 1] as usize);
                         assert_eq!(key, key_of(text, start, end - start), "{start}..{end} of {length}");

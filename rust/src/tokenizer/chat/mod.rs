@@ -116,8 +116,12 @@ impl Renderer {
             sheet.end();
         }
         encoded.clear();
+        // A conversation is UTF-8 as a whole, or its texts are looked at one by one.
+        let conversations: Vec<_> =
+            documents.iter().map(|bytes| simdutf8::basic::from_utf8(bytes).ok()).collect();
         let text_of = |index| sheet.text(index, documents);
-        if let Err(failed) = encoder.encode_texts(sheet.num_texts(), text_of, encoded) {
+        let valid = |index| sheet.valid(index, documents, &conversations);
+        if let Err(failed) = encoder.encode_texts(sheet.num_texts(), text_of, valid, encoded) {
             let Place { document, message } = sheet.place(failed.document);
             result = Err(DocumentError { document, error: in_message(failed.error, message) });
         }

@@ -49,15 +49,11 @@ impl<'a> Scribe<'a> {
 
     /// Writes it; with `prompts`, what stands in front of an assistant's answer follows.
     pub(super) fn write(mut self, prompts: bool) -> Result<()> {
-        let mut fields = Fields::new(self.conversation).peekable();
+        let mut fields = Fields::new(self.conversation);
         self.sheet.recite(&self.rules.bos, false, self.conversation, self.place);
-        match fields.peek() {
-            None => return Err(self.refuse("it has no messages")),
-            Some((Field::Document, range)) => {
-                self.document(range.clone());
-                return Ok(());
-            }
-            Some(_) => {}
+        if let Some(range) = fields.next_if(Field::Document) {
+            self.document(range);
+            return Ok(());
         }
         let last_learned = self.last_learned();
         while let Some((field, range)) = fields.next() {
@@ -65,7 +61,7 @@ impl<'a> Scribe<'a> {
                 Field::Role => {
                     self.end_message();
                     self.place.message = Some(self.place.message.map_or(0, |message| message + 1));
-                    if let Some((_, reason)) = fields.next_if(|(field, _)| *field == Field::Broken) {
+                    if let Some(reason) = fields.next_if(Field::Broken) {
                         return Err(self.refuse(self.said(reason)));
                     }
                     self.begin_message(range, last_learned)?;
@@ -174,8 +170,11 @@ impl<'a> Scribe<'a> {
 
     /// Which of `ROLES`.
     fn role_of(&self, role: &[u8]) -> Result<usize> {
-        let expected = [USER, ASSISTANT][self.num_turns % 2];
-        if role == ROLES[expected].as_bytes() {
+        let is_user = self.num_turns.is_multiple_of(2);
+        let expected = if is_user { USER } else { ASSISTANT };
+        // Constants are compared in registers.
+        let is_expected = if is_user { role == b"user" } else { role == b"assistant" };
+        if is_expected {
             return Ok(expected);
         }
         if self.place.message == Some(0) && role == b"system" {

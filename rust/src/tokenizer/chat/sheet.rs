@@ -10,7 +10,8 @@ use std::ops::Range;
 use super::overlaps::Overlaps;
 use super::template::Piece;
 use crate::ragged::{DocumentBatch, NOT_LEARNED, TokenBatch};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::encoder::validated;
+use crate::tokenizer::{EncodeError, Tokenizer};
 
 /// What a batch of conversations will be made of, in order.
 #[derive(Debug, Default)]
@@ -108,6 +109,23 @@ impl Sheet {
         }
     }
 
+    /// … as UTF-8, and with what lies behind it, where `conversations` are those of `documents` that are UTF-8 as a whole …
+    pub(super) fn valid<'a>(
+        &'a self,
+        index: usize,
+        documents: &'a DocumentBatch,
+        conversations: &[Option<&'a str>],
+    ) -> Result<(&'a str, &'a [u8]), EncodeError> {
+        let segment = &self.segments[index];
+        if let Text::Said(range) = &segment.text
+            && let Some(conversation) = conversations[segment.place.document]
+            && let Some(text) = conversation.get(range.clone())
+        {
+            return Ok((text, &conversation.as_bytes()[range.start..]));
+        }
+        validated(self.text(index, documents)).map(|text| (text, text.as_bytes()))
+    }
+
     /// … and where it is said.
     pub(super) fn place(&self, index: usize) -> Place {
         self.segments[index].place
@@ -123,38 +141,48 @@ impl Sheet {
         out: &mut TokenBatch,
     ) {
         let bit = |learned: bool| if learned || learns_all { 0 } else { NOT_LEARNED };
-        let (mut documents, mut index) = (0, 0);
+        let begin = out.num_tokens();
+        // Room for all, and for what copying in whole vectors writes too much.
+        let values = out.values_mut();
+        values.resize(begin + encoded.num_tokens() + self.steps.len() + LANES, 0);
+        let (mut documents, mut index, mut end) = (0, 0, begin);
+        let mut ends = Vec::with_capacity(num_documents);
         for step in &self.steps {
             if documents == num_documents {
-                return;
+                break;
             }
-            let values = out.values_mut();
             match *step {
-                Step::Special { id, learned } => values.push(id | bit(learned)),
+                Step::Special { id, learned } => {
+                    values[end] = id | bit(learned);
+                    end += 1;
+                }
                 Step::Segment => {
-                    let tokens = encoded.document(index);
+                    let range = encoded.range(index);
+                    let to = &mut values[end..];
                     match &self.segments[index].learned {
                         Learned::Whole(learned) => {
-                            let bit = bit(*learned);
-                            values.extend(tokens.iter().map(|token| token | bit));
+                            copy_with(bit(*learned), encoded.values(), range.clone(), to)
                         }
                         Learned::Marked(marks) => {
                             let Text::Joined(text) = &self.segments[index].text else { continue };
                             let mut learned = Overlaps::new(&self.marks[marks.clone()], text.start);
-                            values.extend(tokens.iter().map(|&token| {
+                            for (to, &token) in to.iter_mut().zip(&encoded.values()[range.clone()]) {
                                 let length = tokenizer.token_bytes(token).map_or(0, <[u8]>::len);
-                                token | bit(learned.next(length))
-                            }));
+                                *to = token | bit(learned.next(length));
+                            }
                         }
                     }
+                    end += range.len();
                     index += 1;
                 }
                 Step::End => {
-                    out.end_document();
+                    ends.push(end);
                     documents += 1;
                 }
             }
         }
+        values.truncate(ends.last().copied().unwrap_or(begin));
+        ends.into_iter().for_each(|end| out.end_document_at(end));
     }
 
     /// Ends the conversation at hand.
@@ -234,5 +262,43 @@ impl Sheet {
         };
         self.segments.push(Segment { place, text, learned });
         self.steps.push(Step::Segment);
+    }
+}
+
+/// Tokens that are copied at once.
+const LANES: usize = 8;
+
+/// Copies `tokens[range]`, each with `bit`, to the front of `to`, which has room for `LANES` more; what lies there then is of
+/// no meaning.
+#[inline]
+fn copy_with(bit: u32, tokens: &[u32], range: Range<usize>, to: &mut [u32]) {
+    let to = &mut to[..range.len() + LANES];
+    let mut at = 0;
+    while at < range.len() {
+        let from = &tokens[range.start + at..];
+        match from.first_chunk::<LANES>() {
+            Some(from) => to[at..at + LANES].copy_from_slice(&from.map(|token| token | bit)),
+            None => to[at..].iter_mut().zip(from).for_each(|(to, token)| *to = token | bit),
+        }
+        at += LANES;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_copied_whole_wherever_they_end() {
+        let tokens: Vec<u32> = (1..40).collect();
+        for start in 0..tokens.len() {
+            for end in start..=tokens.len() {
+                let mut to = [0; 48];
+                copy_with(NOT_LEARNED, &tokens, start..end, &mut to);
+                let expected: Vec<u32> = tokens[start..end].iter().map(|token| token | NOT_LEARNED).collect();
+                assert_eq!(to[..end - start], expected);
+                assert!(to[end - start + LANES..].iter().all(|&token| token == 0));
+            }
+        }
     }
 }
