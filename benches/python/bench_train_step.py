@@ -161,7 +161,7 @@ def test_tokens_a_second(depth: int, smoke: bool, results: Results) -> None:
 
 
 def test_waiting_for_data(smoke: bool, results: Results, tmp_path: Path) -> None:
-    num_steps, sequence_length = (3, 64) if smoke else (20, 512)
+    num_steps, sequence_length = (3, 64) if smoke else (10, 512)
     rows = []
     for depth in DEPTHS[:1] if smoke else DEPTHS:
         sizes = {"depth": depth, "sequence_length": sequence_length}

@@ -12,24 +12,6 @@ use crate::packing::NOT_LEARNED;
 /// When one of them is of another length.
 pub(super) fn split_row(row: &[i32], inputs: &mut [i32], targets: &mut [i64]) {
     assert!(row.len() == inputs.len() + 1 && targets.len() == inputs.len(), "a row is one token longer");
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        #[expect(unsafe_code, reason = "compiled for wider vectors")]
-        return unsafe { split_avx2(row, inputs, targets) };
-    }
-    split(row, inputs, targets);
-}
-
-/// [`split`], compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn split_avx2(row: &[i32], inputs: &mut [i32], targets: &mut [i64]) {
-    split(row, inputs, targets);
-}
-
-#[inline(always)]
-fn split(row: &[i32], inputs: &mut [i32], targets: &mut [i64]) {
     for ((input, target), pair) in inputs.iter_mut().zip(targets).zip(row.windows(2)) {
         *input = pair[0] & !NOT_LEARNED as i32;
         *target = i64::from(pair[1].max(-1)); // negative is not learned
