@@ -18,7 +18,7 @@ RESULTS = pytest.StashKey[Results]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benches")
-    group.addoption("--smoke", action="store_true", help="run each bench once, on little data; nothing is kept")
+    group.addoption("--smoke", action="store_true", help="run each bench once, on little data")
     group.addoption("--vocabulary", action="append", help="bench this vocabulary only (may be given again)")
     group.addoption("--corpus", action="append", help="bench the tokenizer on this corpus only (may be given again)")
     group.addoption("--threads", action="append", type=int, help="bench the tokenizer with so many threads only")

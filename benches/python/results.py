@@ -2,13 +2,14 @@
 
 Each bench adds its tables to the `results` fixture. The markdown is for reading, the CSV has a line a figure, the JSON
 everything, single samples included. A run at the same commit, day and machine puts its tables into the same files, in
-the place of those with the same titles; a run with `--smoke` writes `smoke.*` anew.
+the place of those with the same titles; a run with `--smoke`, or with files that differ from the commit, writes anew.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import platform
@@ -60,6 +61,7 @@ class Results:
     """The tables of a run, in the order in which they were made."""
 
     is_smoke: bool
+    facts: dict[str, Any] = field(default_factory=lambda: circumstances())  # as they are when the run begins
     tables: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, table: Table) -> None:
@@ -72,11 +74,12 @@ class Results:
 
     def store(self) -> Path:
         """Write the three files; returns their path without its ending."""
-        facts = circumstances()
+        facts = self.facts
         cpu = re.sub(r"[^a-z0-9]+", "-", facts["machine"]["cpu"].lower()).strip("-")
         path = FOLDER / ("smoke" if self.is_smoke else f"{facts['date']}_{cpu}_{short(facts['commit'])}")
         tables = self.tables
-        if not self.is_smoke and (before := path.with_name(f"{path.name}.json")).exists():
+        is_one_tree = not (facts["commit"] or "+").endswith("+")
+        if is_one_tree and not self.is_smoke and (before := path.with_name(f"{path.name}.json")).exists():
             made = {table["title"] for table in tables}
             kept = json.loads(before.read_text("utf-8"))["tables"]
             tables = [table for table in kept if table["title"] not in made] + tables
@@ -97,10 +100,12 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def shown(number: float) -> str:
-    """Three digits that count."""
+    """Three digits that count, two of what is small."""
     size = abs(number)
     if size >= 1000:
         return f"{number:,.0f}"
+    if 0 < size < 0.1:
+        return f"{number:.2g}"
     return f"{number:.0f}" if size >= 100 else f"{number:.1f}" if size >= 10 else f"{number:.2f}"
 
 
@@ -135,8 +140,9 @@ def as_csv(whole: dict[str, Any]) -> str:
     ends = (whole["machine"]["cpu"], whole["commit"])
     for table in whole["tables"]:
         for row in table["rows"]:
-            name = ", ".join(cell for cell in row if isinstance(cell, str))
-            for column, cell in zip(table["header"], row, strict=True):
+            leading = list(itertools.takewhile(lambda cell: isinstance(cell, str | int), row[:-1]))
+            name = ", ".join(map(str, leading))
+            for column, cell in list(zip(table["header"], row, strict=True))[len(leading) :]:
                 if isinstance(cell, dict):
                     figures = [round(cell[part], 4) for part in ("median", "least", "most")]
                 elif isinstance(cell, int | float):
@@ -171,7 +177,7 @@ def about(facts: dict[str, Any]) -> str:
     return (
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}.\n"
         f"Versions: {versions}; commit {short(facts['commit'])}.\n"
-        "Figures with brackets: median (least–most) of the rounds."
+        "Figures with brackets: median (least–most) of the rounds, or of what else the notes say was repeated."
     )
 
 

@@ -64,16 +64,15 @@ class BackgroundWriter:
             size = sum(file.stat().st_size for file in path.iterdir())
         except Exception as error:  # whatever it was: it is told, and training and later checkpoints go on
             return Written(step, self.folder, 0, time.perf_counter() - start, _reason(error))
-        kept = None
-        try:
-            self.retain(step)
-        except Exception as error:  # the new one is there all the same
-            kept = _reason(error)
-        return Written(step, path, size, time.perf_counter() - start, kept=kept)
+        return Written(step, path, size, time.perf_counter() - start, kept=self.retain(step))
 
-    def retain(self, newest: int) -> None:
-        """Delete what need not be kept, once the checkpoint of step `newest` is there."""
-        checkpoint.retain(self.folder, newest, *self._keep)
+    def retain(self, newest: int) -> str | None:
+        """Delete what need not be kept, once the checkpoint of step `newest` is there; why, where that failed."""
+        try:
+            checkpoint.retain(self.folder, newest, *self._keep)
+        except Exception as error:  # the new one is there all the same
+            return _reason(error)
+        return None
 
     def poll(self) -> list[Written]:
         """What has been finished since the last question."""

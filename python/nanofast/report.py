@@ -88,7 +88,7 @@ def write_report(run_dir: Path | str, other: Path | str | None = None, *, reload
     facts = {**_facts(runs), "reload_seconds": reload_seconds}
     for name in ("report.md", "report.html"):
         text = environment.get_template(name + ".j2").render(facts)
-        with file_aside(run.folder / name) as partial:
+        with file_aside(run.folder / name, lasts=reload_seconds is None) as partial:
             partial.write_text(text, encoding="utf-8")
     return run.folder / "report.html"
 

@@ -148,8 +148,7 @@ def open_validation_loader(
 
     Every lane gives the same rows, `tokens` in all and rounded up, whatever the batch size and the world size; batches
     are the largest up to the device batch size that these rows can be cut into. Text comes in the order of the split,
-    one document behind the other. `data` None stands for what the configuration was resolved
-    to.
+    one document behind the other. `data` None stands for what the configuration was resolved to.
     """
     assert config.schedule.device_batch_size is not None
     source = data or config.data.data

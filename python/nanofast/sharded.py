@@ -48,7 +48,7 @@ def save_shards(trainer: Trainer) -> list[Written]:
     state = {**trainer.optimizers.state_tensors(cut=True), **random_states(trainer.world.device)}
     tensors = {f"model/{name}": tensor for name, tensor in trainer.model.state_dict().items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.items()}
-    plain, path, error = values(trainer), trainer.writer.folder, None
+    plain, path, error, kept = values(trainer), trainer.writer.folder, None, None
     try:
         aside = object_from_main(_begun(trainer) if is_main else None)
         if isinstance(aside, Exception):
@@ -57,13 +57,13 @@ def save_shards(trainer: Trainer) -> list[Written]:
             save(tensors, storage_writer=FileSystemWriter(aside / FOLDER), no_dist=not is_connected())
         if is_main:
             path = checkpoint.finish(Snapshot(values=plain), aside, step)
-            trainer.writer.retain(step)
+            kept = trainer.writer.retain(step)
     except Exception as problem:  # told; training and later checkpoints go on
         error = f"{type(problem).__name__}: {str(problem).splitlines()[0]}"
     if not is_main:
         return []
     size = 0 if error else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return [Written(step, path, size, time.perf_counter() - start, error)]
+    return [Written(step, path, size, time.perf_counter() - start, error, kept)]
 
 
 @contextlib.contextmanager

@@ -60,12 +60,19 @@ def folder_aside(final: Path, is_complete: Callable[[Path], bool]) -> Iterator[P
 
 
 @contextmanager
-def file_aside(final: Path) -> Iterator[Path]:
-    """A path to write a file at, which becomes `final` when the block ends well and disappears when it does not."""
+def file_aside(final: Path, *, lasts: bool = True) -> Iterator[Path]:
+    """A path to write a file at, which becomes `final` when the block ends well and disappears when it does not.
+
+    What does not last, since it is written anew every few seconds, is not waited for to be on the disk.
+    """
+    _sweep(final)
     path = _beside(final)
     try:
         yield path
-        publish(path, final)
+        if lasts:
+            publish(path, final)
+        else:
+            path.replace(final)
     finally:
         path.unlink(missing_ok=True)
 
@@ -85,7 +92,7 @@ def _sweep(final: Path) -> None:
     for path in final.parent.glob(f".{final.name}.*.partial"):
         try:
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(path)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError:  # another process sweeps too
             continue
 

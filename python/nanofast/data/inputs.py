@@ -43,13 +43,13 @@ def find_inputs(paths: Sequence[str], *, code: bool = False, without: Path | Non
         NotFoundError: a path that is not there, or nothing to read in it.
         InvalidError: a file of no known kind, or one that two paths name.
     """
-    named: dict[str, str] = {}  # by what
+    named: dict[str, int] = {}  # by which of the paths
     found = []
-    for path in paths:
+    for number, path in enumerate(paths):
         for source in _named(path, code, without):
             place = source.path if source.path.startswith(HUB_PREFIX) else os.path.abspath(source.path)  # noqa: PTH100  # links stay
-            if (before := named.setdefault(place, path)) != path:
-                raise InvalidError(f"`{source.path}` is named twice, by `{before}` and `{path}`; name it once")
+            if (before := named.setdefault(place, number)) != number:
+                raise InvalidError(f"`{source.path}` is named twice, by `{paths[before]}` and `{path}`; name it once")
             found.append(source)
     return found
 

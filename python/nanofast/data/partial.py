@@ -84,7 +84,8 @@ class Partial:
     def publish(self) -> None:
         """Give the file its name, when it is on the disk."""
         self._file.flush()
-        self._about.unlink(missing_ok=True)  # first, or a kill in between would leave it for ever
+        os.fsync(self._file.fileno())  # takes long, and may fail: until then it can be resumed
+        self._about.unlink(missing_ok=True)  # before the name, or a kill in between would leave it for ever
         publish(self.path, self.final)
 
     def discard(self) -> None:

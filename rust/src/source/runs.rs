@@ -63,18 +63,12 @@ impl Runs {
     /// The next value.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Decoded<u32> {
-        let value = self.peek()?;
-        self.next += 1;
-        Ok(value)
-    }
-
-    /// The next value, which stays the next one.
-    #[inline(always)]
-    pub(super) fn peek(&mut self) -> Decoded<u32> {
         if self.next == self.end {
             self.decode_block()?;
         }
-        Ok(self.block[self.next % BLOCK])
+        let value = self.block[self.next % BLOCK];
+        self.next += 1;
+        Ok(value)
     }
 
     /// The next values, as many as `out` takes; how many there are before an error, and the error.
@@ -232,7 +226,7 @@ mod tests {
     #[test]
     fn peeking_takes_nothing() {
         let mut runs = Runs::repeated(3, 2);
-        assert_eq!((runs.peek(), runs.next(), runs.peek(), runs.next()), (Ok(3), Ok(3), Ok(3), Ok(3)));
-        assert!(runs.peek().is_err());
+        assert_eq!((runs.next(), runs.next()), (Ok(3), Ok(3)));
+        assert!(runs.next().is_err());
     }
 }

@@ -3,8 +3,9 @@
 //! ```text
 //! messages.role   (0, hi) (1, hi) (0, empty list) (0, hi) (1, hi) (1, hi)      repetition level 0 begins a row
 //! ```
-//! Entries are decoded some at a time, into a block, and taken one by one. Pages are read, checked and decompressed as those of texts are; what is different is that an entry is no row, so
-//! that nobody can tell which rows a page holds without decoding those before it.
+//! Entries are decoded some at a time, into a block, and taken one by one. Pages are read, checked and decompressed as those
+//! of texts are; what is different is that an entry is no row, so that nobody can tell which rows a page holds without
+//! decoding those before it.
 
 use std::sync::Arc;
 

@@ -76,9 +76,7 @@ impl TextEnd {
                 0
             }
         };
-        if starts.len() > 1 {
-            end.starts.iter_mut().zip(starts).for_each(|(to, &from)| *to = from - begin as u32);
-        }
+        end.starts.iter_mut().zip(starts).for_each(|(to, &from)| *to = from - begin as u32);
         end
     }
 }

@@ -116,9 +116,10 @@ impl Renderer {
             sheet.end();
         }
         encoded.clear();
+        let written = result.as_ref().map_or_else(|failed| failed.document, |()| documents.len());
         // A conversation is UTF-8 as a whole, or its texts are looked at one by one.
         let conversations: Vec<_> =
-            documents.iter().map(|bytes| simdutf8::basic::from_utf8(bytes).ok()).collect();
+            documents.iter().take(written).map(|bytes| simdutf8::basic::from_utf8(bytes).ok()).collect();
         let text_of = |index| sheet.text(index, documents);
         let valid = |index| sheet.valid(index, documents, &conversations);
         if let Err(failed) = encoder.encode_texts(sheet.num_texts(), text_of, valid, encoded) {
