@@ -184,8 +184,8 @@ def test_waiting_for_data(smoke: bool, results: Results, tmp_path: Path) -> None
             ("depth", "tokens a step", "step, ms", "wait for data, ms", "wait, % of the steps"),
             rows,
             (
-                f"the default run on the sample corpus, rows of {sequence_length}, one thread for torch; {num_steps - 1} steps; "
-                "the first of the run, which waits for the loader to begin, is left out",
+                f"the default run on the sample corpus, rows of {sequence_length}, one thread for torch; "
+                f"{num_steps - 1} steps; the first of the run, which waits for the loader to begin, is left out",
             ),
         )
     )
