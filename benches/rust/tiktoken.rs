@@ -16,14 +16,16 @@ fn main() -> anyhow::Result<()> {
         anyhow::ensure!(!encoding("r50k_base")?.encode_ordinary("word").is_empty());
         return Ok(());
     };
-    let (encoding, threads) = (encoding(vocabulary)?, threads.parse()?);
+    let threads = threads.parse()?;
+    // One each: threads that share one wait for each other's regular expression.
+    let encodings = vec![encoding(vocabulary)?; threads];
     let mut parts = vec![vec!["a".to_owned()]; threads];
-    count_tokens(&encoding, &parts);
+    count_tokens(&encodings, &parts);
     answer("ready")?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         if line.is_empty() {
-            answer(count_tokens(&encoding, &parts))?;
+            answer(count_tokens(&encodings, &parts))?;
         } else {
             parts = deal(read_texts(&std::fs::read(line)?)?, threads);
             answer(parts.iter().map(Vec::len).sum::<usize>())?;
@@ -71,12 +73,12 @@ fn deal(texts: Vec<String>, threads: usize) -> Vec<Vec<String>> {
     parts
 }
 
-fn count_tokens(encoding: &CoreBPE, parts: &[Vec<String>]) -> usize {
-    let count =
-        |texts: &[String]| texts.iter().map(|text| encoding.encode_ordinary(text).len()).sum::<usize>();
+fn count_tokens(encodings: &[CoreBPE], parts: &[Vec<String>]) -> usize {
+    let count = |(encoding, texts): (&CoreBPE, &Vec<String>)| {
+        texts.iter().map(|text| encoding.encode_ordinary(text).len()).sum::<usize>()
+    };
     thread::scope(|scope| {
-        let others: Vec<_> = parts[1..].iter().map(|texts| scope.spawn(move || count(texts))).collect();
-        let own = count(&parts[0]);
-        others.into_iter().fold(own, |sum, other| sum + other.join().expect("no panic"))
+        let all: Vec<_> = encodings.iter().zip(parts).map(|both| scope.spawn(move || count(both))).collect();
+        all.into_iter().map(|one| one.join().expect("no panic")).sum()
     })
 }
