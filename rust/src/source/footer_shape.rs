@@ -1,5 +1,5 @@
-//! A footer's schema, looked through before the parquet crate builds it: its elements say how many children they have, and the
-//! crate makes room for as many, and calls itself for each level.
+//! A footer, looked through before the parquet crate reads it. The elements of its schema say how many children they have, and
+//! the crate makes room for as many, and calls itself for each level; in what follows, lists say how long they are.
 //!
 //! ```text
 //! schema  [root 2][messages 1][list 1][text 0][id 0]      children of all: one less than there are elements
@@ -42,6 +42,115 @@ const LOGICAL: &[(i64, &[(i64, Kind)])] = &[
     (17, &[(1, BYTES)]),
     (18, &[(1, BYTES), (2, Kind::Integer)]),
 ];
+
+/// What a field behind the schema holds.
+#[derive(Clone, Copy)]
+enum Shape {
+    One(Kind),
+    Struct(Fields),
+    List(&'static Shape),
+}
+
+/// The fields of a structure that the crate reads, by number; others it passes over by their type.
+type Fields = &'static [(i64, Shape)];
+
+const NUMBER: Shape = Shape::One(Kind::Integer);
+const TEXT: Shape = Shape::One(BYTES);
+const TRUTH: Shape = Shape::One(Kind::Bool(true));
+const ANY: Shape = Shape::Struct(&[]);
+
+const FOOTER: Fields = &[
+    (3, NUMBER),
+    (4, Shape::List(&Shape::Struct(ROW_GROUP))),
+    (5, Shape::List(&Shape::Struct(KEY_VALUE))),
+    (6, TEXT),
+    (7, Shape::List(&ANY)),
+    (8, ANY),
+    (9, TEXT),
+];
+const ROW_GROUP: Fields = &[
+    (1, Shape::List(&Shape::Struct(COLUMN_CHUNK))),
+    (2, NUMBER),
+    (3, NUMBER),
+    (4, Shape::List(&Shape::Struct(&[(1, NUMBER), (2, TRUTH), (3, TRUTH)]))),
+    (5, NUMBER),
+    (6, NUMBER),
+    (7, NUMBER),
+];
+const COLUMN_CHUNK: Fields = &[
+    (1, TEXT),
+    (2, NUMBER),
+    (3, Shape::Struct(COLUMN_METADATA)),
+    (4, NUMBER),
+    (5, NUMBER),
+    (6, NUMBER),
+    (7, NUMBER),
+    (8, ANY),
+    (9, TEXT),
+];
+const COLUMN_METADATA: Fields = &[
+    (1, NUMBER),
+    (2, Shape::List(&NUMBER)),
+    (3, Shape::List(&TEXT)),
+    (4, NUMBER),
+    (5, NUMBER),
+    (6, NUMBER),
+    (7, NUMBER),
+    (8, Shape::List(&Shape::Struct(KEY_VALUE))),
+    (9, NUMBER),
+    (10, NUMBER),
+    (11, NUMBER),
+    (12, Shape::Struct(STATISTICS)),
+    (13, Shape::List(&ANY)),
+    (14, NUMBER),
+    (15, NUMBER),
+    (16, ANY),
+    (17, ANY),
+];
+const STATISTICS: Fields =
+    &[(1, TEXT), (2, TEXT), (3, NUMBER), (4, NUMBER), (5, TEXT), (6, TEXT), (7, TRUTH), (8, TRUTH)];
+const KEY_VALUE: Fields = &[(1, TEXT), (2, TEXT)];
+
+/// Looks through what follows the schema, which ends at `schema_end`. The crate passes over a list of truth values without
+/// reading any, so that six bytes that claim two thousand million of them keep it busy for seconds, and as many more as a
+/// footer has room for: there is no such list in one.
+///
+/// # Errors
+/// A list of truth values, or a field that is not of its type.
+pub(super) fn check_behind(footer: &[u8], schema_end: usize) -> Decoded<()> {
+    let mut bytes = Compact::new(&footer[schema_end..]);
+    let mut last = 2; // the schema's number
+    check_fields(&mut bytes, FOOTER, &mut last)
+}
+
+fn check_fields(bytes: &mut Compact<'_>, fields: Fields, last: &mut i64) -> Decoded<()> {
+    while let Some(kind) = bytes.field(last)? {
+        match (fields.iter().find(|(number, _)| number == last), kind) {
+            (None, _) => bytes.skip(kind)?,
+            (Some((_, Shape::One(expected))), _) if is_same(*expected, kind) => bytes.skip(kind)?,
+            (Some((_, Shape::Struct(fields))), Kind::Struct) => check_fields(bytes, fields, &mut 0)?,
+            (Some((_, Shape::List(element))), Kind::List) => check_list(bytes, element)?,
+            _ => return Err(format!("field {last} of type {kind:?}")),
+        }
+    }
+    Ok(())
+}
+
+fn check_list(bytes: &mut Compact<'_>, element: &Shape) -> Decoded<()> {
+    let (kind, length) = bytes.list()?;
+    for _ in 0..length {
+        match element {
+            Shape::Struct(fields) if kind == Kind::Struct => check_fields(bytes, fields, &mut 0)?,
+            Shape::One(expected) if *expected == kind => bytes.skip(kind)?,
+            _ => return Err(format!("a list of elements of type {kind:?}")),
+        }
+    }
+    Ok(())
+}
+
+fn is_same(expected: Kind, found: Kind) -> bool {
+    expected == found || matches!((expected, found), (Kind::Bool(_), Kind::Bool(_)))
+}
 
 /// Where the schema ends in a footer, in bytes. Nothing but the version stands before it.
 ///
@@ -140,10 +249,11 @@ fn check_choice(kind: Kind) -> Decoded<()> {
 
 fn check_kind(fields: &[(i64, Kind)], number: i64, kind: Kind) -> Decoded<()> {
     let expected = fields.iter().find(|(field, _)| *field == number).map(|&(_, kind)| kind);
-    match (expected, kind) {
-        (None, _) | (Some(Kind::Bool(_)), Kind::Bool(_)) => Ok(()),
-        (Some(expected), _) if expected == kind => Ok(()),
-        _ => Err(format!("field {number} of the schema is of type {kind:?}")),
+    match expected {
+        Some(expected) if !is_same(expected, kind) => {
+            Err(format!("field {number} of the schema is of type {kind:?}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -188,6 +298,23 @@ mod tests {
         let deep = [vec![1; 100_000], vec![0]].concat();
         let levels = schema_end(&footer(&deep)).unwrap_err();
         assert!(levels.contains("more than 200 levels"), "{levels}");
+    }
+
+    #[test]
+    fn lists_of_truth_values_and_other_types_are_refused_behind_the_schema() {
+        let behind = |rest: &[u8]| {
+            let mut bytes = footer(&[0]);
+            let end = schema_end(&bytes).unwrap();
+            bytes.splice(end.., rest.iter().copied());
+            check_behind(&bytes, end)
+        };
+        assert_eq!(behind(&[0x16, 0, 0x19, 0x0c, 0]), Ok(()), "no rows, no row groups");
+        assert_eq!(behind(&[0x16, 0, 0x19, 0x1c, 0, 0]), Ok(()), "a row group of nothing");
+        // An unknown field of two thousand million truth values.
+        let busy = behind(&[0xe9, 0xf1, 0xff, 0xff, 0xff, 0xff, 7, 0]).unwrap_err();
+        assert!(busy.contains("list of truth values"), "{busy}");
+        assert!(behind(&[0x15 + 0x10, 0]).unwrap_err().contains("field 4"), "row groups that are a number");
+        assert!(behind(&[0x29, 0x15, 2, 0]).unwrap_err().contains("elements of type Integer"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::conversations::Conversations;
 use super::file::{ShardFile, Stamp};
-use super::footer_shape::schema_end;
+use super::footer_shape::{check_behind, schema_end};
 use super::location::Location;
 use super::page::Chunk;
 use super::remote::{Tails, planned};
@@ -278,6 +278,7 @@ pub(super) fn decode_footer_with(
     };
     // The schema that was looked through is the one that counts, whatever follows it.
     let schema_end = schema_end(footer).map_err(|reason| unreadable(&reason))?;
+    check_behind(footer, schema_end).map_err(|reason| unreadable(&reason))?;
     let alone = [&footer[..schema_end], NO_ROW_GROUPS].concat();
     let schema = decode(&alone, &ParquetMetaDataOptions::new())?.file_metadata().schema_descr_ptr();
     let options = ParquetMetaDataOptions::new()

@@ -59,8 +59,11 @@ impl<'a> Compact<'a> {
         }
         *last = match header >> 4 {
             0 => self.integer()?,
-            delta => last.wrapping_add(i64::from(delta)),
+            delta => *last + i64::from(delta),
         };
+        if !(0..=i64::from(i16::MAX)).contains(last) {
+            return Err(format!("a header with a field of number {last}"));
+        }
         Ok(Some(match header & 15 {
             1 => Kind::Bool(true),
             2 => Kind::Bool(false),
@@ -107,7 +110,9 @@ impl<'a> Compact<'a> {
         let header = self.byte()?;
         let length = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
         let kind = match header & 15 {
-            1 | 2 => Kind::Other(3), // in a list a truth value takes a byte
+            1 | 2 if length == 0 => Kind::Other(3),
+            // A byte each, or, as the parquet crate has it, none.
+            1 | 2 => return Err("a header with a list of truth values, which no parquet writer uses".into()),
             4..=6 => Kind::Integer,
             9 => Kind::List,
             12 => Kind::Struct,
