@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from corpus import find_corpus
-from results import Results, Table, cores
+from nanofast.distributed import available_cores
+from results import Results, Table
 from rounds import TESTS
 
 # Rows, inputs a row, and batches: of 4 the answers are compared, the rest is timed in two halves.
@@ -44,7 +45,7 @@ class Theirs:
 
         shards = sorted(folder.glob("*.parquet"))[:-1]
         make = {"best fit": PlainLoader, "stream": PlainStream}[kind]
-        self.loader = make(shards, tokenizer.enc, *sizes, num_threads=cores())
+        self.loader = make(shards, tokenizer.enc, *sizes, num_threads=available_cores())
         self.batches = iter(self.loader)
 
     def next(self) -> Any:
@@ -65,7 +66,9 @@ class Ours:
             "best fit": nanochat.tokenizing_distributed_data_loader_with_state_bos_bestfit,
             "stream": nanochat.tokenizing_distributed_data_loader_with_state,
         }[kind]
-        self.batches = make(tokenizer, *sizes, "train", cores(), device="cpu", resume_state_dict=state, data=folder)
+        self.batches = make(
+            tokenizer, *sizes, "train", available_cores(), device="cpu", resume_state_dict=state, data=folder
+        )
         self.state: Any = None
 
     def next(self) -> Any:
@@ -136,7 +139,7 @@ def test_the_import_is_swapped(kind: str, smoke: bool, results: Results, tmp_pat
         for who, figures in found.items()
     ]
     header = ("loader", "Mtok/s, first half", "second half", "first batch, ms", "tokens lost at a resume")
-    note = f"{corpus}; r50k_base, {sizes[0]} x {sizes[1]}, {cores()} threads; each once, in a fresh process"
+    note = f"{corpus}; r50k_base, {sizes[0]} x {sizes[1]}, {available_cores()} threads; each once, in a fresh process"
     results.add(Table(f"nanochat's loaders, {kind}", header, rows, (note,)))
 
 

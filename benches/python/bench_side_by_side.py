@@ -18,7 +18,8 @@ import pytest
 from contenders import Task
 from corpus import Corpus, find_corpus, row_groups
 from entries import BATCHES, ENTRIES, Entry
-from results import Cell, Results, Table, cores, spread
+from nanofast.distributed import available_cores
+from results import Cell, Results, Table, spread
 from rounds import Samples, run_process, timed
 from vocabularies import NAMES, tiktoken_encoding, write_vocabulary
 
@@ -48,7 +49,7 @@ def test_side_by_side(
 ) -> None:
     corpus = find_corpus(smoke, tmp_path)
     vocabularies = vocabularies or list(NAMES[:1] if smoke else NAMES)
-    threads = (1,) if smoke or cores() == 1 else (1, 2)
+    threads = (1,) if smoke or available_cores() == 1 else (1, 2)
 
     def say(line: str) -> None:
         with capsys.disabled():
@@ -59,7 +60,7 @@ def test_side_by_side(
     for vocabulary in vocabularies:
         write_vocabulary(vocabulary, tmp_path)
         task = replace(common_task(corpus, vocabulary, tmp_path, smoke), num_threads=threads[-1])
-        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], cores(), say)
+        reports = check_answers(task, ["answer", "pass", "pass"] if smoke else ["answer"], available_cores(), say)
         for name in (name for name, entry in present() if entry.is_timed):
             if ENTRIES[name].has_vocabulary or vocabulary == vocabularies[0]:
                 tasks += [replace(task, contender=name, num_threads=count) for count in threads]

@@ -83,7 +83,7 @@ class Results:
             made = {table["title"] for table in tables}
             kept = json.loads(before.read_text("utf-8"))["tables"]
             tables = [table for table in kept if table["title"] not in made] + tables
-        whole = json.loads(json.dumps({**facts, "tables": tables}))
+        whole = {**facts, "tables": tables}
         FOLDER.mkdir(parents=True, exist_ok=True)
         page = "\n\n".join([f"# Benches of {facts['date']}", about(facts), *map(as_markdown, whole["tables"])])
         for ending, text in (
@@ -155,6 +155,7 @@ def as_csv(whole: dict[str, Any]) -> str:
 
 def circumstances() -> dict[str, Any]:
     """Machine and versions: what figures hold for."""
+    from nanofast.distributed import available_cores
     from nanofast.environment import cpu_name
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -163,7 +164,7 @@ def circumstances() -> dict[str, Any]:
         "commit": git_commit(),
         "machine": {
             "cpu": cpu_name(),
-            "cores": cores(),
+            "cores": available_cores(),
             "memory_gb": round(memory / 1e9, 1),
             "system": platform.platform(),
         },
@@ -179,10 +180,6 @@ def about(facts: dict[str, Any]) -> str:
         f"Versions: {versions}; commit {short(facts['commit'])}.\n"
         "Figures with brackets: median (least–most) of the rounds, or of what else the notes say was repeated."
     )
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit() -> str | None:

@@ -192,14 +192,16 @@ class TiktokenRs(Peer):
         self.version = re.findall(r'name = "tiktoken-rs"\nversion = "(.+)"', lock)[0]
         words = [run.program, run.vocabulary, str(run.num_threads)]
         self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if self.child.stdout.readline() != "ready\n":  # type: ignore[union-attr]
+        if self.answer() != "ready":
             raise SystemExit(f"tiktoken-rs has no {run.vocabulary}")
 
-    def ask(self, line: str) -> int:
-        assert self.child.stdin is not None
+    def answer(self) -> str:
         assert self.child.stdout is not None
+        return self.child.stdout.readline().strip()
+
+    def ask(self, line: str) -> int:
         print(line, file=self.child.stdin, flush=True)
-        return int(self.child.stdout.readline())
+        return int(self.answer())
 
     def prepare(self, texts: Sequence[str]) -> None:
         file = Path(self.file).with_suffix(".texts")

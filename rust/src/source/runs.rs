@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn peeking_takes_nothing() {
+    fn repeated_values_end() {
         let mut runs = Runs::repeated(3, 2);
         assert_eq!((runs.next(), runs.next()), (Ok(3), Ok(3)));
         assert!(runs.next().is_err());
