@@ -51,65 +51,58 @@ enum Shape {
     List(&'static Shape),
 }
 
-/// The fields of a structure that the crate reads, by number; others it passes over by their type.
-type Fields = &'static [(i64, Shape)];
+/// The fields of a structure that the crate reads, from number 1 on; others it passes over by their type.
+type Fields = &'static [Shape];
 
 const NUMBER: Shape = Shape::One(Kind::Integer);
 const TEXT: Shape = Shape::One(BYTES);
 const TRUTH: Shape = Shape::One(Kind::Bool(true));
 const ANY: Shape = Shape::Struct(&[]);
 
+/// The first two stand before: the version, and the schema, which the crate passes over here.
 const FOOTER: Fields = &[
-    (3, NUMBER),
-    (4, Shape::List(&Shape::Struct(ROW_GROUP))),
-    (5, Shape::List(&Shape::Struct(KEY_VALUE))),
-    (6, TEXT),
-    (7, Shape::List(&ANY)),
-    (8, ANY),
-    (9, TEXT),
+    NUMBER,
+    Shape::List(&ANY),
+    NUMBER,
+    Shape::List(&Shape::Struct(ROW_GROUP)),
+    Shape::List(&Shape::Struct(KEY_VALUE)),
+    TEXT,
+    Shape::List(&ANY),
+    ANY,
+    TEXT,
 ];
 const ROW_GROUP: Fields = &[
-    (1, Shape::List(&Shape::Struct(COLUMN_CHUNK))),
-    (2, NUMBER),
-    (3, NUMBER),
-    (4, Shape::List(&Shape::Struct(&[(1, NUMBER), (2, TRUTH), (3, TRUTH)]))),
-    (5, NUMBER),
-    (6, NUMBER),
-    (7, NUMBER),
+    Shape::List(&Shape::Struct(COLUMN_CHUNK)),
+    NUMBER,
+    NUMBER,
+    Shape::List(&Shape::Struct(&[NUMBER, TRUTH, TRUTH])),
+    NUMBER,
+    NUMBER,
+    NUMBER,
 ];
-const COLUMN_CHUNK: Fields = &[
-    (1, TEXT),
-    (2, NUMBER),
-    (3, Shape::Struct(COLUMN_METADATA)),
-    (4, NUMBER),
-    (5, NUMBER),
-    (6, NUMBER),
-    (7, NUMBER),
-    (8, ANY),
-    (9, TEXT),
-];
+const COLUMN_CHUNK: Fields =
+    &[TEXT, NUMBER, Shape::Struct(COLUMN_METADATA), NUMBER, NUMBER, NUMBER, NUMBER, ANY, TEXT];
 const COLUMN_METADATA: Fields = &[
-    (1, NUMBER),
-    (2, Shape::List(&NUMBER)),
-    (3, Shape::List(&TEXT)),
-    (4, NUMBER),
-    (5, NUMBER),
-    (6, NUMBER),
-    (7, NUMBER),
-    (8, Shape::List(&Shape::Struct(KEY_VALUE))),
-    (9, NUMBER),
-    (10, NUMBER),
-    (11, NUMBER),
-    (12, Shape::Struct(STATISTICS)),
-    (13, Shape::List(&ANY)),
-    (14, NUMBER),
-    (15, NUMBER),
-    (16, ANY),
-    (17, ANY),
+    NUMBER,
+    Shape::List(&NUMBER),
+    Shape::List(&TEXT),
+    NUMBER,
+    NUMBER,
+    NUMBER,
+    NUMBER,
+    Shape::List(&Shape::Struct(KEY_VALUE)),
+    NUMBER,
+    NUMBER,
+    NUMBER,
+    Shape::Struct(STATISTICS),
+    Shape::List(&ANY),
+    NUMBER,
+    NUMBER,
+    ANY,
+    ANY,
 ];
-const STATISTICS: Fields =
-    &[(1, TEXT), (2, TEXT), (3, NUMBER), (4, NUMBER), (5, TEXT), (6, TEXT), (7, TRUTH), (8, TRUTH)];
-const KEY_VALUE: Fields = &[(1, TEXT), (2, TEXT)];
+const STATISTICS: Fields = &[TEXT, TEXT, NUMBER, NUMBER, TEXT, TEXT, TRUTH, TRUTH];
+const KEY_VALUE: Fields = &[TEXT, TEXT];
 
 /// Looks through what follows the schema, which ends at `schema_end`. The crate passes over a list of truth values without
 /// reading any, so that six bytes that claim two thousand million of them keep it busy for seconds, and as many more as a
@@ -125,11 +118,11 @@ pub(super) fn check_behind(footer: &[u8], schema_end: usize) -> Decoded<()> {
 
 fn check_fields(bytes: &mut Compact<'_>, fields: Fields, last: &mut i64) -> Decoded<()> {
     while let Some(kind) = bytes.field(last)? {
-        match (fields.iter().find(|(number, _)| number == last), kind) {
+        match (fields.get((*last as usize).wrapping_sub(1)), kind) {
             (None, _) => bytes.skip(kind)?,
-            (Some((_, Shape::One(expected))), _) if is_same(*expected, kind) => bytes.skip(kind)?,
-            (Some((_, Shape::Struct(fields))), Kind::Struct) => check_fields(bytes, fields, &mut 0)?,
-            (Some((_, Shape::List(element))), Kind::List) => check_list(bytes, element)?,
+            (Some(Shape::One(expected)), _) if is_same(*expected, kind) => bytes.skip(kind)?,
+            (Some(Shape::Struct(fields)), Kind::Struct) => check_fields(bytes, fields, &mut 0)?,
+            (Some(Shape::List(element)), Kind::List) => check_list(bytes, element)?,
             _ => return Err(format!("field {last} of type {kind:?}")),
         }
     }
